@@ -1,0 +1,118 @@
+"""The full model: a vision transformer on each patch, graph attention over the spots, count and cell-type heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.heads import Dispersion, ExpressionHeads
+from hist2scrna.models.layers import PatchNormalisation, perceptron
+from hist2scrna.models.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SpatialGraphAttention(nn.Module):
+    """Two graph attention layers, the first with several heads, the second with one.
+
+    Source: Velickovic et al., Graph Attention Networks, ICLR 2018. Self loops are added by the layers.
+
+    Parameters
+    ----------
+    width, hidden, heads
+        Width of the input, of one head (and of the output), number of heads of the first layer.
+    dropout
+        Rate on the attention weights and between the layers.
+    """
+
+    def __init__(self, width: int, hidden: int, heads: int, dropout: float) -> None:
+        from torch_geometric.nn import GATConv
+
+        super().__init__()
+        self.gat1 = GATConv(width, hidden, heads=heads, dropout=dropout)
+        self.gat2 = GATConv(heads * hidden, hidden, heads=1, concat=False, dropout=dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, edge_index: Tensor) -> Tensor:
+        """Map `(n, width)` to `(n, hidden)` over the edges `(2, e)`."""
+        return self.gat2(self.drop(F.elu(self.gat1(tokens, edge_index))), edge_index)
+
+
+class Hist2scRNA(SpotModel):
+    """Vision transformer, graph attention, and the parameters of a zero-inflated negative binomial.
+
+    Each patch gives one class token; two graph attention layers mix the tokens of neighbouring spots; a shared decoder
+    feeds the heads. So a spot sees its neighbours two edges away, and no further: context `hops(2)`.
+
+    Parameters
+    ----------
+    n_genes, n_classes
+        Number of genes; number of cell types (0: no cell-type head).
+    patch_px, token_px
+        Side of a patch, and of the tokens that it is cut into, in pixels.
+    width, depth, heads
+        Of the vision transformer.
+    graph_width, graph_heads
+        Width of one graph attention head; number of heads of the first layer.
+    decoder
+        Widths of the shared decoder.
+    dropout
+        Dropout rate throughout.
+    likelihood, dispersion
+        See :class:`~hist2scrna.models.heads.ExpressionHeads`.
+    graph
+        False cuts all edges: each spot is predicted from its own patch. For ablations.
+    residual
+        Add a linear map of the spot's own token to the graph's output. Graph attention averages a spot with its
+        neighbours; without this term the two are hard to tell apart. False gives the architecture of the first
+        publication.
+    """
+
+    needs = "patches"
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_classes: int = 0,
+        *,
+        patch_px: int = 224,
+        token_px: int = 16,
+        width: int = 384,
+        depth: int = 6,
+        heads: int = 6,
+        graph_width: int = 512,
+        graph_heads: int = 4,
+        decoder: Sequence[int] = (1024, 2048),
+        dropout: float = 0.1,
+        likelihood: Likelihood = "zinb",
+        dispersion: Dispersion = "gene",
+        graph: bool = True,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.context = Context("hops", 2) if graph else Context("spot")
+        self.normalise = PatchNormalisation()
+        self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout)
+        self.spatial_gnn = SpatialGraphAttention(width, graph_width, graph_heads, dropout)
+        self.residual = nn.Linear(width, graph_width) if residual else None
+        self.decoder = perceptron(graph_width, decoder, dropout)
+        self.heads = ExpressionHeads([graph_width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
+
+    def encode(self, batch: SpotBatch) -> Tensor:
+        """Return the class token of each patch, `(n, width)`."""
+        if batch.patches is None:
+            raise ValueError("hist2scrna reads patches, but the batch holds none.")
+        return self.vit(self.normalise(batch.patches))
+
+    def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
+        """Mix the tokens over the graph and predict the seeds."""
+        edges = batch.edge_index if self.context.kind == "hops" else batch.edge_index[:, :0]
+        mixed = self.spatial_gnn(tokens, edges)
+        if self.residual is not None:
+            mixed = mixed + self.residual(tokens)
+        embedding = mixed[: batch.n_seeds]
+        return self.heads(self.decoder(embedding), embedding, batch.log_library)

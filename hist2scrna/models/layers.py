@@ -1,0 +1,94 @@
+"""Building blocks that several models share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the tokens of each item, `(n, t, width) -> (n, t, width)`.
+
+    Parameters
+    ----------
+    width
+        Width of the tokens; a multiple of `heads`.
+    heads
+        Number of attention heads.
+    dropout
+        Rate on the output. The attention weights have none: fused kernels exist only without it.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"Expected `width` to be a multiple of `heads`, found {width} and {heads}.")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend."""
+        n, t, width = tokens.shape
+        q, k, v = self.qkv(tokens).view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.drop(self.proj(mixed.transpose(1, 2).reshape(n, t, width)))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block: attention, then a GELU perceptron four times as wide, each added to its input."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads, dropout)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map `(n, t, width)` to the same shape."""
+        tokens = tokens + self.attn(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+def perceptron(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    """Stack Linear, LayerNorm, ReLU and dropout for each width in `hidden`."""
+    layers: list[nn.Module] = []
+    for out in hidden:
+        layers += [nn.Linear(width, out), nn.LayerNorm(out), nn.ReLU(), nn.Dropout(dropout)]
+        width = out
+    return nn.Sequential(*layers)
+
+
+class PatchNormalisation(nn.Module):
+    """Turn uint8 patches, or float patches in 0..1, into floats centred on zero.
+
+    Mean and standard deviation are those of ImageNet, the convention of nearly every encoder of histology.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Normalise `(n, 3, H, W)`."""
+        if patches.dtype == torch.uint8:
+            patches = patches.to(self.mean.dtype) / 255
+        return (patches - self.mean) / self.std

@@ -1,0 +1,132 @@
+"""The lightweight model: attention between neighbouring spots on features extracted beforehand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.heads import Dispersion, ExpressionHeads
+from hist2scrna.models.layers import perceptron
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class NeighbourAttention(nn.Module):
+    """Pre-norm block in which each spot attends to itself and to its graph neighbours.
+
+    The offset between two spots, in units of the neighbour distance, is embedded and added to the key and the value,
+    so that a spot can weigh what lies where. Source: Shi et al., Masked Label Prediction (graph transformer), IJCAI
+    2021, with the offset as edge feature.
+
+    Parameters
+    ----------
+    width, heads
+        Width of the tokens, a multiple of `heads`; number of heads.
+    dropout
+        Rate on the attention weights and in the perceptron.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        from torch_geometric.nn import TransformerConv
+
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"Expected `width` to be a multiple of `heads`, found {width} and {heads}.")
+        self.norm1 = nn.LayerNorm(width)
+        self.offset = nn.Sequential(nn.Linear(2, 32), nn.GELU(), nn.Linear(32, 32))
+        self.attend = TransformerConv(
+            width, width // heads, heads=heads, edge_dim=32, dropout=dropout
+        )
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor, edge_index: Tensor, offset: Tensor) -> Tensor:
+        """Map `(n, width)` to the same shape, over edges `(2, e)` with offsets `(e, 2)`; self loops included."""
+        tokens = tokens + self.attend(self.norm1(tokens), edge_index, self.offset(offset))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class Hist2scRNALightweight(SpotModel):
+    """Project features of any width, attend over spatial neighbours, predict counts and cell types.
+
+    Parameters
+    ----------
+    n_genes, n_classes
+        Number of genes; number of cell types (0: no cell-type head).
+    n_features
+        Width of the features.
+    width, depth, heads
+        Width of the tokens, number of neighbour-attention blocks (each reaches one edge further), heads of each.
+    decoder
+        Widths of the shared decoder.
+    dropout
+        Dropout rate throughout.
+    likelihood, dispersion
+        See :class:`~hist2scrna.models.heads.ExpressionHeads`.
+    graph
+        False cuts all edges. For ablations.
+    """
+
+    needs = "features"
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_classes: int = 0,
+        *,
+        n_features: int,
+        width: int = 512,
+        depth: int = 2,
+        heads: int = 8,
+        decoder: Sequence[int] = (1024, 2048),
+        dropout: float = 0.1,
+        likelihood: Likelihood = "zinb",
+        dispersion: Dispersion = "gene",
+        graph: bool = True,
+    ) -> None:
+        super().__init__()
+        self.context = Context("hops", depth) if graph else Context("spot")
+        self.register_buffer("feature_mean", torch.zeros(n_features))
+        self.register_buffer("feature_scale", torch.ones(n_features))
+        self.project = nn.Sequential(nn.Linear(n_features, width), nn.GELU())
+        self.blocks = nn.ModuleList(NeighbourAttention(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.decoder = perceptron(width, decoder, dropout)
+        self.heads = ExpressionHeads([width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
+
+    @torch.no_grad()
+    def standardise_by(self, features: Tensor) -> None:
+        """Take mean and standard deviation of each feature from the training spots, `(n, n_features)`."""
+        self.feature_mean.copy_(features.mean(dim=0))
+        scale = features.std(dim=0, correction=0)
+        self.feature_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
+
+    def encode(self, batch: SpotBatch) -> Tensor:
+        """Standardise and project the features of each spot to `(n, width)`."""
+        if batch.features is None:
+            raise ValueError("hist2scrna-lightweight reads features, but the batch holds none.")
+        return self.project((batch.features - self.feature_mean) / self.feature_scale)
+
+    def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
+        """Attend over the graph and predict the seeds."""
+        from torch_geometric.utils import add_self_loops
+
+        edges = batch.edge_index if self.context.kind == "hops" else batch.edge_index[:, :0]
+        edges, _ = add_self_loops(edges, num_nodes=len(tokens))
+        offset = (batch.xy[edges[0]] - batch.xy[edges[1]]).to(torch.float32)
+        for block in self.blocks:
+            tokens = block(tokens, edges, offset)
+        embedding = self.norm(tokens[: batch.n_seeds])
+        return self.heads(self.decoder(embedding), embedding, batch.log_library)

@@ -1,0 +1,128 @@
+"""The models by name, with their presets."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from hist2scrna.models.hist2scrna import Hist2scRNA
+from hist2scrna.models.lightweight import Hist2scRNALightweight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from hist2scrna.models.contract import SpotModel
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model's class and the options of its presets (the default preset gives the constructor's own defaults)."""
+
+    model: type[SpotModel]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    default: str = "small"
+
+
+MODELS: dict[str, ModelEntry] = {
+    "hist2scrna": ModelEntry(
+        Hist2scRNA,
+        {
+            "tiny": {
+                "patch_px": 64,
+                "token_px": 8,
+                "width": 96,
+                "depth": 2,
+                "heads": 4,
+                "graph_width": 96,
+                "graph_heads": 2,
+                "decoder": (192, 192),
+            },
+            "small": {},
+            "base": {"width": 768, "depth": 12, "heads": 12},
+        },
+    ),
+    "hist2scrna-lightweight": ModelEntry(
+        Hist2scRNALightweight,
+        {
+            "tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)},
+            "small": {},
+        },
+    ),
+}
+
+
+def _known(kind: str, value: str, choices: Iterable[str]) -> str:
+    choices = list(choices)
+    if value not in choices:
+        near = get_close_matches(value, choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown {kind} {value!r}.{hint} Available: {choices}.")
+    return value
+
+
+def model_entry(name: str) -> ModelEntry:
+    """Return the registry's entry, or raise `ValueError` with the nearest known name."""
+    return MODELS[_known("model", name, MODELS)]
+
+
+def model_options(name: str, preset: str | None = None, **options: Any) -> dict[str, Any]:
+    """Return all options of a model: its defaults, those of the preset, then the given ones.
+
+    Raises
+    ------
+    ValueError
+        If the model, the preset or an option is not known; the nearest known name is given.
+    """
+    entry = model_entry(name)
+    preset = entry.default if preset is None else _known(f"preset of {name}", preset, entry.presets)
+    parameters = inspect.signature(entry.model).parameters
+    allowed = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for key in options:
+        _known(f"option of {name}", key, allowed)
+    defaults = {key: p.default for key, p in allowed.items() if p.default is not p.empty}
+    return {**defaults, **entry.presets.get(preset, {}), **options}
+
+
+def create_model(
+    name: str, *, n_genes: int, n_classes: int = 0, preset: str | None = None, **options: Any
+) -> SpotModel:
+    """Create an untrained model.
+
+    Parameters
+    ----------
+    name
+        `"hist2scrna"`, or `"hist2scrna-lightweight"` (which needs `n_features=`).
+    n_genes
+        Number of genes to predict.
+    n_classes
+        Number of cell types; 0 leaves the cell-type head out.
+    preset
+        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"`.
+    **options
+        Any keyword argument of the model's class; these win over the preset.
+
+    Returns
+    -------
+    The model, a :class:`torch.nn.Module` that maps a `SpotBatch` to a `Prediction`.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, or a number is out of range.
+    """
+    if n_genes < 1:
+        raise ValueError(f"Expected `n_genes` to be at least 1, found {n_genes}.")
+    if n_classes < 0:
+        raise ValueError(f"Expected `n_classes` to be 0 or more, found {n_classes}.")
+    settings = model_options(name, preset, **options)
+    entry = model_entry(name)
+    missing = [
+        key
+        for key, p in inspect.signature(entry.model).parameters.items()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and key not in settings
+    ]
+    if missing:
+        raise ValueError(f"Model {name!r} needs {', '.join(f'`{key}=`' for key in missing)}.")
+    return entry.model(n_genes, n_classes, **settings)

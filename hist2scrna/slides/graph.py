@@ -1,0 +1,177 @@
+"""The neighbour graph: built section by section with Squidpy, symmetric, without self loops."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from hist2scrna import slots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Lattice = Literal["hexagonal", "square", "irregular"]
+NEIGHBOURS = {"hexagonal": 6, "square": 4, "irregular": 6}
+
+
+@dataclass(frozen=True)
+class SpatialGraph:
+    """Neighbours of every spot.
+
+    Attributes
+    ----------
+    adjacency
+        `(n, n)` CSR of ones, symmetric, empty diagonal, no edge between sections.
+    pitch
+        `(n_sections,)` median distance between neighbours in full-resolution pixels; 1 where there is no edge.
+    origin
+        Where the edges of each section come from: `"hexagonal"`, `"square"`, `"irregular"` or `"given"`.
+    """
+
+    adjacency: sparse.csr_array
+    pitch: NDArray[np.float64]
+    origin: tuple[str, ...]
+
+
+def find_lattice(xy: NDArray[np.float64]) -> Lattice:
+    """Tell a hexagonal from a square lattice from scattered points, whatever their rotation.
+
+    The bond-orientational order of the vectors to the nearest neighbours (Steinhardt et al., Phys. Rev. B 1983) is one
+    for six (hexagonal) or four (square) directions 60 or 90 degrees apart, and near zero for scattered points.
+
+    Parameters
+    ----------
+    xy
+        `(n, 2)` coordinates of one section. Fewer than 10 are called irregular.
+    """
+    if len(xy) < 10:
+        return "irregular"
+    distance, index = cKDTree(xy).query(xy, k=7)
+    nearest = np.median(distance[:, 1])
+    if nearest == 0:
+        return "irregular"
+    near = distance[:, 1:] < 1.25 * nearest
+    vectors = (xy[index[:, 1:]] - xy[:, None, :])[near]
+    angle = np.arctan2(vectors[:, 1], vectors[:, 0])
+    spread = np.std(distance[:, 1:][near]) / nearest
+    if spread > 0.12 or near.sum() < len(xy):
+        return "irregular"
+    if abs(np.exp(6j * angle).mean()) > 0.8:
+        return "hexagonal"
+    if abs(np.exp(4j * angle).mean()) > 0.8:
+        return "square"
+    return "irregular"
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Leave out Squidpy's line for each section; `build_graph` logs one that says more."""
+    logger = logging.getLogger("spatialdata._logging")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _section_edges(xy: NDArray[np.float64], lattice: Lattice) -> sparse.csr_array:
+    import anndata
+    import squidpy as sq
+
+    n = len(xy)
+    if n < 2:
+        return sparse.csr_array((n, n), dtype=np.float32)
+    spots = anndata.AnnData(obs={"spot": np.arange(n)}, obsm={slots.SPATIAL: xy})
+    spots.obs_names = [str(i) for i in range(n)]
+    with _without_notices():
+        if lattice == "irregular":
+            result = sq.gr.spatial_neighbors_knn(spots, n_neighs=min(NEIGHBOURS[lattice], n - 1), copy=True)
+        else:
+            result = sq.gr.spatial_neighbors_grid(spots, n_neighs=NEIGHBOURS[lattice], copy=True)
+    return sparse.csr_array(result.connectivities)
+
+
+def _tidy(adjacency: sparse.csr_array) -> sparse.csr_array:
+    """Return a symmetric matrix of ones without a diagonal."""
+    both = sparse.coo_array(adjacency + adjacency.T)
+    keep = (both.row != both.col) & (both.data != 0)
+    ones = np.ones(int(keep.sum()), dtype=np.float32)
+    tidy = sparse.csr_array((ones, (both.row[keep], both.col[keep])), shape=both.shape)
+    tidy.sum_duplicates()
+    tidy.data[:] = 1
+    tidy.sort_indices()
+    return tidy
+
+
+def build_graph(
+    adata: AnnData, xy: NDArray[np.float64], section: NDArray[np.int64], sections: Sequence[str]
+) -> SpatialGraph:
+    """Take the graph in `.obsp["spatial_connectivities"]`, or build one for each section.
+
+    A section on a hexagonal lattice gets its 6 lattice neighbours, on a square one 4, any other its 6 nearest spots;
+    which it is is found from the coordinates and logged. All edges are made symmetric.
+
+    Parameters
+    ----------
+    adata
+        Annotated data, for `.obsp`.
+    xy
+        `(n, 2)` coordinates in full-resolution pixels.
+    section
+        `(n,)` number of the section of each spot.
+    sections
+        Names of the sections, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a given graph has edges between sections.
+    """
+    n = len(xy)
+    if slots.CONNECTIVITIES in adata.obsp:
+        adjacency = _tidy(sparse.csr_array(adata.obsp[slots.CONNECTIVITIES]))
+        edges = sparse.coo_array(adjacency)
+        across = int((section[edges.row] != section[edges.col]).sum()) // 2
+        if across:
+            raise ValueError(
+                f"adata.obsp['{slots.CONNECTIVITIES}'] has {across} edges between sections. Build it with library_key=, "
+                "or delete it: it is then built section by section."
+            )
+        origin = ("given",) * len(sections)
+    else:
+        blocks, origins, order = [], [], []
+        for code, name in enumerate(sections):
+            members = np.flatnonzero(section == code)
+            lattice = find_lattice(xy[members])
+            blocks.append(_section_edges(xy[members], lattice))
+            origins.append(lattice)
+            order.append(members)
+            log.info("section %s: %d spots, %s: %d neighbours", name, len(members), lattice, NEIGHBOURS[lattice])
+        block = sparse.coo_array(sparse.block_diag(blocks, format="coo"))
+        position = np.concatenate(order)
+        adjacency = _tidy(
+            sparse.csr_array((np.ones(block.nnz), (position[block.row], position[block.col])), shape=(n, n))
+        )
+        origin = tuple(origins)
+    edges = sparse.coo_array(adjacency)
+    length = np.linalg.norm(xy[edges.row] - xy[edges.col], axis=1)
+    of_section = section[edges.row]
+    pitch = np.ones(len(sections))
+    for code in range(len(sections)):
+        own = length[of_section == code]
+        own = own[own > 0]
+        if len(own):
+            pitch[code] = np.median(own)
+    return SpatialGraph(adjacency, pitch, origin)

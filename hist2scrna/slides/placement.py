@@ -1,0 +1,109 @@
+"""Do the spots lie on the picture? Scale, orientation and bounds, before anything is trained."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hist2scrna.slides.image import thumbnail, to_image_pixels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from hist2scrna.slides.image import SlideImage
+
+THUMBNAIL_BUDGET = 2**27
+FEWEST_TO_JUDGE = 10
+
+
+def check_placement(
+    name: str, names: pd.Index, xy: NDArray[np.float64], image: SlideImage, spot_px: float | None, where: str
+) -> None:
+    """Refuse coordinates that are not on the picture, or on its tissue only when x and y are exchanged.
+
+    Parameters
+    ----------
+    name, names
+        Name of the section and of its spots, for messages.
+    xy
+        `(n, 2)` full-resolution pixels, x right, y down.
+    image
+        The picture of the section.
+    spot_px
+        Diameter of a spot in full-resolution pixels, if known.
+    where
+        The slot of the coordinates, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a centre lies off the picture by more than the radius of a spot, or the tissue shows that the columns are
+        exchanged.
+    """
+    width, height = (edge / image.scale for edge in image.size())
+    slack = 0.0 if spot_px is None else spot_px / 2
+
+    def outside(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        x, y = points.T
+        return (x < -slack) | (y < -slack) | (x > width + slack) | (y > height + slack)
+
+    away = outside(xy)
+    swapped_fit = not outside(xy[:, ::-1]).any()
+    exchange = (
+        f"With x and y exchanged they lie on it: {where} must be (x, y), x to the right. Exchange its columns: "
+        f"{where} = {where}[:, ::-1]."
+    )
+    if away.any():
+        way_out = (
+            exchange
+            if swapped_fit
+            else "The coordinates must be in full-resolution pixels of this picture: check "
+            f"scalefactors['tissue_..._scalef'] (here {image.scale:.4g} pixels of the picture are one of those), or "
+            "pass img_key= or image=."
+        )
+        raise ValueError(
+            f"{int(away.sum())} of {len(xy)} spots of section {name!r} lie outside the picture: {where} reaches from "
+            f"({xy[:, 0].min():.0f}, {xy[:, 1].min():.0f}) to ({xy[:, 0].max():.0f}, {xy[:, 1].max():.0f}), the picture "
+            f"({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
+        )
+    too_large = np.prod(image.size(len(image.scales) - 1), dtype=float) > THUMBNAIL_BUDGET
+    if len(xy) < FEWEST_TO_JUDGE or too_large:
+        return
+    as_given, exchanged = _fraction_on_tissue(image, xy, spot_px)
+    if swapped_fit and as_given < 0.9 <= exchanged and exchanged - as_given >= 0.1:
+        raise ValueError(
+            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the picture ({image.origin}), but "
+            f"{exchanged:.0%} would with x and y exchanged. {exchange}"
+        )
+    if as_given < 0.3:
+        warnings.warn(
+            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the picture ({image.origin}). "
+            f"Check that {where} and the picture belong together.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _fraction_on_tissue(image: SlideImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:
+    """Return the fraction of spots on stained ground: as given, and with x and y exchanged.
+
+    Tissue is coloured and glass is not: the threshold is seven tenths of Otsu's on the colour saturation, blurred to the
+    size of a spot. On the sections of HER2ST and of the mouse olfactory bulb it finds 95 to 100 % of the spots.
+    """
+    from skimage.filters import gaussian, threshold_otsu
+
+    small, scale = thumbnail(image)
+    saturation = small.max(axis=2).astype(np.float32) - small.min(axis=2)
+    if np.ptp(saturation) == 0:
+        return 1.0, 1.0
+    saturation = gaussian(saturation, max(1.0, (spot_px or 0.0) * scale / 2))
+    stained = saturation > 0.7 * threshold_otsu(saturation)
+
+    def fraction(points: NDArray[np.float64]) -> float:
+        column, row = np.floor(to_image_pixels(points, scale)).astype(int).T
+        return float(stained[row.clip(0, stained.shape[0] - 1), column.clip(0, stained.shape[1] - 1)].mean())
+
+    return fraction(xy), fraction(xy[:, ::-1])

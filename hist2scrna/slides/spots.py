@@ -1,0 +1,316 @@
+"""From AnnData to the arrays of its spots: coordinates, graph, patches or features, counts, labels."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from hist2scrna import slots
+from hist2scrna.slides.graph import SpatialGraph, build_graph
+from hist2scrna.slides.image import library_entry, open_image
+from hist2scrna.slides.patches import PatchGeometry, PatchSource, default_patch_um, section_scale
+from hist2scrna.slides.placement import check_placement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+log = logging.getLogger(__name__)
+
+FINE_ENOUGH_PX = 32
+
+
+@dataclass
+class Spots:
+    """All spots of an AnnData, as arrays.
+
+    Attributes
+    ----------
+    names
+        Names of the spots.
+    sections
+        Names of the sections.
+    section
+        `(n,)` int64, number of the section of each spot.
+    xy
+        `(n, 2)` float64, full-resolution pixels, x right, y down.
+    graph
+        Neighbours.
+    patches, geometry
+        Patches and what they mean; None for models on features.
+    features
+        `(n, d)` float32; None for models on patches.
+    grid
+        `(n, 2)` int64 array column and row; None where unknown.
+    counts
+        `(n, G)` CSR float32; None for prediction.
+    label
+        `(n,)` int64 class, -1 where unknown; None without labels.
+    """
+
+    names: pd.Index
+    sections: tuple[str, ...]
+    section: NDArray[np.int64]
+    xy: NDArray[np.float64]
+    graph: SpatialGraph
+    patches: PatchSource | None = None
+    geometry: PatchGeometry | None = None
+    features: NDArray[np.float32] | None = None
+    grid: NDArray[np.int64] | None = None
+    counts: sparse.csr_array | None = None
+    label: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def library_size(self) -> NDArray[np.float64]:
+        """`(n,)`, sum of the counts of each spot over the modelled genes."""
+        if self.counts is None:
+            raise ValueError("These spots were read without counts.")
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
+
+
+def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the names of the sections and the number of the section of each spot.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    ValueError
+        If a spot belongs to no section, or there is no spot.
+    """
+    if adata.n_obs == 0:
+        raise ValueError("adata has no spots (n_obs is 0).")
+    if library_key is None:
+        libraries = list(adata.uns.get(slots.SPATIAL, {}))
+        if len(libraries) > 1:
+            library_entry(adata, None)
+        return (libraries[0] if libraries else "section",), np.zeros(adata.n_obs, dtype=np.int64)
+    if library_key not in adata.obs:
+        raise KeyError(f"Key {library_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+    column = adata.obs[library_key].astype("category").cat.remove_unused_categories()
+    codes = column.cat.codes.to_numpy(dtype=np.int64)
+    if (codes < 0).any():
+        raise ValueError(
+            f"{int((codes < 0).sum())} spots have no value in adata.obs[{library_key!r}] "
+            f"(the first is {adata.obs_names[codes < 0][0]!r}). Name their section, or drop them."
+        )
+    return tuple(str(c) for c in column.cat.categories), codes
+
+
+def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
+    """Return the coordinates, `(n, 2)` float64, checked.
+
+    Raises
+    ------
+    KeyError
+        If the slot is missing.
+    ValueError
+        If it is not two finite numbers a spot.
+    """
+    where = f"adata.obsm[{spatial_key!r}]"
+    if spatial_key not in adata.obsm:
+        raise KeyError(f"Key {spatial_key!r} not found in adata.obsm. Available keys: {list(adata.obsm)}.")
+    xy = np.asarray(adata.obsm[spatial_key])
+    if xy.ndim != 2 or xy.shape[1] != 2 or not np.issubdtype(xy.dtype, np.number):
+        raise ValueError(f"Expected {where} to be numbers of shape (n_obs, 2), found {xy.dtype} {xy.shape}.")
+    xy = xy.astype(np.float64)
+    bad = ~np.isfinite(xy).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} spots have NaN or infinite coordinates in {where} "
+            f"(the first is {adata.obs_names[bad][0]!r}). Drop them: adata = adata[~np.isnan({where}).any(axis=1)]."
+        )
+    return xy
+
+
+def read_labels(
+    adata: AnnData, labels_key: str, classes: Sequence[str] | None = None
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the classes and the class number of each spot, -1 where the label is missing.
+
+    Parameters
+    ----------
+    adata, labels_key
+        Where the labels are: a column of `.obs`.
+    classes
+        Classes of a trained model; None takes those that occur.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    ValueError
+        If a label is not among `classes`, or there is none.
+    """
+    if labels_key not in adata.obs:
+        raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+    column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
+    if pd.api.types.is_numeric_dtype(column.cat.categories.dtype) and len(column.cat.categories) > adata.n_obs // 2 > 8:
+        raise ValueError(
+            f"adata.obs[{labels_key!r}] holds {len(column.cat.categories)} different numbers for {adata.n_obs} spots: "
+            "these are no classes. Pass the column with cell types."
+        )
+    present = [str(c) for c in column.cat.categories]
+    if not present:
+        raise ValueError(f"adata.obs[{labels_key!r}] holds no label. Pass labels_key=None for no cell-type head.")
+    names = present if classes is None else list(classes)
+    unseen = sorted(set(present) - set(names))
+    if unseen:
+        raise ValueError(
+            f"adata.obs[{labels_key!r}] holds labels that the model never saw: {unseen}. Its classes are {names}. "
+            "Rename or drop them, or train a new model."
+        )
+    position = np.array([names.index(c) for c in present] + [-1], dtype=np.int64)
+    return names, position[column.cat.codes.to_numpy()]
+
+
+def read_features(adata: AnnData, features_key: str, width: int | None = None) -> NDArray[np.float32]:
+    """Return the features, `(n, d)` float32, checked.
+
+    Raises
+    ------
+    KeyError
+        If the slot is missing.
+    ValueError
+        If the values are not finite, or not `width` a spot.
+    """
+    where = f"adata.obsm[{features_key!r}]"
+    if features_key not in adata.obsm:
+        raise KeyError(f"Key {features_key!r} not found in adata.obsm. Available keys: {list(adata.obsm)}.")
+    held: Any = adata.obsm[features_key]
+    features = np.asarray(held.toarray() if sparse.issparse(held) else held, dtype=np.float32)
+    if features.ndim != 2 or (width is not None and features.shape[1] != width):
+        expected = "(n_obs, d)" if width is None else f"(n_obs, {width}), as in training"
+        raise ValueError(f"Expected {where} to be of shape {expected}, found {features.shape}.")
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} spots have NaN or infinite features in {where} "
+            f"(the first is {adata.obs_names[bad][0]!r}). Extract them again, or drop these spots."
+        )
+    return features
+
+
+def _read_grid(adata: AnnData) -> NDArray[np.int64] | None:
+    if not all(key in adata.obs for key in slots.ARRAY_COORDINATES):
+        return None
+    grid = adata.obs[list(slots.ARRAY_COORDINATES)].to_numpy()
+    if not np.issubdtype(grid.dtype, np.number) or not np.isfinite(grid.astype(np.float64)).all():
+        return None
+    return np.round(grid.astype(np.float64)).astype(np.int64)
+
+
+def read_spots(
+    adata: AnnData,
+    *,
+    library_key: str | None,
+    spatial_key: str,
+    img_key: str | None = None,
+    image: Any = None,
+    features_key: str | None = None,
+    n_features: int | None = None,
+    patch_px: int | None = None,
+    patch_um: float | None = None,
+    mpp: float | None = None,
+) -> Spots:
+    """Read coordinates, graph and patches or features; nothing is written to `adata`.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    library_key, spatial_key, img_key, image, features_key
+        As in :func:`hist2scrna.tl.fit`.
+    n_features
+        Width that the features must have.
+    patch_px
+        Side of a patch in pixels, as the model sees it; None for models on features.
+    patch_um
+        Side of a patch in microns; None for one and a half spot diameters.
+    mpp
+        Microns per full-resolution pixel, where the metadata do not tell.
+
+    Raises
+    ------
+    KeyError, ValueError, FileNotFoundError
+        If a slot or file is missing or wrong.
+    """
+    sections, section = read_sections(adata, library_key)
+    xy = read_coordinates(adata, spatial_key)
+    features = patches = geometry = None
+    if patch_px is None:
+        if features_key is None:
+            raise ValueError("This model reads features: pass features_key=, the slot in adata.obsm that holds them.")
+        features = read_features(adata, features_key, n_features)
+    else:
+        patches, geometry = _open_patches(
+            adata, sections, section, xy, library_key, spatial_key, img_key, image, patch_px, patch_um, mpp
+        )
+    return Spots(
+        names=adata.obs_names,
+        sections=sections,
+        section=section,
+        xy=xy,
+        graph=build_graph(adata, xy, section, sections),
+        patches=patches,
+        geometry=geometry,
+        features=features,
+        grid=_read_grid(adata),
+    )
+
+
+def _open_patches(
+    adata: AnnData,
+    sections: tuple[str, ...],
+    section: NDArray[np.int64],
+    xy: NDArray[np.float64],
+    library_key: str | None,
+    spatial_key: str,
+    img_key: str | None,
+    image: Any,
+    patch_px: int,
+    patch_um: float | None,
+    mpp: float | None,
+) -> tuple[PatchSource, PatchGeometry]:
+    if image is not None and not isinstance(image, dict) and len(sections) > 1:
+        raise ValueError(
+            f"One `image` was given for {len(sections)} sections: {list(sections)}. Pass a dictionary of images by section."
+        )
+    images, scales = [], []
+    for name in sections:
+        library = None if library_key is None else name
+        known = bool(adata.uns.get(slots.SPATIAL))
+        entry = library_entry(adata, library)[1] if image is None or known else {}
+        scale = section_scale(name, entry, mpp)
+        picture = open_image(adata, library if not isinstance(image, dict) else name, img_key=img_key, image=image)
+        images.append(picture)
+        scales.append(scale)
+    where = f"adata.obsm[{spatial_key!r}]"
+    for code, (name, picture, scale) in enumerate(zip(sections, images, scales, strict=True)):
+        own = section == code
+        check_placement(name, adata.obs_names[own], xy[own], picture, scale.spot_px, where)
+        if scale.spot_px is not None and scale.spot_px * picture.scale < FINE_ENOUGH_PX:
+            warnings.warn(
+                f"A spot of section {name!r} covers only {scale.spot_px * picture.scale:.0f} px of the picture "
+                f"({picture.origin}): nuclei can hardly be seen. Pass image= with the full-resolution file, if there is one.",
+                UserWarning,
+                stacklevel=4,
+            )
+    um = default_patch_um(scales) if patch_um is None else float(patch_um)
+    if not np.isfinite(um) or um <= 0:
+        raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
+    log.info("patches: %g um, %d px", um, patch_px)
+    side = [um / scale.mpp for scale in scales]
+    return PatchSource(images, side, xy, section, patch_px), PatchGeometry(um, patch_px, scales[0].known_from)

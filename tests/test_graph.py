@@ -1,0 +1,95 @@
+"""Neighbour graphs: lattices are recognised, edges are those of an independent search, sections stay apart."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from hist2scrna.slides.graph import build_graph, find_lattice
+
+ROTATION = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+
+
+def grid(kind, width=9, height=7):
+    column, row = np.meshgrid(np.arange(width), np.arange(height))
+    column, row = column.ravel().astype(float), row.ravel().astype(float)
+    if kind == "hexagonal":
+        return np.stack([column + 0.5 * (row % 2), row * np.sqrt(3) / 2], axis=1) * 100
+    return np.stack([column, row], axis=1) * 100
+
+
+def graph_of(xy, section=None, obsp=None):
+    section = np.zeros(len(xy), dtype=np.int64) if section is None else section
+    adata = anndata.AnnData(obs={"spot": np.arange(len(xy))}, obsp=obsp or {})
+    return build_graph(adata, xy, section, [f"s{i}" for i in range(section.max() + 1)])
+
+
+@pytest.mark.parametrize("kind", ["hexagonal", "square"])
+@pytest.mark.parametrize("jitter", [0.0, 2.0])
+@pytest.mark.parametrize("turn", [np.eye(2), ROTATION])
+def test_lattice_is_recognised_and_linked_as_by_radius(kind, jitter, turn):
+    xy = grid(kind) @ turn + np.random.default_rng(0).normal(0, 1, (63, 2)) * jitter
+    assert find_lattice(xy) == kind
+    graph = graph_of(xy)
+    pairs = cKDTree(xy).query_pairs(120, output_type="ndarray")
+    expected = sparse.coo_array((np.ones(len(pairs)), pairs.T), shape=(63, 63)).toarray()
+    np.testing.assert_array_equal(graph.adjacency.toarray(), expected + expected.T)
+    assert graph.origin == (kind,)
+    assert graph.pitch[0] == pytest.approx(100, rel=0.03)
+
+
+def test_scattered_cells_get_symmetric_nearest_neighbours():
+    xy = np.random.default_rng(1).uniform(0, 1000, (150, 2))
+    graph = graph_of(xy)
+    assert graph.origin == ("irregular",)
+    _, nearest = cKDTree(xy).query(xy, k=7)
+    expected = np.zeros((150, 150))
+    np.put_along_axis(expected, nearest[:, 1:], 1, axis=1)
+    np.testing.assert_array_equal(graph.adjacency.toarray(), np.maximum(expected, expected.T))
+
+
+def test_sections_stay_apart_even_where_coordinates_coincide():
+    xy = np.concatenate([grid("hexagonal"), grid("hexagonal"), [[0.0, 0.0]]])
+    section = np.array([0, 1] * 63 + [2])
+    order = np.argsort(section, kind="stable")
+    interleaved = np.empty_like(xy)
+    interleaved[order] = xy
+    graph = graph_of(interleaved, section)
+    edges = sparse.coo_array(graph.adjacency)
+    assert (section[edges.row] == section[edges.col]).all()
+    alone = graph_of(grid("hexagonal")).adjacency.toarray()
+    for code in (0, 1):
+        own = section == code
+        np.testing.assert_array_equal(graph.adjacency[own][:, own].toarray(), alone)
+    assert graph.adjacency[section == 2].nnz == 0
+    assert graph.pitch[2] == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_tiny_sections(n):
+    graph = graph_of(np.random.default_rng(0).uniform(0, 10, (n, 2)))
+    np.testing.assert_array_equal(graph.adjacency.toarray(), 1 - np.eye(n))
+
+
+def test_duplicate_points_keep_a_finite_pitch():
+    graph = graph_of(np.repeat(np.random.default_rng(0).uniform(0, 10, (10, 2)), 2, axis=0))
+    assert np.isfinite(graph.pitch).all() and (graph.pitch > 0).all()
+    assert (graph.adjacency.diagonal() == 0).all()
+
+
+def test_given_graph_is_used_made_symmetric_and_stripped_of_self_loops():
+    given = sparse.csr_matrix(([1.0, 0.3, 2.0], ([0, 1, 2], [0, 2, 3])), shape=(4, 4))
+    graph = graph_of(np.arange(8.0).reshape(4, 2), obsp={"spatial_connectivities": given})
+    expected = np.zeros((4, 4))
+    expected[[1, 2, 2, 3], [2, 1, 3, 2]] = 1
+    np.testing.assert_array_equal(graph.adjacency.toarray(), expected)
+    assert graph.origin == ("given",)
+
+
+def test_given_graph_across_sections_is_refused():
+    given = sparse.csr_matrix(([1.0], ([0], [1])), shape=(2, 2))
+    with pytest.raises(ValueError, match=r"spatial_connectivities.*1 edges between sections.*library_key"):
+        graph_of(np.zeros((2, 2)), np.array([0, 1]), {"spatial_connectivities": given})
