@@ -1,0 +1,7 @@
+"""Tools: fit, predict, evaluate."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"_fit": ["fit"], "_predict": ["predict"], "_evaluate": ["evaluate"]}
+)

@@ -1,0 +1,271 @@
+"""Score predictions against counts."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+import hist2scrna
+from hist2scrna import slots
+from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
+from hist2scrna.metrics.labels import cell_type_scores
+from hist2scrna.scoring import passes, summary
+from hist2scrna.scoring.predictors import SCALES, Expression, NullExpression, Predictor
+from hist2scrna.tl._scored import Remarks, Scored, choose_nulls, describe_split, read_scored, with_predictions
+from hist2scrna.trained import as_trained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+    from hist2scrna.nulls import Nulls
+    from hist2scrna.trained import TrainedModel
+
+NORMALISATION = (
+    "log(1 + 1e4 x / total), the total over the scored genes; predicted counts by their own total; no smoothing"
+)
+
+
+def evaluate(
+    adata: AnnData,
+    model: TrainedModel | str | Path | None = None,
+    *,
+    key: str = slots.KEY_ADDED,
+    layer: str | None = None,
+    labels_key: str | None = None,
+    library_key: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Score a prediction against counts, beside the mean null, the depth null and the ceiling. `adata` is not changed.
+
+    Expression is compared on three scales: counts; log(1 + 1e4 x / total over the scored genes), the headline; and
+    analytic Pearson residuals, which hold no depth. A predicted mean goes through the same transform as the counts,
+    with its own predicted total. Gene-wise scores are taken over the spots of a section, then averaged over sections.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with counts in `.X` or `layer`, and predictions as :func:`hist2scrna.tl.predict` writes them; or
+        with what `model` needs to predict.
+    model
+        The model that predicted, or its folder. It supplies the nulls of its training data, tells whether it has seen
+        these spots, and predicts, on a copy, if predictions or parts of their distribution are missing. None: the nulls
+        are fitted on the scored spots themselves.
+    key
+        Prefix of the predictions, `key_added` of `predict`. Only genes marked in `.var["{key}_modelled"]` are scored.
+    layer
+        Layer with raw counts; None: `.X`.
+    labels_key
+        Column of `.obs` with true cell types; None: they are not scored. Spots without a label are left out; a label
+        that the model never saw is an error like any other, and reported.
+    library_key
+        Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
+    seed
+        Of binomial thinning, the randomised probability integral transform, and the draw of spots for scores that do
+        not take all of a large table.
+    progress
+        Show bars.
+
+    Returns
+    -------
+    :class:`~hist2scrna.evaluation.Evaluation`.
+
+    Raises
+    ------
+    KeyError
+        If a slot is missing, or there is neither prediction nor model.
+    ValueError
+        If counts are not whole or are negative, predictions are not finite, or no gene or spot is left to score.
+
+    Warns
+    -----
+    UserWarning
+        If the model was fitted on these spots.
+
+    Notes
+    -----
+    Beside log-normalised counts, which are noise around a mean, log-normalised *means* lie higher (Jensen): compare
+    models of counts and of log-normalised expression by correlation there, not by MSE.
+
+    Examples
+    --------
+    >>> evaluation = hist2scrna.tl.evaluate(test, model, labels_key="cell_type")
+    >>> evaluation.headline["score_over_ceiling"]
+    >>> evaluation.genes.sort_values("pearson", ascending=False).head()
+    >>> evaluation.to_json("evaluation.json")
+    """
+    names, remarks = slots.Written(key), Remarks()
+    trained = None if model is None else as_trained(model)
+    if library_key is None and slots.LIBRARY in adata.obs:
+        library_key = slots.LIBRARY
+    if labels_key is not None and labels_key not in adata.obs:
+        raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+    predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
+    scored = read_scored(adata, predicted, names, layer, library_key, remarks)
+    split = describe_split(adata, scored, trained, names, layer)
+    nulls, nulls_from = choose_nulls(trained, scored)
+    predictors = _predictors(adata, scored, nulls)
+    results, genes = _score(scored, predictors, nulls, _weights(adata, scored, remarks), seed, progress, remarks)
+    written = predicted.uns.get(names.parameters, {})
+    results.update(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "package_version": hist2scrna.__version__,
+            "model": {
+                "name": str(written.get("model", key)),
+                "likelihood": str(written.get("likelihood", "unknown")),
+                "library_size": str(written.get("library_size", "unknown")),
+                "key": key,
+                "predicted_by_evaluate": made_now,
+            },
+            "panel": {"n_genes": len(scored.genes), "sha256": panel_hash(scored.genes)},
+            "normalisation": NORMALISATION,
+            "split": split,
+            "nulls": nulls_from,
+            "data": {
+                "n_spots": len(scored.kept),
+                "n_spots_left_out": adata.n_obs - len(scored.kept),
+                "n_genes": len(scored.genes),
+                "layer": "X" if layer is None else layer,
+                "library_key": library_key,
+                "seed": seed,
+            },
+            "cell_types": _cell_types(adata, predicted, names, labels_key, remarks),
+            "not_scored": remarks.not_scored,
+            "notes": remarks.notes,
+        }
+    )
+    return Evaluation(results, genes)
+
+
+def panel_hash(genes: list[str]) -> str:
+    """Return the SHA-256 of the sorted gene names, a line each: equal for equal panels in any order."""
+    return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()
+
+
+def _predictors(adata: AnnData, scored: Scored, nulls: Nulls) -> dict[str, Predictor]:
+    library = scored.truth.library
+    found: dict[str, Predictor] = {
+        "model": scored.model,
+        "mean_null": NullExpression(nulls, library, "mean"),
+        "depth_null": NullExpression(nulls, library, "depth"),
+    }
+    if slots.TRUE_MEAN in adata.layers:
+        columns = adata.var_names.get_indexer(scored.genes).astype(np.int64)
+        values = np.asarray(adata.layers[slots.TRUE_MEAN])
+        found["true_means"] = Expression(values, scored.sections, rows=scored.kept, columns=columns)
+    return found
+
+
+def _weights(adata: AnnData, scored: Scored, remarks: Remarks) -> Any:
+    if slots.CONNECTIVITIES not in adata.obsp:
+        remarks.not_scored["Moran's I"] = (
+            f"no neighbours in adata.obsp[{slots.CONNECTIVITIES!r}]; squidpy.gr.spatial_neighbors_grid writes them"
+        )
+        return None
+    return sparse.csr_array(adata.obsp[slots.CONNECTIVITIES])[scored.kept][:, scored.kept]
+
+
+def _score(
+    scored: Scored,
+    predictors: dict[str, Predictor],
+    nulls: Nulls,
+    weights: Any,
+    seed: int,
+    progress: bool,
+    remarks: Remarks,
+) -> tuple[dict[str, Any], Any]:
+    """Run all passes, and return their summaries and the table of genes."""
+    truth, sections = scored.truth, scored.sections
+    scales = [scale for scale in SCALES if scale in scored.model.scales]
+    n_spots = [part.stop - part.start for part in sections.slices]
+    by_gene = passes.score_genes(truth, predictors, scales, progress)
+    by_spot = passes.score_spots(truth, predictors, summary.HEADLINE, progress)
+    ranked = passes.score_overall_ranks(truth, predictors, scales, seed)
+    thinned = passes.score_ceiling(truth, scales, seed)
+    known = "true_means" in predictors
+    ceiling: dict[str, Any] = {
+        scale: by_gene[scale]["true_means"]["pearson"] if known else thinned[scale] for scale in scales
+    }
+    scores: dict[str, Any] = {}
+    for scale in scales:
+        scores[scale] = summary.summarise_scale(by_gene[scale], n_spots)
+        for name, value in ranked[scale].items():
+            scores[scale][name]["overall"]["spearman"] = value
+    for name, columns in by_spot.items():
+        scores[summary.HEADLINE][name]["by_spot"] = {
+            f"{column}_{word}": float(function(values))
+            for column, values in columns.items()
+            for word, function in (("mean", np.nanmean), ("median", np.nanmedian))
+        }
+    level = nulls.level.tolist()
+    genes = summary.gene_table(scored.genes, by_gene, ceiling, level)
+    n_counted, counted = 0, dict[str, dict[str, Any]]()
+    if scored.model.parameters(np.arange(1), slice(0, 1)) is not None:
+        n_counted, counted = passes.score_counts(truth, predictors, seed, progress)
+        for column in ("log_likelihood", "deviance"):
+            genes[column] = counted["model"][column]
+        genes["predicted_zero_rate"] = counted["model"]["p_zero"]
+    genes["zero_rate"] = 1 - np.bincount(truth.by_gene.tocoo().col, minlength=len(genes)) / len(scored.kept)
+    if 0 < n_counted < len(scored.kept):
+        remarks.notes.append(f"Count likelihood and zeros: scored on {n_counted:,} spots drawn at random.")
+    constant = summary.constant_genes(scored.genes, by_gene)
+    for who, found in constant.items():
+        if found["n"]:
+            verb = "have no correlation and are left out of its mean" if who == "truth" else "count as correlation 0"
+            remarks.notes.append(f"{found['n']} genes are constant in the {who}: they {verb}.")
+    results = {
+        "headline": summary.headline(by_gene, ceiling[summary.HEADLINE]),
+        "scores": scores,
+        "ceiling": {
+            "method": "true means" if known else "binomial thinning",
+            **{str(scale): summary.middle(values) for scale, values in ceiling.items()},
+            "thinning": {str(scale): summary.middle(values) for scale, values in thinned.items()},
+        },
+        "beats": summary.beaten(by_gene[summary.HEADLINE]),
+        "sections": summary.by_section(sections.names, n_spots, by_gene, ceiling[summary.HEADLINE]),
+        "levels": summary.by_level(level, by_gene, ceiling[summary.HEADLINE]),
+        "constant_genes": constant,
+        "zeros": {name: found["zeros"] for name, found in counted.items()},
+        "counts": {name: {**found["counts"], "n_spots": n_counted} for name, found in counted.items()},
+        "spatial": {}
+        if weights is None
+        else summary.spatial_agreement(passes.score_spatial(truth, scored.model, weights, summary.HEADLINE)),
+    }
+    return results, genes
+
+
+def _cell_types(
+    adata: AnnData, predicted: AnnData, names: slots.Written, labels_key: str | None, remarks: Remarks
+) -> dict[str, Any]:
+    if labels_key is None:
+        if names.cell_type in predicted.obs:
+            remarks.not_scored["cell types"] = "no labels_key= was given"
+        return {}
+    if names.cell_type not in predicted.obs:
+        remarks.not_scored["cell types"] = "the model was trained without labels, and predicts none"
+        return {}
+    labelled = adata.obs[labels_key].notna().to_numpy()
+    if not labelled.any():
+        remarks.not_scored["cell types"] = f"no spot has a value in adata.obs[{labels_key!r}]"
+        return {}
+    true = adata.obs[labels_key].astype(str).to_numpy()[labelled]
+    column = predicted.obs[names.cell_type].astype("category")
+    unknown = sorted(set(true) - {str(c) for c in column.cat.categories})
+    confidence = None
+    if names.cell_type_confidence in predicted.obs:
+        confidence = predicted.obs[names.cell_type_confidence].to_numpy(dtype=np.float64)[labelled]
+    scores = cell_type_scores(true, column.astype(str).to_numpy()[labelled], confidence)
+    n_unknown = int(np.isin(true, unknown).sum())
+    if unknown:
+        remarks.notes.append(
+            f"{n_unknown} spots have labels that the model never saw ({', '.join(unknown)}): counted as errors."
+        )
+    if not labelled.all():
+        remarks.notes.append(f"{int((~labelled).sum())} spots without a label were left out of the cell-type scores.")
+    return {**scores, "unknown_labels": unknown, "n_unknown": n_unknown, "n_labelled": int(labelled.sum())}

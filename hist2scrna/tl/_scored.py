@@ -1,0 +1,270 @@
+"""What is scored: counts, predictions and their provenance, read from AnnData and checked."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna import slots
+from hist2scrna.metrics.blocks import blocks
+from hist2scrna.nulls import Nulls
+from hist2scrna.scoring.predictors import Expression, LogExpression, Predictor, Sections
+from hist2scrna.slides.counts import choose_genes, read_counts
+from hist2scrna.slides.spots import read_sections
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hist2scrna.trained import TrainedModel
+
+LAYERS_OF = {
+    "zinb": ("mean", "dropout", "mu", "dispersion"),
+    "nb": ("mean", "mu", "dispersion"),
+    "poisson": ("mean", "mu"),
+    "mse": ("mean",),
+}
+NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
+FEWEST_SPOTS = 2
+# Below this share of a section, equal counts are taken for chance: nearly empty cells often agree.
+SEEN_SHARE = 0.1
+
+
+@dataclass
+class Remarks:
+    """What the reader of an evaluation must be told."""
+
+    not_scored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Scored:
+    """Spots and genes that are scored.
+
+    Attributes
+    ----------
+    genes
+        Names, in the order of `adata.var_names`.
+    kept
+        Numbers of the scored spots in `adata`, sorted by section.
+    truth, model
+        Counts, and what was predicted for them.
+    """
+
+    genes: list[str]
+    kept: NDArray[np.int64]
+    truth: Expression
+    model: Predictor
+
+    @property
+    def sections(self) -> Sections:
+        """Their sections."""
+        return self.truth.sections
+
+
+def with_predictions(
+    adata: AnnData, trained: TrainedModel | None, names: slots.Written, library_key: str | None, progress: bool
+) -> tuple[AnnData, bool]:
+    """Return an AnnData that holds predictions, and whether they were made just now.
+
+    Those in `adata` are taken if they are complete, or if there is no model to complete them.
+
+    Raises
+    ------
+    KeyError
+        If there are none, and no model.
+    """
+    written = adata.uns.get(names.parameters, {})
+    likelihood = str(written.get("likelihood", "unknown")) if trained is None else trained.likelihood
+    needed = [names.layer(name) for name in NEEDED_OF.get(likelihood, ("mean",))]
+    if all(layer in adata.layers for layer in needed):
+        return adata, False
+    if trained is None:
+        if names.layer("mean") not in adata.layers:
+            raise KeyError(
+                f"Layer {names.layer('mean')!r} not found in adata.layers. Available layers: {list(adata.layers)}. "
+                "Call tl.predict(adata, model) first, or pass model=; for another prefix, pass key=."
+            )
+        return adata, False
+    made = trained.predict(
+        adata,
+        key_added=names.key,
+        layers=LAYERS_OF[likelihood],
+        copy=True,
+        library_size=str(written.get("library_size", "predicted")) if likelihood != "mse" else "predicted",
+        library_key=library_key,
+        progress=progress,
+    )
+    return made, True
+
+
+def read_scored(
+    adata: AnnData,
+    predicted: AnnData,
+    names: slots.Written,
+    layer: str | None,
+    library_key: str | None,
+    remarks: Remarks,
+) -> Scored:
+    """Read counts and predictions of the genes that are in both, and of the spots that have counts there.
+
+    Raises
+    ------
+    KeyError
+        If a slot is missing.
+    ValueError
+        If counts are no counts, predictions are not finite or are negative, or too little is left.
+    """
+    genes = _genes(adata, predicted, names)
+    counts = read_counts(adata, genes, layer)
+    section_names, codes = read_sections(adata, library_key)
+    usable = np.asarray(counts.sum(axis=1)).ravel() > 0
+    if usable.sum() < FEWEST_SPOTS:
+        raise ValueError(
+            f"Too few spots to score: {int(usable.sum())} of {adata.n_obs} have a count in the {len(genes)} scored "
+            f"genes, and {FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
+        )
+    if not usable.all():
+        remarks.notes.append(f"{int((~usable).sum())} spots without counts in the scored genes were left out.")
+    kept = np.flatnonzero(usable)
+    kept = kept[np.argsort(codes[kept], kind="stable")]
+    present, local = np.unique(codes[kept], return_inverse=True)
+    sections = Sections(tuple(section_names[i] for i in present), local.astype(np.int64))
+    truth = Expression(counts[kept], sections)
+    model = _read_model(predicted, names, genes, kept, sections, remarks)
+    return Scored(genes, kept, truth, model)
+
+
+def _genes(adata: AnnData, predicted: AnnData, names: slots.Written) -> list[str]:
+    modelled = predicted.var_names
+    if names.modelled in predicted.var:
+        modelled = modelled[predicted.var[names.modelled].to_numpy(dtype=bool)]
+    common = adata.var_names[adata.var_names.isin(modelled)]
+    if len(common) == 0:
+        raise ValueError(
+            f"None of the {len(modelled)} predicted genes is in adata.var_names, which begins with "
+            f"{list(adata.var_names[:3])}; predicted are for example {list(modelled[:3])}. Are the identifiers alike?"
+        )
+    return choose_genes(adata, common)
+
+
+def _read_model(
+    predicted: AnnData,
+    names: slots.Written,
+    genes: list[str],
+    kept: NDArray[np.int64],
+    sections: Sections,
+    remarks: Remarks,
+) -> Predictor:
+    written = predicted.uns.get(names.parameters, {})
+    likelihood = str(written.get("likelihood", "unknown"))
+    columns = predicted.var_names.get_indexer(genes).astype(np.int64)
+    layers = {
+        name: np.asarray(predicted.layers[names.layer(name)])
+        for name in slots.LAYERS
+        if names.layer(name) in predicted.layers
+    }
+    log_scale = str(written.get("scale", "counts")) == "log1p"
+    _check_finite(layers["mean"], kept, columns, names.layer("mean"), negative=log_scale)
+    if log_scale:
+        why = f"the model ({likelihood}) predicts log-normalised expression, no distribution of counts"
+        remarks.not_scored.update({"counts, residuals, zeros": why})
+        if names.modelled in predicted.var and (total := int(predicted.var[names.modelled].sum())) > len(genes):
+            remarks.notes.append(
+                f"The model normalises over its {total} genes, the truth is normalised over the {len(genes)} scored."
+            )
+        return LogExpression(layers["mean"], kept, columns)
+    missing = [name for name in NEEDED_OF.get(likelihood, ()) if name not in layers]
+    if likelihood not in LAYERS_OF:
+        remarks.not_scored["count likelihood, zeros"] = (
+            f"adata.uns[{names.key!r}]['likelihood'] does not say which distribution was predicted"
+        )
+    elif missing:
+        remarks.not_scored["count likelihood, zeros"] = (
+            f"no layer {names.layer(missing[0])!r}; pass model=, or predict with layers={list(LAYERS_OF[likelihood])}"
+        )
+    known = likelihood in LAYERS_OF and not missing
+    return Expression(
+        layers["mean"],
+        sections,
+        rows=kept,
+        columns=columns,
+        mu=layers.get("mu"),
+        dispersion=layers.get("dispersion") if likelihood in NEEDED_OF else None,
+        dropout=layers.get("dropout") if likelihood == "zinb" else None,
+        likelihood=likelihood if known else None,
+    )
+
+
+def _check_finite(
+    values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64], layer: str, *, negative: bool
+) -> None:
+    for part in blocks(len(rows), len(columns)):
+        block = values[np.ix_(rows[part], columns)]
+        if not np.isfinite(block).all():
+            raise ValueError(
+                f"adata.layers[{layer!r}] holds NaN or infinite values for modelled genes. Predict these spots again."
+            )
+        if not negative and (block < 0).any():
+            raise ValueError(
+                f"adata.layers[{layer!r}] holds negative values, but expected counts are not negative. If it holds "
+                "log-normalised expression, say so: adata.uns[key]['scale'] = 'log1p'."
+            )
+
+
+def choose_nulls(trained: TrainedModel | None, scored: Scored) -> tuple[Nulls, dict[str, str]]:
+    """Return the nulls of the training, if they are of the scored genes; else nulls fitted on the scored spots."""
+    if trained is not None and set(trained.genes) == set(scored.genes):
+        place = {gene: i for i, gene in enumerate(trained.genes)}
+        nulls = trained.nulls.take(np.array([place[gene] for gene in scored.genes]))
+        return nulls, {"fitted_on": "training", "statement": "fitted on the training spots of the model."}
+    reason = (
+        "no model was given"
+        if trained is None
+        else f"only {len(scored.genes)} of the {len(trained.genes)} genes of the model are here"
+    )
+    statement = f"fitted on the scored spots themselves, which flatters them ({reason})."
+    return Nulls.fit(scored.truth.values), {"fitted_on": "scored spots", "statement": statement}
+
+
+def describe_split(
+    adata: AnnData, scored: Scored, trained: TrainedModel | None, names: slots.Written, layer: str | None
+) -> dict[str, Any]:
+    """Tell whether the scored spots were trained on; warn if they were."""
+    sections = scored.sections
+    trained_on = [str(s) for s in adata.uns.get(names.parameters, {}).get("trained_on", [])]
+    if trained is not None:
+        trained_on = [str(s) for s in trained.training["sections"]]
+    split: dict[str, Any] = {"held_out": None, "n_seen": None, "seen_sections": [], "trained_on": trained_on}
+    if trained is None or not set(trained.genes) <= set(adata.var_names):
+        why = "no model was given" if trained is None else "genes of the model are missing here"
+        same = sorted(set(trained_on) & set(sections.names))
+        split["statement"] = f"unknown: {why}, so it was not checked whether these spots were trained on."
+        if same:
+            split["statement"] += f" Sections of the same name were: {', '.join(same)}."
+        return split
+    seen = trained.has_seen(read_counts(adata, trained.genes, layer))[scored.kept]
+    share = [float(seen[part].mean()) for part in sections.slices]
+    split["n_seen"] = int(seen.sum())
+    split["seen_sections"] = [name for name, s in zip(sections.names, share, strict=True) if s >= SEEN_SHARE]
+    split["held_out"] = not split["seen_sections"]
+    if split["held_out"]:
+        split["statement"] = f"held out; the model was fitted on {', '.join(trained_on)}."
+        if seen.any():
+            split["statement"] += f" {int(seen.sum())} spots have the very counts of a training spot."
+        return split
+    split["statement"] = (
+        f"NOT HELD OUT: {int(seen.sum())} of {len(seen)} spots were in the data that the model was fitted on "
+        f"(of {', '.join(split['seen_sections'])}). These scores say nothing of unseen tissue."
+    )
+    warnings.warn(
+        f"{split['statement']} Evaluate on sections, better on donors, that were left out of the training; other spots "
+        "of a training section will not do, as neighbours are alike.",
+        UserWarning,
+        stacklevel=3,
+    )
+    return split

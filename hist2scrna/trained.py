@@ -1,0 +1,383 @@
+"""A trained model: what it is, where it is kept, and how it predicts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+import hist2scrna
+from hist2scrna import slots
+from hist2scrna.models.registry import create_model
+from hist2scrna.nulls import Nulls
+from hist2scrna.results import PredictionWriter, checked_layers
+from hist2scrna.slides.patches import PatchGeometry
+from hist2scrna.slides.spots import read_spots
+from hist2scrna.training.inference import pick_device, predict_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.slides.spots import Spots
+
+FORMAT_VERSION = 1
+WEIGHTS, REFERENCE, CARD, HISTORY = "model.safetensors", "training.safetensors", "model.json", "history.csv"
+VERSIONED = ("hist2scrna", "torch", "torch-geometric", "lightning", "anndata", "scanpy", "squidpy", "numpy")
+PREDICTION_BATCH = 64
+
+
+@dataclass
+class TrainedModel:
+    """A model with the genes, classes and patch geometry that it was trained on. :func:`hist2scrna.tl.fit` returns it.
+
+    Attributes
+    ----------
+    module
+        The network, a :class:`torch.nn.Module`, on the CPU, in eval mode.
+    name, options
+        Name in the registry, and all options of the network.
+    genes, classes
+        Genes and cell types, in the order of the network's outputs; no classes: no cell-type head.
+    geometry
+        Side of a patch in microns and in pixels; None for models on features.
+    parameters
+        What :func:`~hist2scrna.tl.fit` was called with.
+    training
+        Summary of the training: sections, numbers of spots, split, best epoch, seconds, package versions.
+    nulls
+        Null predictors fitted on the training counts.
+    fingerprints
+        `(n,)` int64, one a training or validation spot, from its counts: tells whether a spot was seen.
+    history
+        Losses, one row an epoch.
+    """
+
+    module: SpotModel
+    name: str
+    options: dict[str, Any]
+    genes: list[str]
+    classes: list[str]
+    geometry: PatchGeometry | None
+    parameters: dict[str, Any]
+    training: dict[str, Any]
+    nulls: Nulls
+    fingerprints: NDArray[np.int64]
+    history: pd.DataFrame
+
+    @property
+    def likelihood(self) -> str:
+        """`"zinb"`, `"nb"`, `"poisson"` or `"mse"`."""
+        return str(self.options["likelihood"])
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def __repr__(self) -> str:
+        geometry = self.geometry
+        reads = (
+            f"features adata.obsm[{self.parameters.get('features_key')!r}] ({self.options.get('n_features')} wide)"
+            if geometry is None
+            else f"patches of {geometry.um:g} um, {geometry.px} px"
+        )
+        training = self.training
+        classes = f"{len(self.classes)} ({', '.join(self.classes[:6])}{', ...' if len(self.classes) > 6 else ''})"
+        lines = [
+            f"TrainedModel {self.name!r}, {self.n_parameters:,} parameters",
+            f"  reads       {reads}",
+            f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
+            f"  cell types  {classes if self.classes else 'none'}",
+            f"  trained on  {training['n_training']} spots of {', '.join(training['sections'])}",
+            f"  validation  {training['validation']} ({training['n_validation']} spots)",
+            f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
+            f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
+        ]
+        return "\n".join(lines)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write the model to a folder: safetensors, JSON and CSV, no pickle.
+
+        Parameters
+        ----------
+        folder
+            Where to; it appears only once it is complete.
+        overwrite
+            Replace a model that is there. A folder that holds anything else is never replaced.
+
+        Returns
+        -------
+        The folder.
+
+        Raises
+        ------
+        FileExistsError
+            If something is there already.
+        """
+        folder = Path(folder)
+        if folder.exists() and not overwrite:
+            raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
+        if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
+            raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        scratch.chmod(0o755)
+        try:
+            save_file({k: v.contiguous() for k, v in self.module.state_dict().items()}, scratch / WEIGHTS)
+            save_arrays({**self.nulls.to_arrays(), "fingerprints": self.fingerprints}, scratch / REFERENCE)
+            self.history.to_csv(scratch / HISTORY)
+            (scratch / CARD).write_text(json.dumps(self._card(), indent=2) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return folder
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "options": self.options,
+            "likelihood": self.likelihood,
+            "genes": self.genes,
+            "classes": self.classes,
+            "geometry": None if self.geometry is None else asdict(self.geometry),
+            "parameters": self.parameters,
+            "training": self.training,
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainedModel:
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or a file in it is missing.
+        ValueError
+            If a file is damaged, or written by a newer version.
+        """
+        folder = Path(folder)
+        if not (folder / CARD).is_file():
+            what = "no folder" if not folder.is_dir() else f"no {CARD} in it: it is no saved model"
+            raise FileNotFoundError(f"'{folder}': {what}. Give the folder that TrainedModel.save wrote.")
+        try:
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            version = card["format_version"]
+            if version > FORMAT_VERSION:
+                raise ValueError(
+                    f"'{folder}' was written in format {version}; this hist2scrna {hist2scrna.__version__} reads up to "
+                    f"{FORMAT_VERSION}. Install a newer one."
+                )
+            weights = load_file(folder / WEIGHTS)
+            arrays = load_arrays(folder / REFERENCE)
+            history = pd.read_csv(folder / HISTORY, index_col="epoch")
+            module = create_model(
+                card["name"], n_genes=len(card["genes"]), n_classes=len(card["classes"]), **card["options"]
+            )
+            module.load_state_dict(weights)
+            fingerprints = arrays.pop("fingerprints")
+            nulls = Nulls.from_arrays(arrays)
+        except (
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            SafetensorError,
+            RuntimeError,
+            pd.errors.ParserError,
+        ) as error:
+            raise ValueError(f"The model in '{folder}' is damaged: {error}. Save or copy it again.") from error
+        geometry = None if card["geometry"] is None else PatchGeometry(**card["geometry"])
+        return cls(
+            module.eval(),
+            card["name"],
+            card["options"],
+            card["genes"],
+            card["classes"],
+            geometry,
+            card["parameters"],
+            card["training"],
+            nulls,
+            fingerprints,
+            history,
+        )
+
+    # -- prediction ---------------------------------------------------------------------------------------------------
+    def predict(
+        self,
+        adata: AnnData,
+        *,
+        key_added: str = slots.KEY_ADDED,
+        store: str | Path | None = None,
+        layers: Sequence[str] | None = None,
+        copy: bool = False,
+        library_size: Literal["predicted", "median"] | str = "predicted",
+        batch_size: int | None = None,
+        library_key: str | None = None,
+        spatial_key: str | None = None,
+        img_key: str | None = None,
+        image: Any = None,
+        features_key: str | None = None,
+        mpp: float | None = None,
+        accelerator: str = "auto",
+        progress: bool = True,
+    ) -> AnnData:
+        """Predict counts and cell types; see :func:`hist2scrna.tl.predict`."""
+        wanted = checked_layers(self._default_layers() if layers is None else layers)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
+        device = pick_device(accelerator)
+        imposed = self._imposed_library(adata, library_size)
+        spots = self.read(
+            adata,
+            library_key=library_key,
+            spatial_key=spatial_key,
+            img_key=img_key,
+            image=image,
+            features_key=features_key,
+            mpp=mpp,
+        )
+        writer = PredictionWriter(
+            adata, genes=self.genes, classes=self.classes, key=key_added, layers=wanted, copy=copy, store=store
+        )
+        try:
+            for seeds, prediction in predict_blocks(
+                self.module,
+                spots,
+                batch_size=batch_size or PREDICTION_BATCH,
+                device=device,
+                log_library=None if imposed is None else np.log(imposed),
+                progress=progress,
+            ):
+                writer.add(seeds, prediction)
+            return writer.finish(imposed, self._written_parameters(library_size, spots))
+        finally:
+            self.module.cpu()
+            writer.discard()
+
+    def _default_layers(self) -> list[str]:
+        return [name for name in slots.DEFAULT_LAYERS if name != "dropout" or self.likelihood == "zinb"]
+
+    def read(
+        self,
+        adata: AnnData,
+        *,
+        library_key: str | None = None,
+        spatial_key: str | None = None,
+        img_key: str | None = None,
+        image: Any = None,
+        features_key: str | None = None,
+        mpp: float | None = None,
+    ) -> Spots:
+        """Read the spots of `adata` in this model's geometry; slots that are not named are those of the training."""
+        trained_key = self.parameters.get("library_key")
+        if library_key is None and trained_key in adata.obs:
+            library_key = trained_key
+        return read_spots(
+            adata,
+            library_key=library_key,
+            spatial_key=spatial_key or self.parameters["spatial_key"],
+            img_key=img_key,
+            image=image,
+            features_key=features_key or self.parameters.get("features_key"),
+            n_features=self.options.get("n_features"),
+            patch_px=None if self.geometry is None else self.geometry.px,
+            patch_um=None if self.geometry is None else self.geometry.um,
+            mpp=mpp,
+        )
+
+    def _imposed_library(self, adata: AnnData, library_size: str) -> NDArray[np.float32] | None:
+        if self.likelihood == "mse" or library_size == "predicted":
+            return None
+        if library_size == "median":
+            return np.full(adata.n_obs, self.nulls.median_library, dtype=np.float32)
+        if library_size not in adata.obs:
+            raise ValueError(
+                "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
+                f"({list(adata.obs.columns)}), found {library_size!r}."
+            )
+        sizes = pd.to_numeric(adata.obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
+        if not (np.isfinite(sizes) & (sizes > 0)).all():
+            raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
+        return sizes
+
+    def _written_parameters(self, library_size: str, spots: Spots) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "version": hist2scrna.__version__,
+            "likelihood": self.likelihood,
+            "scale": "log1p" if self.likelihood == "mse" else "counts",
+            "library_size": "none" if self.likelihood == "mse" else library_size,
+            "median_library_size": float(self.nulls.median_library),
+            "options": self.options,
+            "geometry": None if self.geometry is None else asdict(self.geometry),
+            "graph": list(spots.graph.origin),
+            "trained_on": self.training["sections"],
+            "params": self.parameters,
+        }
+
+    def has_seen(self, counts: sparse.csr_array) -> NDArray[np.bool_]:
+        """Tell which spots were in the data that the model was fitted on.
+
+        Parameters
+        ----------
+        counts
+            `(n, G)` CSR counts of the model's genes, in its order.
+        """
+        return np.isin(fingerprint(counts), self.fingerprints)
+
+
+def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
+    """Return one number a spot, `(n,)` int64, from its counts: equal counts, equal number; others differ, nearly surely."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"hist2scrna").digest()[:8]))
+    weights = rng.integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        products = counts.data.astype(np.uint64) * weights[counts.indices]
+        running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
+        return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape the numbers."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = hist2scrna.__version__ if package == "hist2scrna" else "unknown"
+    return found
+
+
+def as_trained(model: TrainedModel | str | Path) -> TrainedModel:
+    """Return the model, loading it if a folder is given.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(model, str | Path):
+        return TrainedModel.load(model)
+    if not isinstance(model, TrainedModel):
+        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
+    return model

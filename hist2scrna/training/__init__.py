@@ -1,0 +1,1 @@
+"""Training and inference of models on spots."""

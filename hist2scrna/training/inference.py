@@ -1,0 +1,91 @@
+"""Prediction for all spots: each is encoded once, then read in its context, block by block."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hist2scrna.slides.batches import BlockSampler, make_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from hist2scrna.models.contract import Prediction, SpotModel
+    from hist2scrna.slides.spots import Spots
+
+GRAPH_BLOCK = 4096
+
+
+def pick_device(accelerator: str) -> torch.device:
+    """Return the device of an accelerator name as Lightning takes it: `"auto"`, `"cpu"`, `"gpu"`, `"cuda"`, `"mps"`."""
+    if accelerator == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    known = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "mps": "mps"}
+    if accelerator not in known:
+        raise ValueError(f"Expected `accelerator` to be one of {['auto', *known]}, found {accelerator!r}.")
+    if known[accelerator] == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"accelerator={accelerator!r}, but torch sees no CUDA device here. Pass accelerator='auto'.")
+    return torch.device(known[accelerator])
+
+
+@torch.no_grad()
+def predict_blocks(
+    model: SpotModel,
+    spots: Spots,
+    *,
+    batch_size: int,
+    device: torch.device,
+    log_library: NDArray[np.float32] | None,
+    progress: bool,
+) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
+    """Yield blocks of spots with their prediction, until every spot has come once.
+
+    Every patch goes through the encoder once. The encodings of all spots are kept (`n` x width floats); the layers that
+    mix neighbours then run on blocks of 4,096 spots with their exact halo, so that memory is bounded by the block.
+
+    Parameters
+    ----------
+    model
+        The model, in eval mode.
+    spots
+        All spots.
+    batch_size
+        Patches encoded at once.
+    device
+        Where to compute.
+    log_library
+        `(n,)` log library size of each spot; None for the model's own.
+    progress
+        Show a bar.
+    """
+    from tqdm.auto import tqdm
+
+    model = model.to(device).eval()
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    autocast = torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext()
+    n = len(spots)
+    everyone = np.arange(n)
+    tokens: Tensor | None = None
+    bar = tqdm(total=n, desc="encoding", unit="spot", disable=not progress)
+    for start in range(0, n, batch_size):
+        chunk = everyone[start : start + batch_size]
+        batch, _ = make_batch(spots, chunk, type(model.context)("spot"), supervised=False)
+        with autocast:
+            encoded = model.encode(batch.to(device)).float().cpu()
+        tokens = encoded.new_empty((n, encoded.shape[1])) if tokens is None else tokens
+        tokens[start : start + len(chunk)] = encoded
+        bar.update(len(chunk))
+    bar.close()
+    assert tokens is not None
+    for seeds in BlockSampler(spots, everyone, model.context, GRAPH_BLOCK):
+        batch, nodes = make_batch(spots, seeds, model.context, supervised=False, inputs=False)
+        if log_library is not None:
+            batch.log_library = torch.from_numpy(log_library[seeds])
+        yield seeds, model.decode(tokens[torch.from_numpy(nodes)].to(device), batch.to(device))

@@ -1,0 +1,214 @@
+"""Training: it learns, it repeats, it splits without leaks, and leaves what it was given alone."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hist2scrna.slides.counts import choose_genes, read_counts
+from hist2scrna.slides.spots import read_spots
+from hist2scrna.tl import fit
+from hist2scrna.training.split import split_spots
+
+FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
+
+
+@pytest.fixture
+def sections(make_section):
+    parts = [make_section(f"s{i}", seed=i) for i in range(4)]
+    return ad.concat(parts, uns_merge="unique")
+
+
+def weights(model):
+    return {k: v.clone() for k, v in model.module.state_dict().items()}
+
+
+def same(left, right):
+    return all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_same_seed_same_weights_and_global_state_untouched(make_section):
+    adata = make_section()
+    torch.manual_seed(77)
+    before = torch.random.get_rng_state()
+    first = weights(fit(adata, seed=1, **FAST))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(3)
+    assert same(first, weights(fit(adata, seed=1, **FAST)))
+    assert not same(first, weights(fit(adata, seed=2, **FAST)))
+
+
+def test_training_learns_what_the_picture_shows(sections):
+    """Purple spots have four times the counts of pink ones: the loss falls, and the cell type is read off."""
+    model = fit(
+        sections, library_key="library_id", labels_key="cell_type", lr=2e-3, **{**FAST, "max_epochs": 12}, seed=0
+    )
+    history = model.history
+    assert history["validation_loss"].min() < history["validation_loss"].iloc[0] - 0.1
+    assert history["validation_cell_type"].iloc[-1] < 0.2 < np.log(2)
+    assert model.training["best_epoch"] == history["validation_loss"].idxmin()
+    assert history.index.name == "epoch"
+    assert model.classes == ["stroma", "tumour"]
+
+
+def test_start_is_the_mean_null(make_section):
+    """Before its first step the network predicts the training means at the median library size."""
+    adata = make_section()
+    model = fit(adata, lr=1e-12, validation=0, **{**FAST, "max_epochs": 1})
+    out = model.predict(adata.copy(), library_size="median", layers=["mu"], progress=False)
+    counts = adata.X.toarray()
+    rate = counts.sum(axis=0) / counts.sum()
+    expected = np.median(counts.sum(axis=1)) * rate
+    np.testing.assert_allclose(out.layers["hist2scrna_mu"].mean(axis=0), expected, rtol=0.15, atol=0.05)
+
+
+@pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "mse"])
+def test_every_likelihood_trains(make_section, likelihood):
+    model = fit(make_section(), likelihood=likelihood, lr=1e-3, **{**FAST, "max_epochs": 4})
+    assert model.likelihood == likelihood
+    assert model.history["train_expression"].iloc[-1] < model.history["train_expression"].iloc[0]
+
+
+def test_features_need_no_picture(make_section):
+    adata = make_section()
+    rng = np.random.default_rng(0)
+    adata.obsm["uni"] = rng.normal(size=(adata.n_obs, 9)) + adata.obs["cell_type"].cat.codes.to_numpy()[:, None]
+    del adata.uns["spatial"]
+    model = fit(
+        adata, model="hist2scrna-lightweight", features_key="uni", labels_key="cell_type", **{**FAST, "max_epochs": 3}
+    )
+    assert model.geometry is None
+    out = model.predict(adata, progress=False)
+    assert np.isfinite(out.layers["hist2scrna_mean"]).all()
+    wide = adata.copy()
+    wide.obsm["uni"] = np.ones((adata.n_obs, 4))
+    with pytest.raises(ValueError, match=r"obsm\['uni'\].*\(n_obs, 9\).*\(40, 4\)"):
+        model.predict(wide, progress=False)
+
+
+def test_genes_by_name_by_column_and_by_default(make_section):
+    adata = make_section()
+    adata.var["chosen"] = [i in (1, 4) for i in range(12)]
+    assert choose_genes(adata, None) == list(adata.var_names)
+    assert choose_genes(adata, "chosen") == ["g1", "g4"]
+    assert choose_genes(adata, ["g4", "g1"]) == ["g4", "g1"]
+    adata.layers["raw"] = adata.X.toarray().astype(int)
+    left, right = (read_counts(adata, ["g4", "g1"], layer).toarray() for layer in (None, "raw"))
+    np.testing.assert_array_equal(left, adata[:, ["g4", "g1"]].X.toarray())
+    np.testing.assert_array_equal(left, right)
+
+
+def test_nothing_is_written_to_the_input(make_section):
+    adata = make_section()
+    before = adata.copy()
+    fit(adata, labels_key="cell_type", **FAST)
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.obsm) == list(before.obsm) and list(adata.obsp) == [] and list(adata.uns) == ["spatial"]
+
+
+def spots_of(adata, library_key="library_id"):
+    return read_spots(adata, library_key=library_key, spatial_key="spatial", patch_px=8)
+
+
+def test_whole_sections_are_held_out(sections):
+    spots = spots_of(sections)
+    usable = np.ones(len(spots), dtype=bool)
+    training, validating, how = split_spots(spots, usable, 0.1, 2, seed=0)
+    assert len(set(spots.section[validating])) == 1
+    assert not set(spots.section[validating]) & set(spots.section[training])
+    assert len(training) + len(validating) == len(spots)
+    assert "held-out sections" in how
+    named = split_spots(spots, usable, ["s2", "s3"], 2, seed=0)[1]
+    assert set(spots.section[named]) == {2, 3}
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_blocks_of_one_section_are_held_out_with_a_gap(make_section, gap):
+    from scipy.sparse.csgraph import shortest_path
+
+    spots = spots_of(make_section(n_spots=64), None)
+    usable = np.ones(64, dtype=bool)
+    usable[3] = False
+    for seed in range(5):
+        training, validating, how = split_spots(spots, usable, 0.2, gap, seed)
+        assert 5 <= len(validating) <= 13
+        assert 3 not in {*training, *validating}
+        distance = shortest_path(spots.graph.adjacency, unweighted=True)
+        assert distance[np.ix_(training, validating)].min() == gap + 1
+        assert f"gap of {gap}" in how
+
+
+def test_early_stopping_keeps_the_best_epoch(sections):
+    """At a learning rate that ruins the model, the first epochs win."""
+    model = fit(sections, library_key="library_id", lr=0.5, patience=2, **{**FAST, "max_epochs": 30})
+    best = model.training["best_epoch"]
+    assert len(model.history) == best + 3 < 30
+
+
+def test_warm_start_goes_on_where_the_other_stopped(sections, tmp_path):
+    long = fit(sections, library_key="library_id", lr=2e-3, **{**FAST, "max_epochs": 8})
+    long.save(tmp_path / "m")
+    cold = fit(sections, library_key="library_id", lr=1e-5, **FAST)
+    for start in (long, tmp_path / "m"):
+        warm = fit(sections, library_key="library_id", lr=1e-5, init_from=start, **FAST)
+        assert warm.history["validation_loss"].iloc[0] < cold.history["validation_loss"].iloc[0]
+    with pytest.raises(ValueError, match="another architecture.*Pass the same"):
+        fit(sections, library_key="library_id", init_from=long, width=48, **FAST)
+
+
+def test_warm_start_matches_genes_and_classes_by_name(make_section):
+    adata = make_section()
+    first = fit(adata, labels_key="cell_type", **FAST)
+    more = adata[:, ["g5", "g2"]].copy()
+    more.obs["cell_type"] = more.obs["cell_type"].cat.add_categories("new")
+    more.obs.iloc[:3, more.obs.columns.get_loc("cell_type")] = "new"
+    second = fit(more, labels_key="cell_type", init_from=first, lr=1e-12, **{**FAST, "max_epochs": 1})
+    assert second.classes == ["stroma", "tumour", "new"]
+    rates = [m.module.heads.rate.weight for m in (first, second)]
+    torch.testing.assert_close(rates[1], rates[0][[5, 2]])
+    types = [m.module.heads.cell_type.weight for m in (first, second)]
+    torch.testing.assert_close(types[1][:2], types[0])
+    other = adata.copy()
+    other.var_names = [f"ENS{i}" for i in range(12)]
+    with pytest.raises(ValueError, match="shares no gene"):
+        fit(other, init_from=first, **FAST)
+
+
+def test_best_model_so_far_is_kept_on_disk(make_section, tmp_path):
+    from hist2scrna import TrainedModel
+
+    model = fit(make_section(), checkpoint_dir=tmp_path, **FAST)
+    assert same(weights(TrainedModel.load(tmp_path / "best")), weights(model))
+
+
+def test_spots_without_counts_are_neighbours_only(make_section):
+    adata = make_section()
+    matrix = adata.X.toarray()
+    matrix[7] = 0
+    adata.X = matrix
+    with pytest.warns(UserWarning, match="1 of 40 spots have no count"):
+        model = fit(adata, validation=0, **FAST)
+    assert model.training["n_training"] == 39
+    assert np.isfinite(model.predict(adata, progress=False).layers["hist2scrna_mean"]).all()
+
+
+def test_mixed_precision_and_accumulation_train(make_section):
+    model = fit(make_section(), precision="bf16-mixed", accumulate=2, batch_size=8, **FAST)
+    assert np.isfinite(model.history["train_loss"]).all()
+
+
+def test_custom_loss_is_minimised(make_section):
+    """A term that pulls the dropout towards one ends in more dropout than without it."""
+    adata = make_section()
+
+    def no_zeros(prediction, batch):
+        return (1 - prediction.dropout).mean()
+
+    options = {**FAST, "max_epochs": 5, "lr": 3e-3}
+    with_term, without = (fit(adata, losses=losses, **options) for losses in ({"mine": (no_zeros, 50.0)}, None))
+    means = [m.predict(adata.copy(), progress=False).layers["hist2scrna_dropout"].mean() for m in (with_term, without)]
+    assert means[0] > means[1] + 0.05
+    assert with_term.parameters["losses"] == {"mine": 50.0}

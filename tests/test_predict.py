@@ -1,0 +1,238 @@
+"""Prediction: the slots, for AnnData with all, some or none of the model's genes; exact, repeatable, chained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hist2scrna import TrainedModel
+from hist2scrna.models import Context
+from hist2scrna.slides.batches import make_batch
+from hist2scrna.tl import fit, predict
+
+FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
+QUIET = {"progress": False, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def model(make_section):
+    genes = [f"g{i}" for i in (3, 1, 8, 5)]
+    return fit(make_section(), genes=genes, labels_key="cell_type", lr=1e-3, **FAST)
+
+
+@pytest.fixture
+def unseen(make_section):
+    return make_section("s9", seed=9, kind="hexagonal", n_spots=33)
+
+
+def bare(adata):
+    return ad.AnnData(obs=adata.obs.copy(), obsm=dict(adata.obsm), uns=adata.uns)
+
+
+def test_all_genes_are_written_in_place(model, unseen):
+    before = unseen.X.toarray()
+    out = predict(unseen, model, layers=("mean", "dropout", "mu", "dispersion"), **QUIET)
+    assert out is unseen
+    np.testing.assert_array_equal(unseen.X.toarray(), before)
+    known = unseen.var["hist2scrna_modelled"].to_numpy()
+    assert list(unseen.var_names[known]) == ["g1", "g3", "g5", "g8"]
+    for name in ("mean", "dropout", "mu", "dispersion"):
+        layer = unseen.layers[f"hist2scrna_{name}"]
+        assert layer.dtype == np.float32
+        assert np.isnan(layer[:, ~known]).all() and np.isfinite(layer[:, known]).all()
+    mean, dropout, mu = (unseen.layers[f"hist2scrna_{name}"][:, known] for name in ("mean", "dropout", "mu"))
+    np.testing.assert_allclose(mean, (1 - dropout) * mu, rtol=1e-5)
+    assert (dropout >= 0).all() and (dropout <= 1).all()
+    probability = unseen.obsm["hist2scrna_cell_type_probability"]
+    assert list(probability.columns) == ["stroma", "tumour"] and list(probability.index) == list(unseen.obs_names)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    assert (probability.idxmax(axis=1) == unseen.obs["hist2scrna_cell_type"].astype(str)).all()
+    np.testing.assert_array_equal(probability.max(axis=1), unseen.obs["hist2scrna_cell_type_confidence"])
+    assert list(unseen.obs["hist2scrna_cell_type"].cat.categories) == ["stroma", "tumour"]
+    assert unseen.obsm["X_hist2scrna"].shape == (33, 96)
+    facts = unseen.uns["hist2scrna"]
+    assert (facts["model"], facts["likelihood"], facts["library_size"]) == ("hist2scrna", "zinb", "predicted")
+
+
+def test_prediction_equals_the_network_on_the_full_graph(model, unseen):
+    """Encoding once and reading in blocks gives what one pass of the network over the whole section gives."""
+    out = predict(unseen, model, batch_size=5, **QUIET)
+    spots = model.read(unseen)
+    batch, _ = make_batch(spots, np.arange(len(spots)), Context("hops", 0), supervised=False)
+    with torch.no_grad():
+        whole = model.module(batch)
+    np.testing.assert_allclose(out[:, model.genes].layers["hist2scrna_mean"], whole.mean.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out.obsm["X_hist2scrna"], whole.embedding.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_some_and_no_genes_give_a_new_object(model, unseen):
+    reference = predict(unseen.copy(), model, **QUIET)[:, model.genes]
+    for given in (unseen[:, ["g3", "g0"]].copy(), bare(unseen)):
+        n_vars = given.n_vars
+        out = predict(given, model, **QUIET)
+        assert out is not given
+        assert given.n_vars == n_vars and "hist2scrna" not in given.uns and list(given.layers) == []
+        assert list(out.var_names) == model.genes
+        assert out.var["hist2scrna_modelled"].all()
+        np.testing.assert_array_equal(out.X, reference.layers["hist2scrna_mean"])
+        np.testing.assert_array_equal(out.layers["hist2scrna_mean"], reference.layers["hist2scrna_mean"])
+        assert "cell_type" in out.obs and "spatial" in out.obsm and "s9" in out.uns["spatial"]
+
+
+def test_copy_is_restricted_to_the_modelled_genes(model, unseen):
+    out = predict(unseen, model, copy=True, key_added="p", layers="mean", **QUIET)
+    assert list(unseen.layers) == [] and "p" not in unseen.uns and "p_cell_type" not in unseen.obs
+    assert list(out.var_names) == model.genes
+    np.testing.assert_array_equal(out.X, out.layers["p_mean"])
+    assert list(out.layers) == ["p_mean"]
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+@pytest.mark.parametrize("some", [False, True])
+def test_store_streams_the_same_numbers(model, unseen, tmp_path, suffix, some):
+    given = bare(unseen) if some else unseen
+    path = tmp_path / f"p.{suffix}"
+    out = predict(given, model, store=path, **QUIET)
+    reference = predict(given.copy(), model, **QUIET)
+    assert list(given.layers) == [] and "hist2scrna" not in given.uns
+    written = ad.read_h5ad(path) if suffix == "h5ad" else ad.read_zarr(path)
+    assert sorted(written.layers) == sorted(reference.layers)
+    for name in reference.layers:
+        np.testing.assert_array_equal(written.layers[name], reference.layers[name])
+        np.testing.assert_array_equal(np.asarray(out.layers[name]), reference.layers[name])
+    pd.testing.assert_frame_equal(written.obs, reference.obs, check_categorical=False)
+    np.testing.assert_array_equal(written.obsm["X_hist2scrna"], reference.obsm["X_hist2scrna"])
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(FileExistsError, match=f"p.{suffix}"):
+        predict(given, model, store=path, **QUIET)
+
+
+def test_nothing_is_written_when_it_fails_halfway(model, unseen, tmp_path, monkeypatch):
+    calls = []
+
+    def broken(*args, **kwargs):
+        calls.append(1)
+        raise RuntimeError("no more memory")
+
+    monkeypatch.setattr(type(model.module), "decode", broken)
+    for store in (None, tmp_path / "p.h5ad", tmp_path / "p.zarr"):
+        with pytest.raises(RuntimeError, match="no more memory"):
+            predict(unseen, model, store=store, **QUIET)
+    assert len(calls) == 3
+    assert list(unseen.layers) == [] and "hist2scrna" not in unseen.uns and "X_hist2scrna" not in unseen.obsm
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_result_can_be_written_and_read(model, unseen, tmp_path):
+    out = predict(unseen, model, **QUIET)
+    out.write_h5ad(tmp_path / "x.h5ad")
+    again = ad.read_h5ad(tmp_path / "x.h5ad")
+    np.testing.assert_array_equal(again.layers["hist2scrna_mean"], out.layers["hist2scrna_mean"])
+    assert again.uns["hist2scrna"]["geometry"]["px"] == 64
+
+
+def test_library_sizes(model, unseen):
+    unseen.obs["depth"] = np.linspace(10, 300, unseen.n_obs)
+    runs = {
+        size: predict(unseen.copy(), model, library_size=size, layers=["mu"], **QUIET)
+        for size in ("predicted", "median", "depth")
+    }
+    used = {size: run.obs["hist2scrna_library_size"].to_numpy(dtype=float) for size, run in runs.items()}
+    assert used["predicted"].std() > 0
+    np.testing.assert_allclose(used["median"], model.nulls.median_library)
+    np.testing.assert_allclose(used["depth"], unseen.obs["depth"], rtol=1e-6)
+    rates = [runs[s][:, model.genes].layers["hist2scrna_mu"] / used[s][:, None] for s in runs]
+    np.testing.assert_allclose(rates[0], rates[1], rtol=1e-4)
+    np.testing.assert_allclose(rates[0], rates[2], rtol=1e-4)
+    assert runs["median"].uns["hist2scrna"]["library_size"] == "median"
+    unseen.obs["depth"] = 0
+    with pytest.raises(ValueError, match=r"obs\['depth'\].*positive"):
+        predict(unseen, model, library_size="depth", **QUIET)
+
+
+def test_order_of_spots_and_other_sections_do_not_matter(model, make_section):
+    first, second = make_section("s5", seed=5), make_section("s6", seed=6, kind="square")
+    both = ad.concat([first, second], uns_merge="unique")
+    shuffled = both[np.random.default_rng(0).permutation(both.n_obs)].copy()
+    apart = {**dict(zip(first.obs_names, predict(first, model, **QUIET).layers["hist2scrna_mean"], strict=True))}
+    apart |= dict(zip(second.obs_names, predict(second, model, **QUIET).layers["hist2scrna_mean"], strict=True))
+    together = predict(shuffled, model, library_key="library_id", **QUIET)
+    expected = np.array([apart[name] for name in shuffled.obs_names])
+    np.testing.assert_allclose(together.layers["hist2scrna_mean"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layer_that_the_likelihood_lacks_is_refused(make_section):
+    poisson = fit(make_section(), likelihood="poisson", **FAST)
+    adata = make_section()
+    with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu'\]"):
+        predict(adata, poisson, layers=("mean", "dropout"), **QUIET)
+    assert list(adata.layers) == []
+    assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean"]
+
+
+def test_saved_model_predicts_the_same_bits_in_a_fresh_process(model, unseen, tmp_path):
+    model.save(tmp_path / "model")
+    unseen.write_h5ad(tmp_path / "unseen.h5ad")
+    script = (
+        "import sys, anndata, numpy, hist2scrna\n"
+        "folder = sys.argv[1]\n"
+        "out = hist2scrna.tl.predict(anndata.read_h5ad(folder + '/unseen.h5ad'), folder + '/model', progress=False)\n"
+        "numpy.save(folder + '/mean.npy', out.layers['hist2scrna_mean'])\n"
+        "numpy.save(folder + '/embedding.npy', out.obsm['X_hist2scrna'])\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(tmp_path)], check=True)
+    out = predict(unseen, model, **QUIET)
+    np.testing.assert_array_equal(np.load(tmp_path / "mean.npy"), out.layers["hist2scrna_mean"])
+    np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), out.obsm["X_hist2scrna"])
+
+
+def test_model_folder(model, tmp_path):
+    folder = model.save(tmp_path / "model")
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"model.safetensors", "training.safetensors", "model.json", "history.csv"}
+    again = TrainedModel.load(folder)
+    assert repr(again) == repr(model)
+    assert (again.genes, again.classes, again.geometry) == (model.genes, model.classes, model.geometry)
+    pd.testing.assert_frame_equal(again.history, model.history)
+    np.testing.assert_array_equal(again.nulls.rate, model.nulls.rate)
+    for text in ("hist2scrna", "4 genes", "stroma", "108 um", "64 px", "zinb"):
+        assert text in repr(model)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        model.save(folder)
+    model.save(folder, overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="no model"):
+        model.save(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("model.json", "{", "damaged"),
+        ("model.json", '{"format_version": 99}', "format 99.*newer"),
+        ("model.json", "{}", "damaged"),
+        ("model.safetensors", "junk", "damaged"),
+    ],
+)
+def test_damaged_models_are_refused(model, tmp_path, file, text, message):
+    folder = model.save(tmp_path / "model")
+    (folder / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        TrainedModel.load(folder)
+
+
+def test_model_knows_the_spots_that_it_saw(model, make_section):
+    from hist2scrna.slides.counts import read_counts
+
+    seen, new = make_section(), make_section(seed=4)
+    assert model.has_seen(read_counts(seen, model.genes, None)).all()
+    assert model.has_seen(read_counts(seen[5:9], model.genes, None)).all()
+    assert model.has_seen(read_counts(new, model.genes, None)).mean() < 0.2
