@@ -1,0 +1,8 @@
+"""Sections to try things on: simulated, or fetched from their public homes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"_simulate": ["simulate"], "_her2st": ["her2st"]},
+)
