@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +20,7 @@ import hist2scrna
 from hist2scrna import slots
 from hist2scrna.models.registry import create_model
 from hist2scrna.nulls import Nulls
+from hist2scrna.provenance import fingerprint
 from hist2scrna.results import PredictionWriter, checked_layers
 from hist2scrna.slides.patches import PatchGeometry
 from hist2scrna.slides.spots import read_spots
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WEIGHTS, REFERENCE, CARD, HISTORY = "model.safetensors", "training.safetensors", "model.json", "history.csv"
-VERSIONED = ("hist2scrna", "torch", "torch-geometric", "lightning", "anndata", "scanpy", "squidpy", "numpy")
 PREDICTION_BATCH = 64
 
 
@@ -345,27 +342,6 @@ class TrainedModel:
             `(n, G)` CSR counts of the model's genes, in its order.
         """
         return np.isin(fingerprint(counts), self.fingerprints)
-
-
-def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
-    """Return one number a spot, `(n,)` int64, from its counts: equal counts, equal number; others differ, nearly surely."""
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"hist2scrna").digest()[:8]))
-    weights = rng.integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        products = counts.data.astype(np.uint64) * weights[counts.indices]
-        running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
-        return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that shape the numbers."""
-    found = {"python": platform.python_version()}
-    for package in VERSIONED:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = hist2scrna.__version__ if package == "hist2scrna" else "unknown"
-    return found
 
 
 def as_trained(model: TrainedModel | str | Path) -> TrainedModel:

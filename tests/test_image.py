@@ -9,7 +9,8 @@ import tifffile
 import zarr
 from PIL import Image
 
-from hist2scrna.slides.image import ArrayImage, cut_patches, open_file, open_image
+from hist2scrna.slides.image import ArrayImage, cut_patches, open_file
+from hist2scrna.slides.library import open_image
 
 WIDTH, HEIGHT = 260, 180
 RED, GREEN = (200, 30, 40), (20, 180, 60)

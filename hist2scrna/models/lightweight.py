@@ -38,9 +38,7 @@ class NeighbourAttention(nn.Module):
             raise ValueError(f"Expected `width` to be a multiple of `heads`, found {width} and {heads}.")
         self.norm1 = nn.LayerNorm(width)
         self.offset = nn.Sequential(nn.Linear(2, 32), nn.GELU(), nn.Linear(32, 32))
-        self.attend = TransformerConv(
-            width, width // heads, heads=heads, edge_dim=32, dropout=dropout
-        )
+        self.attend = TransformerConv(width, width // heads, heads=heads, edge_dim=32, dropout=dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width),

@@ -134,7 +134,7 @@ class SpotBlocks(Dataset[SpotBatch]):
         self.spots = spots
         self.context = context
 
-    def __getitem__(self, seeds: NDArray[np.int64]) -> SpotBatch:  # type: ignore[override]
+    def __getitem__(self, seeds: NDArray[np.int64]) -> SpotBatch:
         return make_batch(self.spots, seeds, self.context, supervised=True)[0]
 
 

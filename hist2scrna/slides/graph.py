@@ -146,8 +146,8 @@ def build_graph(
         across = int((section[edges.row] != section[edges.col]).sum()) // 2
         if across:
             raise ValueError(
-                f"adata.obsp['{slots.CONNECTIVITIES}'] has {across} edges between sections. Build it with library_key=, "
-                "or delete it: it is then built section by section."
+                f"adata.obsp['{slots.CONNECTIVITIES}'] has {across} edges between sections. Build it with "
+                "library_key=, or delete it: it is then built section by section."
             )
         origin = ("given",) * len(sections)
     else:

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna import slots
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from anndata import AnnData
     from numpy.typing import NDArray
-
 log = logging.getLogger(__name__)
 
 # A 2^30-pixel RGB raster decodes to 3 GiB; tiled files are read by window and may be of any size.
@@ -92,9 +86,11 @@ class ArrayImage(SlideImage):
             raise ValueError(f"Expected the image in {origin} to be uint8, uint16 or float, found {array.dtype}.")
 
     def size(self, level: int = 0) -> tuple[int, int]:
+        """Width and height."""
         return int(self.array.shape[1]), int(self.array.shape[0])
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read a window."""
         return _as_rgb(np.asarray(self.array[y : y + height, x : x + width]))
 
 
@@ -123,9 +119,11 @@ class RasterImage(SlideImage):
             raise _too_large(path, f"{self._size[0]} x {self._size[1]}")
 
     def size(self, level: int = 0) -> tuple[int, int]:
+        """Width and height."""
         return self._size
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read a window; the first call decodes the file."""
         if self._pixels is None:
             from PIL import Image
 
@@ -156,8 +154,8 @@ class TiffImage(SlideImage):
             raise ValueError(f"File '{path}' is not a TIFF that can be read: {error}.") from error
         if axes not in ("YXS", "YXC", "YX"):
             raise ValueError(
-                f"Expected the first series of '{path}' to be an RGB picture (axes YXS), found axes {axes!r} with shape "
-                f"{shapes[0]}. Save the H&E picture alone, channels last."
+                f"Expected the first series of '{path}' to be an RGB picture (axes YXS), found axes {axes!r} with "
+                f"shape {shapes[0]}. Save the H&E picture alone, channels last."
             )
         self.path = path
         self.origin = str(path)
@@ -170,9 +168,11 @@ class TiffImage(SlideImage):
         self.scales = tuple(float(scale) * shape[1] / shapes[0][1] for shape in shapes)
 
     def size(self, level: int = 0) -> tuple[int, int]:
+        """Width and height."""
         return int(self._shapes[level][1]), int(self._shapes[level][0])
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read a window."""
         return _as_rgb(np.asarray(self._levels[level][y : y + height, x : x + width]))
 
 
@@ -214,106 +214,6 @@ def open_file(path: str | Path, scale: float = 1.0) -> SlideImage:
     if not path.is_file():
         raise FileNotFoundError(f"No image file at '{path}'.")
     return TiffImage(path, scale) if path.suffix.lower() in TIFF_SUFFIXES else RasterImage(path, scale)
-
-
-def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str, Any]]:
-    """Return the name and the entry of a library in `.uns["spatial"]`; `library=None` takes the only one.
-
-    Raises
-    ------
-    KeyError
-        If the slot, or the library in it, is missing.
-    ValueError
-        If `library` is None and there are several.
-    """
-    where = f"adata.uns['{slots.SPATIAL}']"
-    libraries = adata.uns.get(slots.SPATIAL)
-    if not libraries:
-        raise KeyError(
-            f"No {where}: images and scale factors are looked up there by library. Read the section with "
-            "squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
-        )
-    names = list(libraries)
-    if library is None:
-        if len(names) > 1:
-            raise ValueError(
-                f"{where} holds {len(names)} libraries: {names}. Pass library_key=, the column of adata.obs that tells "
-                "which spot belongs to which."
-            )
-        library = names[0]
-    if library not in libraries:
-        raise KeyError(f"Library {library!r} not found in {where}. Available libraries: {names}.")
-    return str(library), libraries[library]
-
-
-def open_image(
-    adata: AnnData, library: str | None, *, img_key: str | None = None, image: Any | Mapping[str, Any] | None = None
-) -> SlideImage:
-    """Open the picture of one section: the finest available, unless told otherwise.
-
-    Parameters
-    ----------
-    adata
-        Annotated data with `.uns["spatial"]`.
-    library
-        Its name in `.uns["spatial"]`; None for the only one.
-    img_key
-        Name in `images`; then no file is looked for.
-    image
-        A path or an array in full-resolution pixels, or a dictionary of these by library; wins over all others.
-
-    Raises
-    ------
-    KeyError
-        If the library, the image or its scale factor is missing.
-    FileNotFoundError, ValueError
-        If a file is missing or cannot be read.
-    """
-    if image is not None:
-        if isinstance(image, dict):
-            if library not in image:
-                raise KeyError(f"No image for library {library!r} in `image`. Given: {list(image)}.")
-            image = image[library]
-        if isinstance(image, str | Path):
-            return open_file(image)
-        return ArrayImage(image, 1.0, "the argument `image`")
-
-    library, entry = library_entry(adata, library)
-    where = f"adata.uns['{slots.SPATIAL}']['{library}']"
-    images = entry.get(slots.IMAGES) or {}
-    if img_key is not None and img_key not in images:
-        raise KeyError(f"Image {img_key!r} not found in {where}['images']. Available images: {list(images)}.")
-    source = (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH)
-    if img_key is None and source:
-        if Path(str(source)).is_file():
-            return open_file(str(source))
-        instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
-        warnings.warn(
-            f"{where}['metadata']['{slots.SOURCE_IMAGE_PATH}'] names '{source}', which is not there; {instead}. "
-            "Pass image= with the right path.",
-            UserWarning,
-            stacklevel=2,
-        )
-    if not images:
-        raise KeyError(f"No images in {where}['images']. Pass image= (a path or an array), or features_key=.")
-    scales = {name: image_scale(entry, name, where) for name in ([img_key] if img_key else images)}
-    name = max(scales, key=lambda key: scales[key])
-    return ArrayImage(images[name], scales[name], f"{where}['images']['{name}']")
-
-
-def image_scale(entry: Mapping[str, Any], img_key: str, where: str) -> float:
-    """Return the scale factor of an image, checked."""
-    key = slots.image_scale(img_key)
-    factors = entry.get(slots.SCALEFACTORS) or {}
-    if key not in factors:
-        raise KeyError(
-            f"Scale factor {key!r} not found in {where}['scalefactors']. Available: {list(factors)}. It is the number "
-            f"of pixels of the image {img_key!r} per full-resolution pixel."
-        )
-    scale = float(factors[key])
-    if not np.isfinite(scale) or scale <= 0:
-        raise ValueError(f"Expected {where}['scalefactors']['{key}'] to be a positive number, found {scale}.")
-    return scale
 
 
 def cut_patches(image: SlideImage, xy: NDArray[np.floating], side: float, patch_px: int) -> NDArray[np.uint8]:

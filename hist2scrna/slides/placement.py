@@ -66,8 +66,8 @@ def check_placement(
         )
         raise ValueError(
             f"{int(away.sum())} of {len(xy)} spots of section {name!r} lie outside the picture: {where} reaches from "
-            f"({xy[:, 0].min():.0f}, {xy[:, 1].min():.0f}) to ({xy[:, 0].max():.0f}, {xy[:, 1].max():.0f}), the picture "
-            f"({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
+            f"({xy[:, 0].min():.0f}, {xy[:, 1].min():.0f}) to ({xy[:, 0].max():.0f}, {xy[:, 1].max():.0f}), the "
+            f"picture ({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
         )
     too_large = np.prod(image.size(len(image.scales) - 1), dtype=float) > THUMBNAIL_BUDGET
     if len(xy) < FEWEST_TO_JUDGE or too_large:
@@ -90,8 +90,8 @@ def check_placement(
 def _fraction_on_tissue(image: SlideImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:
     """Return the fraction of spots on stained ground: as given, and with x and y exchanged.
 
-    Tissue is coloured and glass is not: the threshold is seven tenths of Otsu's on the colour saturation, blurred to the
-    size of a spot. On the sections of HER2ST and of the mouse olfactory bulb it finds 95 to 100 % of the spots.
+    Tissue is coloured and glass is not: the threshold is seven tenths of Otsu's on the colour saturation, blurred to
+    the size of a spot. On the sections of HER2ST and of the mouse olfactory bulb it finds 95 to 100 % of the spots.
     """
     from skimage.filters import gaussian, threshold_otsu
 

@@ -13,13 +13,11 @@ from scipy import sparse
 
 from hist2scrna import slots
 from hist2scrna.slides.graph import SpatialGraph, build_graph
-from hist2scrna.slides.image import library_entry, open_image
+from hist2scrna.slides.library import library_entry, open_image
 from hist2scrna.slides.patches import PatchGeometry, PatchSource, default_patch_um, section_scale
 from hist2scrna.slides.placement import check_placement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -135,47 +133,6 @@ def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
     return xy
 
 
-def read_labels(
-    adata: AnnData, labels_key: str, classes: Sequence[str] | None = None
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the classes and the class number of each spot, -1 where the label is missing.
-
-    Parameters
-    ----------
-    adata, labels_key
-        Where the labels are: a column of `.obs`.
-    classes
-        Classes of a trained model; None takes those that occur.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
-    ValueError
-        If a label is not among `classes`, or there is none.
-    """
-    if labels_key not in adata.obs:
-        raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
-    column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
-    if pd.api.types.is_numeric_dtype(column.cat.categories.dtype) and len(column.cat.categories) > adata.n_obs // 2 > 8:
-        raise ValueError(
-            f"adata.obs[{labels_key!r}] holds {len(column.cat.categories)} different numbers for {adata.n_obs} spots: "
-            "these are no classes. Pass the column with cell types."
-        )
-    present = [str(c) for c in column.cat.categories]
-    if not present:
-        raise ValueError(f"adata.obs[{labels_key!r}] holds no label. Pass labels_key=None for no cell-type head.")
-    names = present if classes is None else list(classes)
-    unseen = sorted(set(present) - set(names))
-    if unseen:
-        raise ValueError(
-            f"adata.obs[{labels_key!r}] holds labels that the model never saw: {unseen}. Its classes are {names}. "
-            "Rename or drop them, or train a new model."
-        )
-    position = np.array([names.index(c) for c in present] + [-1], dtype=np.int64)
-    return names, position[column.cat.codes.to_numpy()]
-
-
 def read_features(adata: AnnData, features_key: str, width: int | None = None) -> NDArray[np.float32]:
     """Return the features, `(n, d)` float32, checked.
 
@@ -286,7 +243,8 @@ def _open_patches(
 ) -> tuple[PatchSource, PatchGeometry]:
     if image is not None and not isinstance(image, dict) and len(sections) > 1:
         raise ValueError(
-            f"One `image` was given for {len(sections)} sections: {list(sections)}. Pass a dictionary of images by section."
+            f"One `image` was given for {len(sections)} sections: {list(sections)}. Pass a dictionary of images "
+            "by section."
         )
     images, scales = [], []
     for name in sections:
@@ -304,7 +262,8 @@ def _open_patches(
         if scale.spot_px is not None and scale.spot_px * picture.scale < FINE_ENOUGH_PX:
             warnings.warn(
                 f"A spot of section {name!r} covers only {scale.spot_px * picture.scale:.0f} px of the picture "
-                f"({picture.origin}): nuclei can hardly be seen. Pass image= with the full-resolution file, if there is one.",
+                f"({picture.origin}): nuclei can hardly be seen. Pass image= with the full-resolution file, "
+                "if there is one.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -208,7 +208,7 @@ def _score(
     n_counted, counted = 0, dict[str, dict[str, Any]]()
     if scored.model.parameters(np.arange(1), slice(0, 1)) is not None:
         n_counted, counted = passes.score_counts(truth, predictors, seed, progress)
-        for column in ("log_likelihood", "deviance"):
+        for column in ("log_likelihood", "deviance", "poisson_deviance"):
             genes[column] = counted["model"][column]
         genes["predicted_zero_rate"] = counted["model"]["p_zero"]
     genes["zero_rate"] = 1 - np.bincount(truth.by_gene.tocoo().col, minlength=len(genes)) / len(scored.kept)

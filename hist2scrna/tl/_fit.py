@@ -15,9 +15,11 @@ from hist2scrna import slots
 from hist2scrna.models.lightweight import Hist2scRNALightweight
 from hist2scrna.models.registry import create_model, model_entry, model_options
 from hist2scrna.nulls import Nulls
+from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
-from hist2scrna.slides.spots import read_features, read_labels, read_spots
-from hist2scrna.trained import TrainedModel, as_trained, fingerprint, package_versions
+from hist2scrna.slides.labels import read_labels
+from hist2scrna.slides.spots import read_features, read_spots
+from hist2scrna.trained import TrainedModel, as_trained
 from hist2scrna.training.loop import Schedule, Trained, default_precision, train
 from hist2scrna.training.objective import Objective
 from hist2scrna.training.split import split_spots
@@ -187,8 +189,8 @@ def fit(
         )
     if not usable.all():
         warnings.warn(
-            f"{int((~usable).sum())} of {adata.n_obs} spots have no count in the chosen genes: they serve as neighbours "
-            "only.",
+            f"{int((~usable).sum())} of {adata.n_obs} spots have no count in the chosen genes: they serve as "
+            "neighbours only.",
             UserWarning,
             stacklevel=2,
         )

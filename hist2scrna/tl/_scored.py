@@ -77,10 +77,19 @@ def with_predictions(
     ------
     KeyError
         If there are none, and no model.
+    ValueError
+        If those in `adata` are of another model.
     """
     written = adata.uns.get(names.parameters, {})
     likelihood = str(written.get("likelihood", "unknown")) if trained is None else trained.likelihood
     needed = [names.layer(name) for name in NEEDED_OF.get(likelihood, ("mean",))]
+    if trained is not None and names.modelled in adata.var:
+        others = set(adata.var_names[adata.var[names.modelled].to_numpy(dtype=bool)]) - set(trained.genes)
+        if others:
+            raise ValueError(
+                f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
+                f"such as {sorted(others)[:3]}: they are of another model. Leave out model= to score them, or pass key=."
+            )
     if all(layer in adata.layers for layer in needed):
         return adata, False
     if trained is None:

@@ -81,8 +81,9 @@ def split_spots(
     training = np.setdiff1d(everything, near)
     if len(training) == 0 or len(validating) == 0:
         raise ValueError(
-            f"Too few spots to hold out {validation!r} of them: {len(everything)} usable spots in {n_sections} sections "
-            f"leave {len(training)} to train and {len(validating)} to validate. Pass validation=0, or give more spots."
+            f"Too few spots to hold out {validation!r} of them: {len(everything)} usable spots in {n_sections} "
+            f"sections leave {len(training)} to train and {len(validating)} to validate. Pass validation=0, or give "
+            "more spots."
         )
     log.info("validation: %s (%d spots train, %d validate)", how, len(training), len(validating))
     return training, validating, how

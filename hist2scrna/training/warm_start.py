@@ -42,8 +42,8 @@ def start_from(
     shared = set(genes[0]) & set(genes[1])
     if not shared:
         raise ValueError(
-            f"The model in `init_from` shares no gene with this data: it predicts {list(genes[1][:3])}, ..., the data have "
-            f"{list(genes[0][:3])}, ... Are both gene names or both gene ids?"
+            f"The model in `init_from` shares no gene with this data: it predicts {list(genes[1][:3])}, ..., the data "
+            f"have {list(genes[0][:3])}, ... Are both gene names or both gene ids?"
         )
     own = model.state_dict()
     for key, value in own.items():

@@ -1,0 +1,271 @@
+"""Measured beside predicted expression, on the tissue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna import slots
+from hist2scrna.metrics.correlation import pearson_by_gene
+from hist2scrna.metrics.scales import log_normalise
+from hist2scrna.pl._history import save_figure
+from hist2scrna.slides.counts import read_counts
+from hist2scrna.slides.library import open_image
+from hist2scrna.slides.spots import read_coordinates, read_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+LONGEST_PICTURE = 1200
+PANEL_INCHES = 2.9
+# Limits of colour: a few extreme spots must not flatten all others.
+LOWEST, HIGHEST = 0.01, 0.99
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What lies under and in all panels: coordinates, spot diameter, picture with its extent."""
+
+    xy: NDArray[np.float64]
+    diameter: float
+    picture: NDArray[np.uint8] | None
+    extent: tuple[float, float, float, float]
+
+
+def spatial_compare(
+    adata: AnnData,
+    genes: str | Sequence[str],
+    *,
+    key: str = slots.KEY_ADDED,
+    layer: str | None = None,
+    library: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str = slots.SPATIAL,
+    img_key: str | None = None,
+    same_scale: bool = True,
+    ncols: int = 1,
+    cmap: str = "viridis",
+    ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Draw measured beside predicted expression of genes in one section, on the tissue.
+
+    Both are shown as log(1 + 1e4 x / total over the modelled genes); a predicted mean is divided by its own predicted
+    total. Spots have their true diameter. Colours end at the 1st and 99th percentile; spots without counts are grey.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with counts, and predictions as :func:`hist2scrna.tl.predict` writes them.
+    genes
+        Name of a gene, or several.
+    key
+        Prefix of the predictions.
+    layer
+        Layer with raw counts; None: `.X`.
+    library
+        Which section; None: the only one.
+    library_key
+        Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
+    spatial_key
+        Slot of `.obsm` with the coordinates.
+    img_key
+        Which image of `.uns["spatial"][library]["images"]` to draw under the spots; None: the finest. Without any, the
+        spots are drawn alone.
+    same_scale
+        Colour both panels of a gene on one scale, so that a prediction that varies less looks paler. False: each on its
+        own, with its own colour bar, to compare patterns.
+    ncols
+        Genes side by side in the new figure.
+    cmap
+        Matplotlib's name of a colour map.
+    ax
+        Two axes a gene (measured, predicted), in any shape; None: a new figure.
+    save
+        Path to write the figure to, in the format of its suffix; None: not written.
+
+    Returns
+    -------
+    Axes, an object array of shape (genes, 2).
+
+    Raises
+    ------
+    KeyError
+        If a gene, slot or section is missing.
+    ValueError
+        If `library` is needed and not given, or `ax` holds the wrong number of axes.
+
+    Examples
+    --------
+    >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", save="compare.png")
+    """
+    names, genes = slots.Written(key), [genes] if isinstance(genes, str) else list(genes)
+    spots = _spots(adata, library, library_key)
+    truth, predicted = _expression(adata, spots[1], names, layer, genes)
+    panel = _panel(adata, *spots, spatial_key, img_key)
+    axes = _axes(ax, len(genes), ncols, panel.extent)
+    scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
+    for pair, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
+        said = "measured is constant" if np.isnan(r) else f"r = {r:.2f}"
+        shared = _limits(np.concatenate([t, p])) if same_scale else None
+        for one, values, title in zip(pair, (t, p), (f"{gene}, measured", f"predicted, {said}"), strict=True):
+            dots = _draw(one, panel, values, shared or _limits(values), cmap)
+            one.set_title(title, fontsize=10)
+            if not same_scale or one is pair[1]:
+                bar = one.get_figure(root=True).colorbar(
+                    dots, ax=list(pair) if same_scale else one, shrink=0.7, aspect=18, pad=0.02, extend="both"
+                )
+                bar.set_label("log(1 + count per 10,000)", fontsize=8)
+                bar.ax.tick_params(labelsize=8)
+    save_figure(axes[0, 0], save)
+    return axes
+
+
+def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tuple[str | None, NDArray[np.int64]]:
+    """Return the name of the library in `.uns["spatial"]`, and the numbers of its spots."""
+    if library_key is None and slots.LIBRARY in adata.obs:
+        library_key = slots.LIBRARY
+    if library_key is None:
+        return library, np.arange(adata.n_obs)
+    sections, codes = read_sections(adata, library_key)
+    if library is None:
+        if len(sections) > 1:
+            raise ValueError(
+                f"adata.obs[{library_key!r}] holds {len(sections)} sections; one is drawn at a time. Pass library=, "
+                f"one of {list(sections)}."
+            )
+        library = sections[0]
+    if library not in sections:
+        raise KeyError(f"Section {library!r} not found in adata.obs[{library_key!r}]. Available: {list(sections)}.")
+    return library, np.flatnonzero(codes == sections.index(library))
+
+
+def _expression(
+    adata: AnnData, spots: NDArray[np.int64], names: slots.Written, layer: str | None, genes: list[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return measured and predicted log-normalised expression, `(spots, genes)`; NaN in spots without counts."""
+    mean = names.layer("mean")
+    if mean not in adata.layers:
+        raise KeyError(
+            f"Layer {mean!r} not found in adata.layers. Available layers: {list(adata.layers)}. Call "
+            "tl.predict(adata, model) first, or pass key=."
+        )
+    modelled = adata.var_names
+    if names.modelled in adata.var:
+        modelled = modelled[adata.var[names.modelled].to_numpy(dtype=bool)]
+    missing = [gene for gene in genes if gene not in modelled]
+    if missing:
+        raise KeyError(f"Genes {missing} are not among the {len(modelled)} modelled, such as {list(modelled[:3])}.")
+    wanted = modelled.get_indexer(genes)
+    counts = read_counts(adata[spots], list(modelled), layer)
+    truth = np.asarray(log_normalise(counts)[:, wanted].toarray(), dtype=np.float64)
+    truth[np.asarray(counts.sum(axis=1)).ravel() == 0] = np.nan
+    columns = adata.var_names.get_indexer(modelled)
+    values = np.asarray(adata.layers[mean])[np.ix_(spots, columns)].astype(np.float64)
+    written = adata.uns.get(names.parameters, {})
+    on_log_scale = str(written.get("scale", "counts")) == "log1p"
+    return truth, (values if on_log_scale else log_normalise(values))[:, wanted]
+
+
+def _panel(
+    adata: AnnData, library: str | None, spots: NDArray[np.int64], spatial_key: str, img_key: str | None
+) -> _Panel:
+    xy = read_coordinates(adata, spatial_key)[spots]
+    entry = adata.uns.get(slots.SPATIAL, {})
+    entry = entry.get(library, {}) if library is not None else next(iter(entry.values()), {})
+    diameter = (entry.get(slots.SCALEFACTORS) or {}).get(slots.SPOT_DIAMETER)
+    diameter = _nearest(xy) if diameter is None else float(diameter)
+    margin = max(diameter, 0.03 * float(np.ptp(xy, axis=0).max()))
+    low, high = xy.min(axis=0) - margin, xy.max(axis=0) + margin
+    extent = (float(low[0]), float(high[0]), float(high[1]), float(low[1]))
+    source = (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH)
+    if img_key is None and not entry.get(slots.IMAGES) and not source:
+        return _Panel(xy, diameter, None, extent)
+    return _Panel(xy, diameter, *_picture(adata, library, img_key, low, high))
+
+
+def _nearest(xy: NDArray[np.float64]) -> float:
+    """Median distance to the nearest other spot."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
+
+
+def _picture(
+    adata: AnnData, library: str | None, img_key: str | None, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """Read the window between two corners (full-resolution pixels), no finer than a figure can show."""
+    image = open_image(adata, library, img_key=img_key)
+    level = image.level_for(LONGEST_PICTURE / float((high - low).max()))
+    scale, size = image.scales[level], np.array(image.size(level))
+    first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
+    last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
+    window = image.read(level, int(first[0]), int(first[1]), *(int(v) for v in last - first))
+    step = max(1, int((last - first).max()) // LONGEST_PICTURE)
+    left, top, right, bottom = (float(v) for v in np.concatenate([first, last]) / scale)
+    return window[::step, ::step], (left, right, bottom, top)
+
+
+def _axes(ax: Any, n_genes: int, ncols: int, extent: tuple[float, float, float, float]) -> NDArray[Any]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        given = np.asarray(ax, dtype=object).ravel()
+        if len(given) != 2 * n_genes:
+            raise ValueError(f"Expected two axes for each of {n_genes} genes in `ax`, found {len(given)}.")
+        return given.reshape(n_genes, 2)
+    if ncols < 1:
+        raise ValueError(f"Expected `ncols` to be at least 1, found {ncols}.")
+    ncols = min(ncols, n_genes)
+    nrows = -(-n_genes // ncols)
+    aspect = abs(extent[3] - extent[2]) / max(abs(extent[1] - extent[0]), 1e-9)
+    height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.35
+    _, grid = plt.subplots(
+        nrows,
+        2 * ncols,
+        figsize=((2 * PANEL_INCHES + 0.7) * ncols, height * nrows),
+        squeeze=False,
+        layout="compressed",
+    )
+    pairs = grid.reshape(nrows * ncols, 2)
+    for unused in pairs[n_genes:].ravel():
+        unused.set_axis_off()
+    return pairs[:n_genes]
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [LOWEST, HIGHEST]) if np.isfinite(values).any() else (0.0, 1.0)
+    return float(low), float(high if high > low else low + 1e-3)
+
+
+def _draw(ax: Any, panel: _Panel, values: NDArray[np.float64], limits: tuple[float, float], cmap: str) -> Any:
+    import matplotlib as mpl
+    from matplotlib.collections import EllipseCollection
+    from matplotlib.colors import Normalize
+
+    if panel.picture is not None:
+        ax.imshow(panel.picture, extent=panel.extent, alpha=0.55, interpolation="antialiased")
+    wide = np.full(len(values), panel.diameter)
+    dots = EllipseCollection(
+        wide,
+        wide,
+        np.zeros(len(values)),
+        units="xy",
+        offsets=panel.xy,
+        offset_transform=ax.transData,
+        cmap=mpl.colormaps[cmap].with_extremes(bad="0.75"),
+        norm=Normalize(*limits),
+        linewidths=0,
+    )
+    dots.set_array(np.ma.masked_invalid(values))
+    ax.add_collection(dots, autolim=False)
+    ax.set(xlim=panel.extent[:2], ylim=panel.extent[2:], aspect="equal", xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return dots

@@ -1,0 +1,39 @@
+"""Where numbers come from: the spots that a model was fitted on, and the versions of the packages."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import hist2scrna
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+VERSIONED = ("hist2scrna", "torch", "torch-geometric", "lightning", "anndata", "scanpy", "squidpy", "numpy")
+
+
+def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
+    """Return one number a spot, `(n,)` int64, from its counts: the same for equal counts, else surely another."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"hist2scrna").digest()[:8]))
+    weights = rng.integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        products = counts.data.astype(np.uint64) * weights[counts.indices]
+        running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
+        return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape the numbers."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONED:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = hist2scrna.__version__ if package == "hist2scrna" else "unknown"
+    return found

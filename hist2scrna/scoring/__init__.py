@@ -1,0 +1,1 @@
+"""What :func:`hist2scrna.tl.evaluate` computes: predictors beside the truth, on arrays, in blocks."""

@@ -1,0 +1,187 @@
+"""Truth, model and nulls behind one face: expression of some spots and genes, on the scale asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hist2scrna.metrics.blocks import Floats, blocks, dense
+from hist2scrna.metrics.scales import TARGET_SUM, residual_block
+from hist2scrna.nulls import Nulls
+
+Scale = Literal["counts", "log1p", "residual"]
+SCALES: tuple[Scale, ...] = ("counts", "log1p", "residual")
+Select = slice | NDArray[np.int64]
+Parameters = tuple[Floats, Floats | None, Floats | None]
+
+
+class Predictor(Protocol):
+    """Expected expression of the scored spots and genes."""
+
+    scales: tuple[Scale, ...]
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64."""
+        ...
+
+    def parameters(self, spots: Select, genes: Select) -> Parameters | None:
+        """Return mean of the count component, dispersion and dropout; None without a distribution of counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Scored spots, sorted by section.
+
+    Attributes
+    ----------
+    names
+        Names of the sections that have scored spots.
+    codes
+        `(n,)` int64, section of each scored spot, ascending.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int64]
+
+    @property
+    def slices(self) -> list[slice]:
+        """The spots of each section."""
+        edges = np.searchsorted(self.codes, np.arange(len(self.names) + 1))
+        return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+class Expression:
+    """Counts or expected counts, with their own library sizes.
+
+    Parameters
+    ----------
+    values
+        `(scored spots, scored genes)` sparse, or a dense array of which `rows` and `columns` are scored.
+    sections
+        Sections of the scored spots.
+    rows, columns
+        Where the scored spots and genes are in a dense `values`.
+    dispersion, dropout
+        Of the count component, arrays as `values`; None where the likelihood has none.
+    mu
+        Mean of the count component; None: from `values` and `dropout`.
+    likelihood
+        `"zinb"`, `"nb"`, `"poisson"`; None: no distribution of counts is known.
+    """
+
+    scales: tuple[Scale, ...] = SCALES
+
+    def __init__(
+        self,
+        values: Any,
+        sections: Sections,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        columns: NDArray[np.int64] | None = None,
+        mu: Any = None,
+        dispersion: Any = None,
+        dropout: Any = None,
+        likelihood: str | None = None,
+    ) -> None:
+        self.sections = sections
+        self.rows, self.columns = rows, columns
+        self.mu, self.dispersion, self.dropout, self.likelihood = mu, dispersion, dropout, likelihood
+        self.values = values.tocsr() if sparse.issparse(values) else values
+        self.by_gene = values.tocsc() if sparse.issparse(values) else values
+        n_spots, n_genes = len(sections.codes), values.shape[1] if columns is None else len(columns)
+        self.shape = (n_spots, n_genes)
+        self.library = np.empty(n_spots)
+        totals = np.zeros((len(sections.names), n_genes))
+        for code, section in enumerate(sections.slices):
+            for part in blocks(section.stop - section.start, n_genes):
+                spots = slice(section.start + part.start, section.start + part.stop)
+                block = self.region(spots, slice(None), "counts")
+                self.library[spots] = block.sum(axis=1)
+                totals[code] += block.sum(axis=0)
+        self.rate = totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-300)
+        self.n_spots = np.bincount(sections.codes, minlength=len(sections.names))
+
+    def _read(self, values: Any, spots: Select, genes: Select) -> Floats:
+        if sparse.issparse(values):
+            whole = isinstance(spots, slice) and spots == slice(None)
+            return dense(self.by_gene[:, genes] if whole else values[spots][:, genes])
+        rows = np.arange(self.shape[0]) if self.rows is None else self.rows
+        columns = np.arange(self.shape[1]) if self.columns is None else self.columns
+        return np.asarray(values[np.ix_(rows[spots], columns[genes])], dtype=np.float64)
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64; see :class:`Predictor`."""
+        block = self._read(self.values, spots, genes)
+        if scale == "counts":
+            return block
+        library = np.maximum(self.library[spots], 1e-300)[:, None]
+        if scale == "log1p":
+            block *= TARGET_SUM / library
+            return np.log1p(block, out=block)
+        codes = self.sections.codes[spots]
+        found = np.empty_like(block)
+        for code in np.unique(codes):
+            here = codes == code
+            expected = library[here] * self.rate[code, genes]
+            found[here] = residual_block(block[here], expected, int(self.n_spots[code]))
+        return found
+
+    def parameters(self, spots: Select, genes: Select) -> Parameters | None:
+        """Return the parameters of the likelihood; see :class:`Predictor`."""
+        if self.likelihood is None:
+            return None
+        mean = self._read(self.values, spots, genes)
+        theta = None if self.dispersion is None else self._read(self.dispersion, spots, genes)
+        pi = None if self.dropout is None else self._read(self.dropout, spots, genes)
+        if self.mu is not None:
+            return self._read(self.mu, spots, genes), theta, pi
+        return mean if pi is None else mean / np.maximum(1 - pi, 1e-7), theta, pi
+
+
+class LogExpression:
+    """Predicted log-normalised expression, of models that know no counts."""
+
+    scales: tuple[Scale, ...] = ("log1p",)
+
+    def __init__(self, values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        self.values, self.rows, self.columns = values, rows, columns
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64; see :class:`Predictor`."""
+        if scale != "log1p":
+            raise ValueError(f"Expected scale 'log1p', found {scale!r}.")
+        return np.asarray(self.values[np.ix_(self.rows[spots], self.columns[genes])], dtype=np.float64)
+
+    def parameters(self, spots: Select, genes: Select) -> None:
+        """Return None; see :class:`Predictor`."""
+        return
+
+
+class NullExpression:
+    """The mean null or the depth null."""
+
+    scales: tuple[Scale, ...] = SCALES
+
+    def __init__(self, nulls: Nulls, library: Floats, kind: Literal["mean", "depth"]) -> None:
+        self.nulls, self.library, self.kind = nulls, library, kind
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64; see :class:`Predictor`. Their residuals are 0 by construction."""
+        nulls, library = self.nulls.take(genes), self.library[spots]
+        if scale == "residual":
+            return np.zeros((len(library), len(nulls.rate)))
+        if self.kind == "mean":
+            return nulls.predict_mean(len(library), scale)
+        return nulls.predict_depth(library, scale)
+
+    def parameters(self, spots: Select, genes: Select) -> Parameters:
+        """Return the negative binomial about the null; see :class:`Predictor`."""
+        nulls = self.nulls.take(genes)
+        theta = nulls.mean_dispersion if self.kind == "mean" else nulls.dispersion
+        mean = self.region(spots, genes, "counts")
+        return mean, np.broadcast_to(theta, mean.shape), None

@@ -1,0 +1,55 @@
+"""Cell types of the spots, as classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+
+def read_labels(
+    adata: AnnData, labels_key: str, classes: Sequence[str] | None = None
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the classes and the class number of each spot, -1 where the label is missing.
+
+    Parameters
+    ----------
+    adata, labels_key
+        Where the labels are: a column of `.obs`.
+    classes
+        Classes of a trained model; None takes those that occur.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    ValueError
+        If a label is not among `classes`, or there is none.
+    """
+    if labels_key not in adata.obs:
+        raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+    column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
+    if pd.api.types.is_numeric_dtype(column.cat.categories.dtype) and len(column.cat.categories) > adata.n_obs // 2 > 8:
+        raise ValueError(
+            f"adata.obs[{labels_key!r}] holds {len(column.cat.categories)} different numbers for {adata.n_obs} spots: "
+            "these are no classes. Pass the column with cell types."
+        )
+    present = [str(c) for c in column.cat.categories]
+    if not present:
+        raise ValueError(f"adata.obs[{labels_key!r}] holds no label. Pass labels_key=None for no cell-type head.")
+    names = present if classes is None else list(classes)
+    unseen = sorted(set(present) - set(names))
+    if unseen:
+        raise ValueError(
+            f"adata.obs[{labels_key!r}] holds labels that the model never saw: {unseen}. Its classes are {names}. "
+            "Rename or drop them, or train a new model."
+        )
+    position = np.array([names.index(c) for c in present] + [-1], dtype=np.int64)
+    return names, position[column.cat.codes.to_numpy()]
