@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,8 @@ def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is assumed and done on the way.")] = False,
 ) -> None:
     """Gene expression, as counts, from H&E histology."""
+    # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
+    warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
     if verbose:
         from rich.logging import RichHandler
 

@@ -195,7 +195,7 @@ class Evaluation:
             f"{model['name']} ({model['likelihood']}): {data['n_spots']:,} spots, {data['n_genes']:,} genes, "
             f"{len(found['sections'])} section{'s' * several} ({', '.join(list(found['sections'])[:6])}"
             f"{', ...' if len(found['sections']) > 6 else ''})",
-            f"Pearson {number(head['pearson'])} by gene = {number(head['score_over_ceiling'])} of the ceiling "
+            f"Pearson {number(head['pearson'])} by gene, {percent(head['score_over_ceiling'])} of the ceiling "
             f"({found['ceiling']['method']}); better than the mean null on {percent(head['beats_mean_null'])} "
             f"and than the depth null on {percent(head['beats_depth_null'])} of genes"
             + (f"; mean of {len(found['sections'])} sections" if several else ""),
@@ -246,10 +246,10 @@ def at(values: Any, path: tuple[str, ...]) -> Any:
 
 
 def number(value: Any) -> str:
-    """Return a number with three decimals, or four digits where these say more."""
+    """Return a number with three decimals, in powers of ten where these would hide it."""
     if value is None:
         return "-"
-    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
+    return f"{value:.3f}" if 0.0005 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
 
 
 def percent(value: float | None) -> str:

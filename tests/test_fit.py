@@ -67,7 +67,7 @@ def test_start_is_the_mean_null(make_section):
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "mse"])
 def test_every_likelihood_trains(make_section, likelihood):
-    model = fit(make_section(), likelihood=likelihood, lr=1e-3, **{**FAST, "max_epochs": 4})
+    model = fit(make_section(), likelihood=likelihood, lr=3e-3, **{**FAST, "max_epochs": 8})
     assert model.likelihood == likelihood
     assert model.history["train_expression"].iloc[-1] < model.history["train_expression"].iloc[0]
 

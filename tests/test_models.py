@@ -10,7 +10,7 @@ from hist2scrna.models import SpotBatch, create_model
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
 
 
-def batch(n=6, n_seeds=4, px=64, width=20):
+def batch(n=6, n_seeds=4, px=48, width=20):
     generator = torch.Generator().manual_seed(0)
     return SpotBatch(
         n_seeds=n_seeds,

@@ -134,7 +134,7 @@ def test_result_can_be_written_and_read(model, unseen, tmp_path):
     out.write_h5ad(tmp_path / "x.h5ad")
     again = ad.read_h5ad(tmp_path / "x.h5ad")
     np.testing.assert_array_equal(again.layers["hist2scrna_mean"], out.layers["hist2scrna_mean"])
-    assert again.uns["hist2scrna"]["geometry"]["px"] == 64
+    assert again.uns["hist2scrna"]["geometry"]["px"] == 48
 
 
 def test_library_sizes(model, unseen):
@@ -201,7 +201,7 @@ def test_model_folder(model, tmp_path):
     assert (again.genes, again.classes, again.geometry) == (model.genes, model.classes, model.geometry)
     pd.testing.assert_frame_equal(again.history, model.history)
     np.testing.assert_array_equal(again.nulls.rate, model.nulls.rate)
-    for text in ("hist2scrna", "4 genes", "stroma", "108 um", "64 px", "zinb"):
+    for text in ("hist2scrna", "4 genes", "stroma", "108 um", "48 px", "zinb"):
         assert text in repr(model)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(folder)

@@ -108,8 +108,9 @@ def partial_correlation(truth: Floats, prediction: Floats, depth: Floats, plain:
     if power == 0:
         return plain.pearson
     unit = centred / np.sqrt(power * len(depth))
-    with_truth = (truth - plain.truth_mean[:, None]) @ unit
-    with_prediction = (prediction - plain.prediction_mean[:, None]) @ unit
+    # Not by BLAS: its threads and those that work on other blocks would be in each other's way.
+    with_truth = np.einsum("ij,j->i", truth - plain.truth_mean[:, None], unit)
+    with_prediction = np.einsum("ij,j->i", prediction - plain.prediction_mean[:, None], unit)
     truth_left = plain.truth_sd**2 - with_truth**2
     prediction_left = plain.prediction_sd**2 - with_prediction**2
     gone = plain.truth_constant | (truth_left <= (ROUNDING * plain.truth_sd) ** 2)

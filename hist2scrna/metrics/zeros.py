@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,7 +47,7 @@ class ZeroTally:
     expected_zeros: float = 0.0
     called: int = 0
     found: int = 0
-    error: float = field(default=0.0)
+    error: float = 0.0
 
     def add(self, counts: Floats, p_zero: Floats, mean: Floats) -> None:
         """Take one block of counts, probabilities of zero and expected counts, all of one shape."""

@@ -30,7 +30,7 @@ MODELS: dict[str, ModelEntry] = {
         Hist2scRNA,
         {
             "tiny": {
-                "patch_px": 64,
+                "patch_px": 48,
                 "token_px": 8,
                 "width": 96,
                 "depth": 2,

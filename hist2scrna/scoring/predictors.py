@@ -19,6 +19,24 @@ Select = slice | NDArray[np.int64]
 Parameters = tuple[Floats, Floats | None, Floats | None]
 
 
+def window(values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+    """Return the crossing of rows and columns of a dense array, as a float64 copy; runs of numbers are sliced."""
+    row, column = _as_run(rows), _as_run(columns)
+    if row is not None:
+        values = values[row][:, columns if column is None else column]
+    elif column is not None:
+        values = values[:, column][rows]
+    else:
+        values = values[np.ix_(rows, columns)]
+    return np.array(values, dtype=np.float64)
+
+
+def _as_run(index: NDArray[np.int64]) -> slice | None:
+    """Return the slice that is equal to an index, if there is one."""
+    is_run = len(index) > 0 and bool((np.diff(index) == 1).all())
+    return slice(int(index[0]), int(index[-1]) + 1) if is_run else None
+
+
 class Predictor(Protocol):
     """Expected expression of the scored spots and genes."""
 
@@ -89,12 +107,12 @@ class Expression:
         likelihood: str | None = None,
     ) -> None:
         self.sections = sections
-        self.rows, self.columns = rows, columns
+        self.rows = np.arange(len(sections.codes)) if rows is None else rows
+        self.columns = np.arange(values.shape[1]) if columns is None else columns
         self.mu, self.dispersion, self.dropout, self.likelihood = mu, dispersion, dropout, likelihood
         self.values = values.tocsr() if sparse.issparse(values) else values
         self.by_gene = values.tocsc() if sparse.issparse(values) else values
-        n_spots, n_genes = len(sections.codes), values.shape[1] if columns is None else len(columns)
-        self.shape = (n_spots, n_genes)
+        self.shape = n_spots, n_genes = len(self.rows), len(self.columns)
         self.library = np.empty(n_spots)
         totals = np.zeros((len(sections.names), n_genes))
         for code, section in enumerate(sections.slices):
@@ -110,9 +128,7 @@ class Expression:
         if sparse.issparse(values):
             whole = isinstance(spots, slice) and spots == slice(None)
             return dense(self.by_gene[:, genes] if whole else values[spots][:, genes])
-        rows = np.arange(self.shape[0]) if self.rows is None else self.rows
-        columns = np.arange(self.shape[1]) if self.columns is None else self.columns
-        return np.asarray(values[np.ix_(rows[spots], columns[genes])], dtype=np.float64)
+        return window(values, self.rows[spots], self.columns[genes])
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
@@ -155,7 +171,7 @@ class LogExpression:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
         if scale != "log1p":
             raise ValueError(f"Expected scale 'log1p', found {scale!r}.")
-        return np.asarray(self.values[np.ix_(self.rows[spots], self.columns[genes])], dtype=np.float64)
+        return window(self.values, self.rows[spots], self.columns[genes])
 
     def parameters(self, spots: Select, genes: Select) -> None:
         """Return None; see :class:`Predictor`."""

@@ -88,7 +88,7 @@ def with_predictions(
         if others:
             raise ValueError(
                 f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
-                f"such as {sorted(others)[:3]}: they are of another model. Leave out model= to score them, or pass key=."
+                f"such as {sorted(others)[:3]}: another model made them. Leave out model= to score them, or pass key=."
             )
     if all(layer in adata.layers for layer in needed):
         return adata, False

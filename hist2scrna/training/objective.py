@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Term = Callable[["Prediction", "SpotBatch"], Tensor]
 TARGET_SUM = 1e4
-LIBRARY_WEIGHT = 0.1
+LIBRARY_WEIGHT = 0.5
 
 
 def log_normalised(counts: Tensor) -> Tensor:
