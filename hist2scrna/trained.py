@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -290,7 +291,7 @@ class TrainedModel:
         trained_key = self.parameters.get("library_key")
         if library_key is None and trained_key in adata.obs:
             library_key = trained_key
-        return read_spots(
+        spots = read_spots(
             adata,
             library_key=library_key,
             spatial_key=spatial_key or self.parameters["spatial_key"],
@@ -302,6 +303,20 @@ class TrainedModel:
             patch_um=None if self.geometry is None else self.geometry.um,
             mpp=mpp,
         )
+        self._compare_scale(spots.geometry)
+        return spots
+
+    def _compare_scale(self, here: PatchGeometry | None) -> None:
+        """Warn where microns are measured in one of training and prediction, and inferred in the other."""
+        if here is None or self.geometry is None or here.scale_from == self.geometry.scale_from:
+            return
+        if "spot diameter" in (here.scale_from, self.geometry.scale_from):
+            warnings.warn(
+                f"Microns are known from the {here.scale_from} here, but were from the {self.geometry.scale_from} in "
+                "training: if the two do not agree, the model sees the tissue at another scale. Pass mpp= to be sure.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _imposed_library(self, adata: AnnData, library_size: str) -> NDArray[np.float32] | None:
         if self.likelihood == "mse" or library_size == "predicted":
