@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 from rich.console import Console
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hist2scrna.trained import TrainedModel
 
 N_SECTIONS, N_SPOTS, N_GENES = 7, 150, 120
-TRAINING = {"preset": "tiny", "max_epochs": 60, "patience": 60, "lr": 2e-3}
+TRAINING: dict[str, Any] = {"preset": "tiny", "max_epochs": 60, "patience": 60, "lr": 2e-3}
 
 
 def demo_sections(seed: int = 0) -> tuple[ad.AnnData, ad.AnnData]:
@@ -36,7 +36,7 @@ def demo_fit(train: ad.AnnData, *, graph: bool = True, seed: int = 0, progress: 
         graph=graph,
         seed=seed,
         progress=progress,
-        **TRAINING,  # type: ignore[arg-type]
+        **TRAINING,
     )
 
 
@@ -78,7 +78,8 @@ def run_demo(out: Path, *, seed: int = 0) -> tuple[Evaluation, Evaluation]:
     scores[0].to_json(out / "metrics.json")
     scores[1].to_json(out / "metrics_without_graph.json")
     console.print(_table(*scores))
-    console.print(f"{time.perf_counter() - start:.0f} s. In {out}/: " + ", ".join(sorted(p.name for p in out.iterdir())))
+    written = ", ".join(sorted(path.name for path in out.iterdir()))
+    console.print(f"{time.perf_counter() - start:.0f} s. In {out}/: {written}")
     return scores[0], scores[1]
 
 

@@ -42,21 +42,22 @@ class SelfAttention(nn.Module):
         return self.drop(self.proj(mixed.transpose(1, 2).reshape(n, t, width)))
 
 
+def feed_forward(width: int, dropout: float) -> nn.Sequential:
+    """Return the GELU perceptron of a transformer block, four times as wide inside."""
+    return nn.Sequential(
+        nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout)
+    )
+
+
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block: attention, then a GELU perceptron four times as wide, each added to its input."""
+    """Pre-norm transformer block: attention, then a GELU perceptron, each added to its input."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attn = SelfAttention(width, heads, dropout)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(4 * width, width),
-            nn.Dropout(dropout),
-        )
+        self.mlp = feed_forward(width, dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map `(n, t, width)` to the same shape."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
-from hist2scrna.models.layers import perceptron
+from hist2scrna.models.layers import feed_forward, perceptron
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,13 +40,7 @@ class NeighbourAttention(nn.Module):
         self.offset = nn.Sequential(nn.Linear(2, 32), nn.GELU(), nn.Linear(32, 32))
         self.attend = TransformerConv(width, width // heads, heads=heads, edge_dim=32, dropout=dropout)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(4 * width, width),
-            nn.Dropout(dropout),
-        )
+        self.mlp = feed_forward(width, dropout)
 
     def forward(self, tokens: Tensor, edge_index: Tensor, offset: Tensor) -> Tensor:
         """Map `(n, width)` to the same shape, over edges `(2, e)` with offsets `(e, 2)`; self loops included."""
