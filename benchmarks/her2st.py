@@ -1,6 +1,6 @@
 """Leave one section of HER2ST out: fit on the others, predict it without its expression, score beside the nulls.
 
-python benchmarks/her2st.py [--test C2] [--preset tiny] [--epochs 60] [--lr 1e-3] [--out her2st-C2]
+python benchmarks/her2st.py [--test C2] [--preset tiny] [--patch-px 96] [--epochs 60] [--lr 1e-3] [--out her2st-C2]
 
 C2 to C6 are serial sections of one tumour: this measures transfer between sections of a patient, not between patients.
 785 genes, log(1 + 1e4 x / total over them), unsmoothed. Cell types are the arg-max of proportions deconvolved from the
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--panel", type=Path, default=SHARED / "fixtures" / "her_hvg_785.txt", help="a gene a line")
     parser.add_argument("--test", default="C2", choices=SECTIONS)
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--patch-px", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--likelihood", default="zinb")
@@ -50,6 +51,7 @@ def main() -> None:
     model = h2s.tl.fit(
         train,
         preset=options.preset,
+        patch_px=options.patch_px,
         labels_key="cell_type",
         library_key="library_id",
         likelihood=options.likelihood,

@@ -93,7 +93,7 @@ def test_total_is_the_weighted_sum():
         prediction, batch
     )
     mean = prediction.mean.mean()
-    expected = terms["expression"] + 0.3 * terms["cell_type"] + 0.1 * terms["library"]
+    expected = terms["expression"] + 0.3 * terms["cell_type"] + 0.5 * terms["library"]
     expected = expected + 2 * terms["smoothness"] + 0.5 * terms["pearson"] + 5 * mean
     torch.testing.assert_close(terms["loss"], expected)
     assert terms["library"].item() == pytest.approx(0.25, rel=1e-5)

@@ -78,7 +78,7 @@ def fit(
 
     The spots are trained in spatially contiguous blocks, each with the halo of neighbours that the graph layers need,
     so that every spot sees its true neighbourhood. The loss is the negative log-likelihood of the counts +
-    `alpha` x cross-entropy of the cell type + 0.1 x squared error of the log library size + `losses`. The weights of
+    `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size + `losses`. The weights of
     the best epoch are kept.
 
     Parameters
