@@ -8,5 +8,5 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules={"datasets", "metrics", "models", "pl", "tl", "zinb"},
-    submod_attrs={"trained": ["TrainedModel"]},
+    submod_attrs={"trained": ["TrainedModel"], "reporting.page": ["report"]},
 )

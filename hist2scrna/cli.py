@@ -41,6 +41,27 @@ def main(
 
 
 @app.command()
+def report(
+    evaluation: Annotated[
+        Path, typer.Argument(help="JSON of an evaluation, as its to_json wrote it.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The page; a file of that name is replaced.")] = Path("report.html"),
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of the model, to draw its losses too.", show_default=False)
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.", show_default=False)] = None,
+) -> None:
+    """Show an evaluation as one HTML page that needs no network: plots, a table of genes, how it was done."""
+    from hist2scrna.reporting.page import report
+
+    try:
+        typer.echo(f"Wrote {report(evaluation, out, title=title, history=history)}")
+    except (OSError, ValueError) as error:
+        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the simulated tissue and of the training.")] = 0,

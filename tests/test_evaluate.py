@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -13,6 +16,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse, stats
 
+import hist2scrna
 from hist2scrna import metrics, slots
 from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
 from hist2scrna.nulls import Nulls
@@ -222,7 +226,9 @@ def test_constant_genes_are_counted_and_named(two) -> None:
     assert found.results["sections"]["s1"]["n_constant_genes"] == 2
     assert np.isnan(found.genes.loc["g3", "pearson"])
     assert np.isfinite(found.genes.loc["g4", "pearson"])
-    assert "1 genes are constant in the truth" in str(found)
+    assert "1 genes are constant in the truth: they have no correlation and are left out of its mean (g3)." in str(
+        found
+    )
 
 
 def test_levels_hold_all_genes(one) -> None:
@@ -233,17 +239,17 @@ def test_levels_hold_all_genes(one) -> None:
     assert levels["high"]["model"]["pearson_mean"] == pytest.approx(high)
 
 
-def test_morans_i_needs_neighbours(make_section) -> None:
+def test_morans_i_takes_the_neighbours_that_are_given(make_section) -> None:
     import squidpy as sq
 
     adata = make_section(n_spots=60)
     mean = adata.X.toarray()
     mean[:, :6] = np.random.default_rng(0).permutation(mean[:, :6])
     adata.layers[NAMES.layer("mean")] = mean
-    assert "Moran's I" in run(adata).results["not_scored"]
     sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
     found = run(adata).results
     assert "Moran's I" not in found["not_scored"]
+    assert found["spatial"]["neighbours"] == "given"
     expected = metrics.morans_i_by_gene(metrics.log_normalise(adata.X), adata.obsp[slots.CONNECTIVITIES])
     assert found["spatial"]["morans_i_truth"] == pytest.approx(np.nanmean(expected))
     predicted = metrics.morans_i_by_gene(metrics.log_normalise(mean), adata.obsp[slots.CONNECTIVITIES])
@@ -254,20 +260,42 @@ def test_morans_i_needs_neighbours(make_section) -> None:
 
 
 def test_cell_types(one) -> None:
-    one.obs["cell_type"] = one.obs["cell_type"].cat.add_categories("never seen")
-    one.obs.iloc[:4, one.obs.columns.get_loc("cell_type")] = "never seen"
     one.obs.iloc[4:6, one.obs.columns.get_loc("cell_type")] = None
     found = run(one, labels_key="cell_type")
     kept = one.obs.iloc[[*range(4), *range(6, one.n_obs)]]
     right = kept["cell_type"].astype(str) == kept[NAMES.cell_type].astype(str)
     types = found.results["cell_types"]
     assert types["accuracy"] == pytest.approx(right.mean())
-    assert types["unknown_labels"] == ["never seen"]
-    assert types["n_unknown"] == 4
-    assert types["report"]["never seen"]["support"] == 4
+    assert types["n_labelled"] == 48
+    assert {name: row["support"] for name, row in types["report"].items()} == kept["cell_type"].value_counts().to_dict()
     assert 0 < types["expected_calibration_error"] < 1
-    assert "4 spots have labels that the model never saw (never seen)" in str(found)
     assert "2 spots without a label" in str(found)
+
+
+def test_labels_that_the_model_never_saw_are_refused(one) -> None:
+    one.obs["cell_type"] = one.obs["cell_type"].cat.add_categories("never seen")
+    one.obs.iloc[:4, one.obs.columns.get_loc("cell_type")] = "never seen"
+    before = one.copy()
+    said = (
+        r"adata.obs\['cell_type'\] holds labels that the model never saw: \['never seen'\]. "
+        r"Its classes are \['stroma', 'tumour'\]. Rename them, set them to NaN so that those spots are left out"
+    )
+    for model in (None, stub(section("s1", 80, 5), one)):
+        with pytest.raises(ValueError, match=said):
+            run(one, model, labels_key="cell_type")
+    pd.testing.assert_frame_equal(one.obs, before.obs)
+    assert list(one.uns) == list(before.uns)
+    one.obs.loc[one.obs["cell_type"] == "never seen", "cell_type"] = np.nan
+    assert run(one, labels_key="cell_type").results["cell_types"]["n_labelled"] == 46
+
+
+def test_classes_that_no_spot_is_called_are_known_all_the_same(one) -> None:
+    # Taking a subset of an AnnData drops the categories that do not occur in it.
+    one.obs[NAMES.cell_type] = pd.Categorical(["tumour"] * one.n_obs)
+    with pytest.raises(ValueError, match="never saw: .'stroma'."):
+        run(one, labels_key="cell_type")
+    one.obsm[NAMES.cell_type_probability] = pd.DataFrame(0.5, index=one.obs_names, columns=["stroma", "tumour"])
+    assert run(one, labels_key="cell_type").results["cell_types"]["report"]["stroma"]["recall"] == 0
 
 
 # -- what is scored ---------------------------------------------------------------------------------------------------
@@ -372,8 +400,43 @@ def test_training_spots_are_noticed_loudly(two) -> None:
     assert found.results["split"]["held_out"] is False
     assert found.results["split"]["n_seen"] == 30
     assert found.results["split"]["seen_sections"] == ["s1"]
-    assert "NOT HELD OUT" in str(found)
-    assert "NOT HELD OUT" in found._repr_html_()
+    assert found.headline["held_out"] is False
+    # Right below what was scored, above every number.
+    assert str(found).splitlines()[1].startswith("NOT HELD OUT: 30 of 80 spots")
+    page = found._repr_html_()
+    assert 0 < page.index('role="alert"') < page.index("NOT HELD OUT: 30 of 80 spots") < page.index("<table")
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_split_by_spots_is_noticed_loudly(with_model) -> None:
+    whole = section("s1", 80, 5)
+    training, rest = whole[:60].copy(), whole[60:].copy()
+    if not with_model:
+        rest.uns[NAMES.parameters]["trained_on"] = ["s1"]
+    with pytest.warns(UserWarning, match="NOT HELD OUT: the model was fitted on other spots of s1"):
+        found = run(rest, stub(training, whole) if with_model else None)
+    assert found.headline["held_out"] is False
+    assert found.results["split"]["n_seen"] == (0 if with_model else None)
+    assert found.results["split"]["same_sections"] == ["s1"]
+    assert str(found).splitlines()[1].startswith("NOT HELD OUT")
+    assert "a split by spots flatters" in found._repr_html_()
+
+
+def test_sections_held_out_are_not_shouted_about(one) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = run(one, stub(section("s1", 80, 5), one))
+    assert found.headline["held_out"] is True
+    assert "NOT HELD OUT" not in str(found)
+    assert 'role="alert"' not in found._repr_html_()
+    assert "Split: held out; the model was fitted on s1." in str(found)
+
+
+def test_sections_without_a_name_are_not_taken_for_one_another(one) -> None:
+    model = stub(section("s1", 80, 5), one)
+    model.training["sections"] = ["section"]
+    del one.obs["library_id"]
+    assert run(one, model).results["split"]["held_out"] is True
 
 
 def test_model_predicts_what_is_missing() -> None:
@@ -471,8 +534,21 @@ def test_json_there_and_back(two, tmp_path) -> None:
     content = json.loads(text, parse_constant=refuse)
     assert content["schema_version"] == SCHEMA_VERSION
     assert content["genes"]["pearson"][3] is None
-    assert content["panel"]["n_genes"] == N_GENES
+    assert content["package_version"] == hist2scrna.__version__
+    assert content["model"] == {
+        "name": "made up",
+        "likelihood": "zinb",
+        "library_size": "predicted",
+        "key": "hist2scrna",
+        "predicted_by_evaluate": False,
+    }
+    names = "\n".join(sorted(two.var_names))
+    assert content["panel"] == {"n_genes": N_GENES, "sha256": hashlib.sha256(names.encode()).hexdigest()}
+    assert content["genes"]["gene"] == list(two.var_names)
     assert content["normalisation"].startswith("log(1 + 1e4 x / total)")
+    assert content["split"]["held_out"] is None
+    assert content["split"]["statement"].startswith("unknown: no model was given")
+    assert "NaN" not in text
     for back in (Evaluation.from_json(tmp_path / "evaluation.json"), Evaluation.from_json(text)):
         assert back.results == found.results
         pd.testing.assert_frame_equal(back.genes, found.genes)
@@ -514,9 +590,57 @@ def test_text_and_html_show_model_nulls_and_ceiling(one) -> None:
     assert repr(found) == text
 
 
+def test_html_is_well_formed_and_escaped(two) -> None:
+    from xml.etree import ElementTree
+
+    counts = two.X.toarray()
+    counts[:, 3] = 0
+    two.X = sparse.csr_matrix(counts)
+    two.var_names = [*two.var_names[:3], '<i>"A"&B</i>', *two.var_names[4:]]
+    two.obs["library_id"] = two.obs["library_id"].cat.rename_categories({"s0": "<s0>&"})
+    two.uns[NAMES.parameters]["model"] = "<script>1</script>"
+    page = run(two, labels_key="cell_type")._repr_html_()
+    tree = ElementTree.fromstring(page)
+    assert {"i", "script", "s0"}.isdisjoint(element.tag for element in tree.iter())
+    text = "".join(tree.itertext())
+    assert '(<i>"A"&B</i>)' in text
+    assert "<s0>&" in text
+    assert "<script>1</script>" in text
+    # No colour of its own: whatever the theme, text and ground are those of the notebook.
+    styles = ";".join(element.get("style", "") for element in tree.iter())
+    assert set(re.findall(r"(?:color|background):([^;]+)", styles)) == {"inherit"}
+    rows = [[len(row), row.find("th")] for row in tree.iter("tr")]
+    assert {n for n, heading in rows if heading is None or heading.get("colspan") is None} == {5}
+
+
 def test_same_seed_same_numbers(one) -> None:
     assert run(one).results == run(one).results
     assert run(one, seed=1).results["ceiling"] != run(one).results["ceiling"]
+
+
+def test_true_means_of_poisson_counts_reach_the_thinning_ceiling() -> None:
+    """Nothing here knows the truth but the prediction: the ceiling is found from the counts alone."""
+    rng = np.random.default_rng(11)
+    n_spots, n_genes = 800, 30
+    mean = rng.dirichlet(np.full(n_genes, 4.0), n_spots) * 600 * rng.gamma(20, 0.05, (n_spots, 1))
+    adata = ad.AnnData(
+        sparse.csr_matrix(rng.poisson(mean).astype(np.float32)),
+        obs=pd.DataFrame({"library_id": ["a"] * 350 + ["b"] * 450}, index=[str(i) for i in range(n_spots)]),
+        var=pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]),
+        layers={NAMES.layer("mean"): mean},
+        uns={NAMES.parameters: {"likelihood": "poisson"}},
+    )
+    found = run(adata)
+    assert found.results["ceiling"]["method"] == "binomial thinning"
+    # The formula is exact on counts; halving the depth bends the logarithm.
+    assert found.headline["score_over_ceiling"] == pytest.approx(1, abs=0.04)
+    assert found.headline["depth_partial_over_ceiling"] == pytest.approx(1, abs=0.04)
+    for scale in ("counts", "residual"):
+        reached = found.results["scores"][scale]["model"]["by_gene"]["pearson_mean"]
+        assert reached / found.results["ceiling"][scale]["mean"] == pytest.approx(1, abs=0.01)
+    # Half of the signal gone is seen.
+    adata.layers[NAMES.layer("mean")] = mean * rng.gamma(2, 0.5, mean.shape)
+    assert run(adata).headline["score_over_ceiling"] < 0.8
 
 
 def test_simulated_truth_reaches_the_ceiling() -> None:
@@ -529,6 +653,20 @@ def test_simulated_truth_reaches_the_ceiling() -> None:
     adata.uns[NAMES.parameters] = dict(UNS)
     found = run(adata)
     assert found.headline["score_over_ceiling"] == pytest.approx(1)
+    # What ZINB counts allow, in closed form: on counts, a gene's score is the share of its variance that is signal.
+    mean, mu, theta, dropout = (
+        adata.layers[name].astype(float)
+        for name in (slots.TRUE_MEAN, slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT)
+    )
+    noise = (1 - dropout) * mu * (1 + mu * (dropout + 1 / theta))
+    limits = []
+    for name in adata.obs["library_id"].unique():
+        here = (adata.obs["library_id"] == name).to_numpy()
+        signal = mean[here].var(axis=0)
+        limits.append(np.sqrt(signal / (signal + noise[here].mean(axis=0))).mean())
+    reached = found.results["scores"]["counts"]["model"]["by_gene"]["pearson_mean"]
+    # The tails are long, so that the sample variance is most often below its expectation, and the score above.
+    assert reached / np.mean(limits) == pytest.approx(1, abs=0.08)
     n = adata.n_obs * adata.n_vars
     for level in ("50", "80", "95"):
         assert found.results["counts"]["model"]["coverage"][level] == pytest.approx(

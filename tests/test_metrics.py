@@ -231,6 +231,36 @@ def test_perfect_means_reach_the_ceiling_on_other_scales(scale) -> None:
     assert ceiling.mean() == pytest.approx(perfect.mean(), abs=0.01)
 
 
+def test_perfect_means_reach_the_depth_partial_ceiling() -> None:
+    rng = np.random.default_rng(12)
+    shares = rng.dirichlet(np.full(40, 3.0), size=4000)
+    depth = rng.gamma(3, 0.33, (4000, 1))
+    means = shares * 1500 * depth
+    counts = rng.poisson(means)
+    library = counts.sum(axis=1)
+    perfect = metrics.depth_partial_pearson(metrics.log_normalise(counts), metrics.log_normalise(means), library)
+    ceiling = metrics.thinning_ceiling(sparse.csr_array(counts), library=library)
+    assert ceiling.mean() == pytest.approx(perfect.mean(), abs=0.02)
+    # On counts the formula is exact, and regressing out the depth lowers what can be reached.
+    perfect = metrics.depth_partial_pearson(counts, means, library)
+    ceiling = metrics.thinning_ceiling(counts, scale="counts", library=library)
+    assert (ceiling < metrics.thinning_ceiling(counts, scale="counts")).all()
+    np.testing.assert_allclose(ceiling, perfect, atol=0.01)
+    assert ceiling.mean() == pytest.approx(perfect.mean(), abs=0.001)
+    with pytest.raises(ValueError, match="residuals hold no depth"):
+        metrics.thinning_ceiling(counts, scale="residual", library=library)
+
+
+def test_zinb_means_reach_the_known_ceiling() -> None:
+    counts, mu, theta, dropout = zinb_sample(5)
+    mean = (1 - dropout) * mu
+    noise = mean * (1 + mu * (dropout + 1 / theta))
+    known = np.sqrt(mean.var(axis=0) / (mean.var(axis=0) + noise.mean(axis=0)))
+    np.testing.assert_allclose(metrics.pearson_by_gene(counts, mean), known, atol=4 / np.sqrt(SHAPE[0]))
+    # Overdispersion and dropout count as signal in a ceiling that is found from counts.
+    assert (metrics.thinning_ceiling(counts, scale="counts") > known - 0.05).all()
+
+
 def test_ceiling_of_noise_and_of_nothing() -> None:
     rng = np.random.default_rng(6)
     counts = np.column_stack([rng.poisson(2, 20_000), np.zeros(20_000, int), np.full(20_000, 4)])
@@ -313,8 +343,8 @@ def test_cell_type_scores_are_those_of_scikit_learn() -> None:
     assert found["confusion"] == sk.confusion_matrix(truth, guess, labels=classes).tolist()
     report = sk.classification_report(truth, guess, output_dict=True, zero_division=0)
     for name in classes:
-        assert found["report"][name]["f1"] == pytest.approx(report[name]["f1-score"])
-        assert found["report"][name]["support"] == report[name]["support"]
+        row = {"f1-score" if key == "f1" else key: value for key, value in found["report"][name].items()}
+        assert row == pytest.approx(report[name])
     assert found["majority_accuracy"] == pytest.approx(max(np.mean(truth == c) for c in classes))
     assert found["expected_calibration_error"] is None
 
@@ -335,6 +365,25 @@ def test_calibrated_confidence_has_next_to_no_error() -> None:
     assert metrics.expected_calibration_error(rng.random(50_000) < confidence - 0.2, confidence) == pytest.approx(
         0.2, abs=0.01
     )
+
+
+def test_agreement_of_clusters_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(10)
+    truth = rng.choice(["a", "b", "c"], 150)
+    guess = np.where(rng.random(150) < 0.7, truth, rng.choice(["a", "b", "c", "d"], 150))
+    found = metrics.cluster_agreement(truth, guess)
+    assert found == {
+        "ari": pytest.approx(sk.adjusted_rand_score(truth, guess)),
+        "nmi": pytest.approx(sk.normalized_mutual_info_score(truth, guess)),
+    }
+    # The adjusted Rand index from its definition: pairs of spots that both, or one, of the partitions join.
+    pairs = np.triu_indices(150, 1)
+    one, other = (np.asarray(v)[pairs[0]] == np.asarray(v)[pairs[1]] for v in (truth, guess))
+    expected = one.sum() * other.sum() / len(one)
+    assert found["ari"] == pytest.approx(((one & other).sum() - expected) / ((one.sum() + other.sum()) / 2 - expected))
+    renamed = np.array([{"a": 7, "b": 1, "c": 3}[name] for name in truth])
+    assert metrics.cluster_agreement(truth, renamed) == pytest.approx({"ari": 1, "nmi": 1})
+    assert metrics.cluster_agreement(truth, np.zeros(150)) == {"ari": 0, "nmi": 0}
 
 
 def test_cell_types_need_spots() -> None:

@@ -28,10 +28,11 @@ LAYERS = [
     {"nulls", "models.contract"},
     {"models", "slides", "scoring"},
     {"training"},
+    {"provenance"},
     {"results", "evaluation"},
     {"trained"},
     {"tl", "pl", "datasets", "pp", "io"},
-    {"report"},
+    {"report", "reporting", "demo"},
     {"cli"},
 ]
 KNOW_NO_ANNDATA = ("models", "zinb", "metrics")

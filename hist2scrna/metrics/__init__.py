@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "errors": ["errors_by_gene", "overall"],
         "ceiling": ["thinning_reliability", "thinning_ceiling"],
         "zeros": ["zero_scores", "auroc"],
-        "labels": ["cell_type_scores", "expected_calibration_error"],
+        "labels": ["cell_type_scores", "cluster_agreement", "expected_calibration_error"],
         "calibration": ["count_scores"],
         "spatial": ["morans_i_by_gene"],
     },

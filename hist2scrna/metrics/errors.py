@@ -11,7 +11,7 @@ from hist2scrna.metrics.blocks import Floats, Table, as_table, dense, pairs
 from hist2scrna.metrics.correlation import Moments, moments, rank_correlation, rank_rows
 
 # Ranking a hundred million values takes more memory than all else.
-MOST_RANKED = 4_000_000
+MOST_RANKED = 2_000_000
 
 
 def errors_by_gene(truth: Table, prediction: Table) -> pd.DataFrame:

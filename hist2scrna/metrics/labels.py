@@ -65,6 +65,29 @@ def cell_type_scores(
     }
 
 
+def cluster_agreement(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
+    """Agreement of two partitions of the same spots, whatever their clusters are called.
+
+    Parameters
+    ----------
+    truth, prediction
+        `(spots,)` names or numbers of clusters.
+
+    Returns
+    -------
+    `ari`, the adjusted Rand index: 1 for equal partitions, 0 on average for random ones; `nmi`, the normalised mutual
+    information (arithmetic mean of the entropies), 0..1. Both are 0 where one of two partitions is a single cluster.
+
+    References
+    ----------
+    Hubert and Arabie, Comparing partitions, Journal of Classification 2:193 (1985).
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    a, b = np.asarray(truth), np.asarray(prediction)
+    return {"ari": float(adjusted_rand_score(a, b)), "nmi": float(normalized_mutual_info_score(a, b))}
+
+
 def expected_calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bins: int = N_BINS) -> float:
     """Mean distance of accuracy from confidence over bins of equal width, weighted by number of spots.
 

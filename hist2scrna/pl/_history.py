@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hist2scrna.pl._figure import new_axes, save_figure
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -49,12 +51,10 @@ def history(
     --------
     >>> hist2scrna.pl.history(model, save="history.png")
     """
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     table, best = _losses(history_or_model)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    ax = new_axes(ax)
     epochs = table.index.to_numpy(dtype=float)
     dots = 4 if len(table) <= 30 else 0
     for stage, (label, colour, marker) in STAGES.items():
@@ -98,9 +98,3 @@ def _losses(source: Any) -> tuple[pd.DataFrame, float]:
 def _monitored(table: pd.DataFrame) -> str:
     has_validation = "validation_loss" in table and table["validation_loss"].notna().any()
     return "validation_loss" if has_validation else "train_loss"
-
-
-def save_figure(ax: Axes, path: str | Path | None) -> None:
-    """Write the figure of `ax`, at 150 dpi where the format has pixels."""
-    if path is not None:
-        ax.get_figure(root=True).savefig(path, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]

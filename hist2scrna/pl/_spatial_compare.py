@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +9,11 @@ import numpy as np
 from hist2scrna import slots
 from hist2scrna.metrics.correlation import pearson_by_gene
 from hist2scrna.metrics.scales import log_normalise
-from hist2scrna.pl._history import save_figure
+from hist2scrna.pl._figure import save_figure
+from hist2scrna.pl._tissue import DIVERGING, UNIT, Tissue, colour_bar, draw_spots, even_limits, limits
 from hist2scrna.slides.counts import read_counts
 from hist2scrna.slides.library import open_image
+from hist2scrna.slides.preview import corners, spot_diameter
 from hist2scrna.slides.spots import read_coordinates, read_sections
 
 if TYPE_CHECKING:
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
 
 LONGEST_PICTURE = 1200
 PANEL_INCHES = 2.9
-# Limits of colour: a few extreme spots must not flatten all others.
-LOWEST, HIGHEST = 0.01, 0.99
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """What lies under and in all panels: coordinates, spot diameter, picture with its extent."""
-
-    xy: NDArray[np.float64]
-    diameter: float
-    picture: NDArray[np.uint8] | None
-    extent: tuple[float, float, float, float]
 
 
 def spatial_compare(
@@ -50,6 +39,7 @@ def spatial_compare(
     spatial_key: str = slots.SPATIAL,
     img_key: str | None = None,
     same_scale: bool = True,
+    residual: bool = False,
     ncols: int = 1,
     cmap: str = "viridis",
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
@@ -82,18 +72,21 @@ def spatial_compare(
     same_scale
         Colour both panels of a gene on one scale, so that a prediction that varies less looks paler. False: each on its
         own, with its own colour bar, to compare patterns.
+    residual
+        Draw a third column: predicted minus measured, red where the prediction is too high and blue where it is too
+        low, white at 0, to the 99th percentile of its size.
     ncols
         Genes side by side in the new figure.
     cmap
-        Matplotlib's name of a colour map.
+        Matplotlib's name of a colour map for both expressions.
     ax
-        Two axes a gene (measured, predicted), in any shape; None: a new figure.
+        Two axes a gene (measured, predicted), three with `residual`, in any shape; None: a new figure.
     save
         Path to write the figure to, in the format of its suffix; None: not written.
 
     Returns
     -------
-    Axes, an object array of shape (genes, 2).
+    Axes, an object array of shape (genes, 2), (genes, 3) with `residual`.
 
     Raises
     ------
@@ -104,26 +97,26 @@ def spatial_compare(
 
     Examples
     --------
-    >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", save="compare.png")
+    >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", residual=True, save="compare.png")
     """
     names, genes = slots.Written(key), [genes] if isinstance(genes, str) else list(genes)
     spots = _spots(adata, library, library_key)
     truth, predicted = _expression(adata, spots[1], names, layer, genes)
-    panel = _panel(adata, *spots, spatial_key, img_key)
-    axes = _axes(ax, len(genes), ncols, panel.extent)
+    tissue = _tissue(adata, *spots, spatial_key, img_key)
+    axes = _axes(ax, len(genes), 3 if residual else 2, ncols, tissue.aspect)
     scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
-    for pair, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
+    for row, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
         said = "measured is constant" if np.isnan(r) else f"r = {r:.2f}"
-        shared = _limits(np.concatenate([t, p])) if same_scale else None
-        for one, values, title in zip(pair, (t, p), (f"{gene}, measured", f"predicted, {said}"), strict=True):
-            dots = _draw(one, panel, values, shared or _limits(values), cmap)
+        shared = limits(np.concatenate([t, p])) if same_scale else None
+        for one, values, title in zip(row[:2], (t, p), (f"{gene}, measured", f"predicted, {said}"), strict=True):
+            dots = draw_spots(one, tissue, values, shared or limits(values), cmap)
             one.set_title(title, fontsize=10)
-            if not same_scale or one is pair[1]:
-                bar = one.get_figure(root=True).colorbar(
-                    dots, ax=list(pair) if same_scale else one, shrink=0.7, aspect=18, pad=0.02, extend="both"
-                )
-                bar.set_label("log(1 + count per 10,000)", fontsize=8)
-                bar.ax.tick_params(labelsize=8)
+            if not same_scale or one is row[1]:
+                colour_bar(dots, list(row[:2]) if same_scale else one, UNIT)
+        if residual:
+            dots = draw_spots(row[2], tissue, p - t, even_limits(p - t), DIVERGING, outline="0.4")
+            row[2].set_title("predicted - measured", fontsize=10)
+            colour_bar(dots, row[2], "difference")
     save_figure(axes[0, 0], save)
     return axes
 
@@ -174,28 +167,18 @@ def _expression(
     return truth, (values if on_log_scale else log_normalise(values))[:, wanted]
 
 
-def _panel(
+def _tissue(
     adata: AnnData, library: str | None, spots: NDArray[np.int64], spatial_key: str, img_key: str | None
-) -> _Panel:
+) -> Tissue:
     xy = read_coordinates(adata, spatial_key)[spots]
+    diameter = spot_diameter(adata, library, xy)
+    low, high = corners(xy, diameter)
     entry = adata.uns.get(slots.SPATIAL, {})
     entry = entry.get(library, {}) if library is not None else next(iter(entry.values()), {})
-    diameter = (entry.get(slots.SCALEFACTORS) or {}).get(slots.SPOT_DIAMETER)
-    diameter = _nearest(xy) if diameter is None else float(diameter)
-    margin = max(diameter, 0.03 * float(np.ptp(xy, axis=0).max()))
-    low, high = xy.min(axis=0) - margin, xy.max(axis=0) + margin
-    extent = (float(low[0]), float(high[0]), float(high[1]), float(low[1]))
     source = (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH)
     if img_key is None and not entry.get(slots.IMAGES) and not source:
-        return _Panel(xy, diameter, None, extent)
-    return _Panel(xy, diameter, *_picture(adata, library, img_key, low, high))
-
-
-def _nearest(xy: NDArray[np.float64]) -> float:
-    """Median distance to the nearest other spot."""
-    from scipy.spatial import cKDTree
-
-    return float(np.median(cKDTree(xy).query(xy, k=2)[0][:, 1])) if len(xy) > 1 else 1.0
+        return Tissue(xy, diameter)
+    return Tissue(xy, diameter, *_picture(adata, library, img_key, low, high))
 
 
 def _picture(
@@ -213,59 +196,28 @@ def _picture(
     return window[::step, ::step], (left, right, bottom, top)
 
 
-def _axes(ax: Any, n_genes: int, ncols: int, extent: tuple[float, float, float, float]) -> NDArray[Any]:
+def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
         given = np.asarray(ax, dtype=object).ravel()
-        if len(given) != 2 * n_genes:
-            raise ValueError(f"Expected two axes for each of {n_genes} genes in `ax`, found {len(given)}.")
-        return given.reshape(n_genes, 2)
+        if len(given) != n_panels * n_genes:
+            word = {2: "two", 3: "three"}[n_panels]
+            raise ValueError(f"Expected {word} axes for each of {n_genes} genes in `ax`, found {len(given)}.")
+        return given.reshape(n_genes, n_panels)
     if ncols < 1:
         raise ValueError(f"Expected `ncols` to be at least 1, found {ncols}.")
     ncols = min(ncols, n_genes)
     nrows = -(-n_genes // ncols)
-    aspect = abs(extent[3] - extent[2]) / max(abs(extent[1] - extent[0]), 1e-9)
     height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.35
     _, grid = plt.subplots(
         nrows,
-        2 * ncols,
-        figsize=((2 * PANEL_INCHES + 0.7) * ncols, height * nrows),
+        n_panels * ncols,
+        figsize=((n_panels * PANEL_INCHES + 0.7 * (n_panels - 1)) * ncols, height * nrows),
         squeeze=False,
         layout="compressed",
     )
-    pairs = grid.reshape(nrows * ncols, 2)
-    for unused in pairs[n_genes:].ravel():
+    rows = grid.reshape(nrows * ncols, n_panels)
+    for unused in rows[n_genes:].ravel():
         unused.set_axis_off()
-    return pairs[:n_genes]
-
-
-def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [LOWEST, HIGHEST]) if np.isfinite(values).any() else (0.0, 1.0)
-    return float(low), float(high if high > low else low + 1e-3)
-
-
-def _draw(ax: Any, panel: _Panel, values: NDArray[np.float64], limits: tuple[float, float], cmap: str) -> Any:
-    import matplotlib as mpl
-    from matplotlib.collections import EllipseCollection
-    from matplotlib.colors import Normalize
-
-    if panel.picture is not None:
-        ax.imshow(panel.picture, extent=panel.extent, alpha=0.55, interpolation="antialiased")
-    wide = np.full(len(values), panel.diameter)
-    dots = EllipseCollection(
-        wide,
-        wide,
-        np.zeros(len(values)),
-        units="xy",
-        offsets=panel.xy,
-        offset_transform=ax.transData,
-        cmap=mpl.colormaps[cmap].with_extremes(bad="0.75"),
-        norm=Normalize(*limits),
-        linewidths=0,
-    )
-    dots.set_array(np.ma.masked_invalid(values))
-    ax.add_collection(dots, autolim=False)
-    ax.set(xlim=panel.extent[:2], ylim=panel.extent[2:], aspect="equal", xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    return dots
+    return rows[:n_genes]

@@ -23,6 +23,7 @@ MOST_THREADS = 4
 # Residuals bend no ranks that counts do not; their Spearman is not worth the time.
 UNRANKED = ("residual",)
 MOST_COUNTED = 4_000_000
+MOST_COMPARED = 20_000_000
 MOST_REPEATED = 5_000_000
 
 GENE_COLUMNS = (
@@ -91,18 +92,19 @@ def score_genes(
 
 
 def score_spots(
-    truth: Expression, predictors: Mapping[str, Predictor], scale: Scale, progress: bool
+    truth: Expression, predictors: Mapping[str, Predictor], scale: Scale, seed: int, progress: bool
 ) -> dict[str, dict[str, Floats]]:
-    """Correlate every spot over the genes: by predictor `pearson` and `spearman`, `(spots,)`."""
-    n_spots, n_genes = truth.shape
+    """Correlate spots over the genes, of large tables some at random: by predictor `pearson` and `spearman`."""
+    chosen, n_genes = spots_to_rank(*truth.shape, MOST_COMPARED, seed), truth.shape[1]
+    n_spots = len(chosen)
     names = [name for name, predictor in predictors.items() if scale in predictor.scales]
     scores = {name: {c: np.full(n_spots, np.nan) for c in ("pearson", "spearman")} for name in names}
 
     def work(spots: slice) -> None:
-        t = truth.region(spots, ALL, scale)
+        t = truth.region(chosen[spots], ALL, scale)
         ranks = rank_rows(t)
         for name, columns in scores.items():
-            p = np.ascontiguousarray(predictors[name].region(spots, ALL, scale))
+            p = np.ascontiguousarray(predictors[name].region(chosen[spots], ALL, scale))
             found = moments(t, p)
             columns["pearson"][spots] = found.pearson
             columns["spearman"][spots] = rank_correlation(ranks, p, found)
@@ -164,27 +166,44 @@ def score_counts(
     return len(spots), results
 
 
-def score_ceiling(truth: Expression, scales: Sequence[Scale], seed: int) -> dict[str, Floats]:
-    """Thinning ceiling by scale, `(sections, genes)`; one draw is enough for large tables."""
+def score_ceiling(truth: Expression, scale: Scale, seed: int, *, without_depth: bool = False) -> Floats:
+    """Thinning ceiling, `(sections, genes)`, of all or of what the log total leaves; one draw does for large tables."""
     repeats = 1 if truth.values.nnz > MOST_REPEATED else N_REPEATS
-    return {
-        scale: np.stack(
-            [
-                thinning_ceiling(truth.values[section], scale=scale, n_repeats=repeats, seed=seed)
-                for section in truth.sections.slices
-            ]
-        )
-        for scale in scales
-    }
+    return np.stack(
+        [
+            thinning_ceiling(
+                truth.values[section],
+                scale=scale,
+                n_repeats=repeats,
+                seed=seed,
+                library=truth.library[section] if without_depth else None,
+            )
+            for section in truth.sections.slices
+        ]
+    )
 
 
-def score_spatial(truth: Expression, model: Predictor, weights: Any, scale: Scale) -> dict[str, Floats]:
-    """Moran's I of truth and model, `(sections, genes)`, for neighbour weights over the scored spots."""
-    n_genes = truth.shape[1]
-    found = {name: np.full((len(truth.sections.names), n_genes), np.nan) for name in ("truth", "prediction")}
-    for i, section in enumerate(truth.sections.slices):
-        local = weights[section][:, section]
-        for genes in blocks(n_genes, section.stop - section.start):
-            found["truth"][i, genes] = morans_i_by_gene(truth.region(section, genes, scale), local)
-            found["prediction"][i, genes] = morans_i_by_gene(model.region(section, genes, scale), local)
+def score_spatial(
+    truth: Expression, predictors: Mapping[str, Predictor], weights: Any, scale: Scale, progress: bool
+) -> dict[str, Floats]:
+    """Moran's I of truth, model, true means and log total count, `(sections, genes)`.
+
+    `weights` are neighbour weights over the scored spots. The depth null, a line in the log total, has for every gene
+    the Moran's I of that total.
+    """
+    n_genes, sections = truth.shape[1], truth.sections
+    who: dict[str, Predictor] = {"truth": truth}
+    who |= {name: predictors[name] for name in ("model", "true_means") if name in predictors}
+    found = {name: np.full((len(sections.names), n_genes), np.nan) for name in (*who, "depth_null")}
+    local = [weights[section][:, section] for section in sections.slices]
+    for i, section in enumerate(sections.slices):
+        found["depth_null"][i] = morans_i_by_gene(np.log(truth.library[section])[:, None], local[i])
+
+    def work(genes: slice) -> None:
+        for name, predictor in who.items():
+            values = predictor.region(ALL, genes, scale)
+            for i, section in enumerate(sections.slices):
+                found[name][i, genes] = morans_i_by_gene(values[section], local[i])
+
+    run_blocks(work, blocks(n_genes, truth.shape[0], BLOCK_VALUES // 2), "Moran's I", progress)
     return found

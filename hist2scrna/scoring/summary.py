@@ -107,16 +107,19 @@ def gene_table(
     return pd.DataFrame(columns, index=pd.Index(list(genes), name="gene"))
 
 
-def headline(scores: GeneScores, ceiling: Floats) -> dict[str, Any]:
+def headline(scores: GeneScores, ceiling: Floats, depth_partial_ceiling: Floats) -> dict[str, Any]:
     """Return what is said first, on log-normalised expression."""
     model = scores[HEADLINE]["model"]
     limit, pearson = over_sections(ceiling), over_sections(model["pearson"])
+    partial_limit, partial = over_sections(depth_partial_ceiling), over_sections(model["depth_partial"])
     spread = over_sections(model["spread_ratio"], np.nanmedian)
     wins = beaten(scores[HEADLINE])
     return {
         "scale": HEADLINE,
         "pearson": pearson,
-        "depth_partial": over_sections(model["depth_partial"]),
+        "depth_partial": partial,
+        "depth_partial_ceiling": partial_limit,
+        "depth_partial_over_ceiling": partial / partial_limit if partial_limit > 0 else float("nan"),
         "mean_null": over_sections(scores[HEADLINE]["mean_null"]["pearson"]),
         "depth_null": over_sections(scores[HEADLINE]["depth_null"]["pearson"]),
         "ceiling": limit,
@@ -175,14 +178,25 @@ def constant_genes(genes: Sequence[str], scores: GeneScores) -> dict[str, dict[s
 
 
 def spatial_agreement(morans: Mapping[str, Floats]) -> dict[str, float]:
-    """Return mean Moran's I of truth and prediction over the genes, and how they correlate over the genes."""
-    agreement = []
-    for truth, prediction in zip(morans["truth"], morans["prediction"], strict=True):
-        both = np.isfinite(truth) & np.isfinite(prediction)
-        varied = both.sum() > 2 and np.ptp(truth[both]) > 0 and np.ptp(prediction[both]) > 0
-        agreement.append(float(np.corrcoef(truth[both], prediction[both])[0, 1]) if varied else float("nan"))
-    return {
+    """Return mean Moran's I over the genes, and how that of truth and prediction agrees over the genes."""
+    found = {
         "morans_i_truth": over_sections(morans["truth"]),
-        "morans_i_prediction": over_sections(morans["prediction"]),
-        "morans_i_pearson": float(quiet(np.nanmean, np.array(agreement))),
+        "morans_i_prediction": over_sections(morans["model"]),
+        "morans_i_depth_null": over_sections(morans["depth_null"]),
+        "morans_i_pearson": _correlation_by_section(morans["truth"], morans["model"]),
+        "morans_i_mae": over_sections(np.abs(morans["truth"] - morans["model"])),
     }
+    if "true_means" in morans:
+        found["morans_i_true_means"] = over_sections(morans["true_means"])
+        found["morans_i_pearson_true_means"] = _correlation_by_section(morans["truth"], morans["true_means"])
+    return found
+
+
+def _correlation_by_section(truth: Floats, prediction: Floats) -> float:
+    """Correlate rows over the genes that are known in both, and average."""
+    found = []
+    for t, p in zip(truth, prediction, strict=True):
+        both = np.isfinite(t) & np.isfinite(p)
+        varied = both.sum() > 2 and np.ptp(t[both]) > 0 and np.ptp(p[both]) > 0
+        found.append(float(np.corrcoef(t[both], p[both])[0, 1]) if varied else float("nan"))
+    return float(quiet(np.nanmean, np.array(found)))

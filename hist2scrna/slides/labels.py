@@ -49,7 +49,7 @@ def read_labels(
     if unseen:
         raise ValueError(
             f"adata.obs[{labels_key!r}] holds labels that the model never saw: {unseen}. Its classes are {names}. "
-            "Rename or drop them, or train a new model."
+            "Rename them, set them to NaN so that those spots are left out, or train a new model."
         )
     position = np.array([names.index(c) for c in present] + [-1], dtype=np.int64)
     return names, position[column.cat.codes.to_numpy()]

@@ -11,10 +11,13 @@ from scipy import sparse
 import hist2scrna
 from hist2scrna import slots
 from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
-from hist2scrna.metrics.labels import cell_type_scores
+from hist2scrna.provenance import fingerprint
 from hist2scrna.scoring import passes, summary
 from hist2scrna.scoring.predictors import SCALES, Expression, NullExpression, Predictor
-from hist2scrna.tl._scored import Remarks, Scored, choose_nulls, describe_split, read_scored, with_predictions
+from hist2scrna.tl._drawings import drawings
+from hist2scrna.tl._held_out import describe_split
+from hist2scrna.tl._scored import Remarks, Scored, choose_nulls, read_scored, with_predictions
+from hist2scrna.tl._structure import check_labels, score_autocorrelation, score_cell_types, score_leiden
 from hist2scrna.trained import as_trained
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 NORMALISATION = (
     "log(1 + 1e4 x / total), the total over the scored genes; predicted counts by their own total; no smoothing"
 )
+# Constant genes of which the names are in a note; the rest is in `results`.
+MOST_NAMED = 10
 
 
 def evaluate(
@@ -61,8 +66,8 @@ def evaluate(
     layer
         Layer with raw counts; None: `.X`.
     labels_key
-        Column of `.obs` with true cell types; None: they are not scored. Spots without a label are left out; a label
-        that the model never saw is an error like any other, and reported.
+        Column of `.obs` with true cell types; None: they are not scored. Spots without a label (NaN)
+        are left out. Leiden clusters are compared with these labels too.
     library_key
         Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
     seed
@@ -80,12 +85,13 @@ def evaluate(
     KeyError
         If a slot is missing, or there is neither prediction nor model.
     ValueError
-        If counts are not whole or are negative, predictions are not finite, or no gene or spot is left to score.
+        If counts are not whole or are negative, predictions are not finite, no gene or spot is left to score, or a
+        label is not among the classes of the model: rename it, or set it to NaN so that its spots are left out.
 
     Warns
     -----
     UserWarning
-        If the model was fitted on these spots.
+        If the model was fitted on these spots, or on other spots of these sections.
 
     Notes
     -----
@@ -106,11 +112,15 @@ def evaluate(
     if labels_key is not None and labels_key not in adata.obs:
         raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
     predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
+    labels = check_labels(adata, labels_key, trained, predicted, names)
     scored = read_scored(adata, predicted, names, layer, library_key, remarks)
-    split = describe_split(adata, scored, trained, names, layer)
+    split = describe_split(adata, scored, trained, names, layer, library_key)
     nulls, nulls_from = choose_nulls(trained, scored)
     predictors = _predictors(adata, scored, nulls)
-    results, genes = _score(scored, predictors, nulls, _weights(adata, scored, remarks), seed, progress, remarks)
+    results, genes = _score(scored, predictors, nulls, seed, progress, remarks)
+    spatial, morans_i = score_autocorrelation(adata, scored, predictors, remarks, progress)
+    genes = genes.assign(**morans_i)
+    results["headline"]["held_out"] = split["held_out"]
     written = predicted.uns.get(names.parameters, {})
     results.update(
         {
@@ -131,21 +141,32 @@ def evaluate(
                 "n_spots": len(scored.kept),
                 "n_spots_left_out": adata.n_obs - len(scored.kept),
                 "n_genes": len(scored.genes),
+                "sha256": counts_hash(scored),
                 "layer": "X" if layer is None else layer,
                 "library_key": library_key,
                 "seed": seed,
             },
-            "cell_types": _cell_types(adata, predicted, names, labels_key, remarks),
+            "cell_types": score_cell_types(adata, predicted, names, labels_key, remarks),
+            "spatial": spatial,
+            "clusters": score_leiden(scored, predictors, labels, genes["truth_sd"].to_numpy(), seed, remarks),
             "not_scored": remarks.not_scored,
             "notes": remarks.notes,
         }
     )
-    return Evaluation(results, genes)
+    drawn = drawings(adata, predicted, scored, genes["pearson"], names, labels_key, library_key, seed)
+    return Evaluation(results, genes, drawn)
 
 
 def panel_hash(genes: list[str]) -> str:
     """Return the SHA-256 of the sorted gene names, a line each: equal for equal panels in any order."""
     return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()
+
+
+def counts_hash(scored: Scored) -> str:
+    """Return a SHA-256 of the scored counts: equal for equal counts in any order of genes and spots."""
+    by_name = np.argsort(np.array(scored.genes), kind="stable")
+    counts = sparse.csr_array(scored.truth.by_gene[:, by_name])
+    return hashlib.sha256(np.sort(fingerprint(counts)).tobytes()).hexdigest()
 
 
 def _predictors(adata: AnnData, scored: Scored, nulls: Nulls) -> dict[str, Predictor]:
@@ -162,20 +183,10 @@ def _predictors(adata: AnnData, scored: Scored, nulls: Nulls) -> dict[str, Predi
     return found
 
 
-def _weights(adata: AnnData, scored: Scored, remarks: Remarks) -> Any:
-    if slots.CONNECTIVITIES not in adata.obsp:
-        remarks.not_scored["Moran's I"] = (
-            f"no neighbours in adata.obsp[{slots.CONNECTIVITIES!r}]; squidpy.gr.spatial_neighbors_grid writes them"
-        )
-        return None
-    return sparse.csr_array(adata.obsp[slots.CONNECTIVITIES])[scored.kept][:, scored.kept]
-
-
 def _score(
     scored: Scored,
     predictors: dict[str, Predictor],
     nulls: Nulls,
-    weights: Any,
     seed: int,
     progress: bool,
     remarks: Remarks,
@@ -185,13 +196,15 @@ def _score(
     scales = [scale for scale in SCALES if scale in scored.model.scales]
     n_spots = [part.stop - part.start for part in sections.slices]
     by_gene = passes.score_genes(truth, predictors, scales, progress)
-    by_spot = passes.score_spots(truth, predictors, summary.HEADLINE, progress)
+    by_spot = passes.score_spots(truth, predictors, summary.HEADLINE, seed, progress)
     ranked = passes.score_overall_ranks(truth, predictors, scales, seed)
-    thinned = passes.score_ceiling(truth, scales, seed)
+    thinned = {scale: passes.score_ceiling(truth, scale, seed) for scale in scales}
+    thinned_partial = passes.score_ceiling(truth, summary.HEADLINE, seed, without_depth=True)
     known = "true_means" in predictors
     ceiling: dict[str, Any] = {
         scale: by_gene[scale]["true_means"]["pearson"] if known else thinned[scale] for scale in scales
     }
+    partial_ceiling = by_gene[summary.HEADLINE]["true_means"]["depth_partial"] if known else thinned_partial
     scores: dict[str, Any] = {}
     for scale in scales:
         scores[scale] = summary.summarise_scale(by_gene[scale], n_spots)
@@ -205,6 +218,7 @@ def _score(
         }
     level = nulls.level.tolist()
     genes = summary.gene_table(scored.genes, by_gene, ceiling, level)
+    genes["depth_partial_ceiling"] = summary.quiet(np.nanmean, partial_ceiling, axis=0)
     n_counted, counted = 0, dict[str, dict[str, Any]]()
     if scored.model.parameters(np.arange(1), slice(0, 1)) is not None:
         n_counted, counted = passes.score_counts(truth, predictors, seed, progress)
@@ -212,19 +226,24 @@ def _score(
             genes[column] = counted["model"][column]
         genes["predicted_zero_rate"] = counted["model"]["p_zero"]
     genes["zero_rate"] = 1 - np.bincount(truth.by_gene.tocoo().col, minlength=len(genes)) / len(scored.kept)
+    n_compared = len(by_spot["model"]["pearson"])
+    if n_compared < len(scored.kept):
+        remarks.notes.append(f"Scores by spot: over {n_compared:,} spots drawn at random.")
     if 0 < n_counted < len(scored.kept):
         remarks.notes.append(f"Count likelihood and zeros: scored on {n_counted:,} spots drawn at random.")
     constant = summary.constant_genes(scored.genes, by_gene)
     for who, found in constant.items():
         if found["n"]:
             verb = "have no correlation and are left out of its mean" if who == "truth" else "count as correlation 0"
-            remarks.notes.append(f"{found['n']} genes are constant in the {who}: they {verb}.")
+            names = ", ".join(found["names"][:MOST_NAMED]) + (", ..." if found["n"] > MOST_NAMED else "")
+            remarks.notes.append(f"{found['n']} genes are constant in the {who}: they {verb} ({names}).")
     results = {
-        "headline": summary.headline(by_gene, ceiling[summary.HEADLINE]),
+        "headline": summary.headline(by_gene, ceiling[summary.HEADLINE], partial_ceiling),
         "scores": scores,
         "ceiling": {
             "method": "true means" if known else "binomial thinning",
             **{str(scale): summary.middle(values) for scale, values in ceiling.items()},
+            "depth_partial": summary.middle(partial_ceiling),
             "thinning": {str(scale): summary.middle(values) for scale, values in thinned.items()},
         },
         "beats": summary.beaten(by_gene[summary.HEADLINE]),
@@ -233,39 +252,5 @@ def _score(
         "constant_genes": constant,
         "zeros": {name: found["zeros"] for name, found in counted.items()},
         "counts": {name: {**found["counts"], "n_spots": n_counted} for name, found in counted.items()},
-        "spatial": {}
-        if weights is None
-        else summary.spatial_agreement(passes.score_spatial(truth, scored.model, weights, summary.HEADLINE)),
     }
     return results, genes
-
-
-def _cell_types(
-    adata: AnnData, predicted: AnnData, names: slots.Written, labels_key: str | None, remarks: Remarks
-) -> dict[str, Any]:
-    if labels_key is None:
-        if names.cell_type in predicted.obs:
-            remarks.not_scored["cell types"] = "no labels_key= was given"
-        return {}
-    if names.cell_type not in predicted.obs:
-        remarks.not_scored["cell types"] = "the model was trained without labels, and predicts none"
-        return {}
-    labelled = adata.obs[labels_key].notna().to_numpy()
-    if not labelled.any():
-        remarks.not_scored["cell types"] = f"no spot has a value in adata.obs[{labels_key!r}]"
-        return {}
-    true = adata.obs[labels_key].astype(str).to_numpy()[labelled]
-    column = predicted.obs[names.cell_type].astype("category")
-    unknown = sorted(set(true) - {str(c) for c in column.cat.categories})
-    confidence = None
-    if names.cell_type_confidence in predicted.obs:
-        confidence = predicted.obs[names.cell_type_confidence].to_numpy(dtype=np.float64)[labelled]
-    scores = cell_type_scores(true, column.astype(str).to_numpy()[labelled], confidence)
-    n_unknown = int(np.isin(true, unknown).sum())
-    if unknown:
-        remarks.notes.append(
-            f"{n_unknown} spots have labels that the model never saw ({', '.join(unknown)}): counted as errors."
-        )
-    if not labelled.all():
-        remarks.notes.append(f"{int((~labelled).sum())} spots without a label were left out of the cell-type scores.")
-    return {**scores, "unknown_labels": unknown, "n_unknown": n_unknown, "n_labelled": int(labelled.sum())}

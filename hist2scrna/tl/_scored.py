@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,6 @@ LAYERS_OF = {
 }
 NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
 FEWEST_SPOTS = 2
-# Below this share of a section, equal counts are taken for chance: nearly empty cells often agree.
-SEEN_SHARE = 0.1
 
 
 @dataclass
@@ -238,42 +235,3 @@ def choose_nulls(trained: TrainedModel | None, scored: Scored) -> tuple[Nulls, d
     )
     statement = f"fitted on the scored spots themselves, which flatters them ({reason})."
     return Nulls.fit(scored.truth.values), {"fitted_on": "scored spots", "statement": statement}
-
-
-def describe_split(
-    adata: AnnData, scored: Scored, trained: TrainedModel | None, names: slots.Written, layer: str | None
-) -> dict[str, Any]:
-    """Tell whether the scored spots were trained on; warn if they were."""
-    sections = scored.sections
-    trained_on = [str(s) for s in adata.uns.get(names.parameters, {}).get("trained_on", [])]
-    if trained is not None:
-        trained_on = [str(s) for s in trained.training["sections"]]
-    split: dict[str, Any] = {"held_out": None, "n_seen": None, "seen_sections": [], "trained_on": trained_on}
-    if trained is None or not set(trained.genes) <= set(adata.var_names):
-        why = "no model was given" if trained is None else "genes of the model are missing here"
-        same = sorted(set(trained_on) & set(sections.names))
-        split["statement"] = f"unknown: {why}, so it was not checked whether these spots were trained on."
-        if same:
-            split["statement"] += f" Sections of the same name were: {', '.join(same)}."
-        return split
-    seen = trained.has_seen(read_counts(adata, trained.genes, layer))[scored.kept]
-    share = [float(seen[part].mean()) for part in sections.slices]
-    split["n_seen"] = int(seen.sum())
-    split["seen_sections"] = [name for name, s in zip(sections.names, share, strict=True) if s >= SEEN_SHARE]
-    split["held_out"] = not split["seen_sections"]
-    if split["held_out"]:
-        split["statement"] = f"held out; the model was fitted on {', '.join(trained_on)}."
-        if seen.any():
-            split["statement"] += f" {int(seen.sum())} spots have the very counts of a training spot."
-        return split
-    split["statement"] = (
-        f"NOT HELD OUT: {int(seen.sum())} of {len(seen)} spots were in the data that the model was fitted on "
-        f"(of {', '.join(split['seen_sections'])}). These scores say nothing of unseen tissue."
-    )
-    warnings.warn(
-        f"{split['statement']} Evaluate on sections, better on donors, that were left out of the training; other spots "
-        "of a training section will not do, as neighbours are alike.",
-        UserWarning,
-        stacklevel=3,
-    )
-    return split
