@@ -1,0 +1,101 @@
+"""Whether predicted distributions of counts hold what they promise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna.evaluation import number
+from hist2scrna.pl._figure import COLOURS, LABELS, as_evaluation, new_axes, not_counts, save_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from hist2scrna.evaluation import Evaluation
+
+STYLES = {"model": ("o", "-"), "mean_null": ("s", ":"), "depth_null": ("D", "-.")}
+
+
+def calibration(
+    evaluation: Evaluation | str | Path,
+    *,
+    ax: Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Draw coverage against its nominal level, and beside it the probability integral transform.
+
+    Left, the share of counts within the central 50, 80 and 95 % of what was predicted: below the dashed line a
+    prediction is too sure of itself. Right, the randomised probability integral transform in 20 bins, flat where
+    calibrated; a U is a prediction that is too narrow, a hump one that is too wide, a slope one that is biased.
+
+    Parameters
+    ----------
+    evaluation
+        What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
+    ax
+        Two axes; None: a new figure.
+    save
+        Path to write the figure to, in the format of its suffix; None: not written.
+
+    Returns
+    -------
+    The two axes, an object array of shape (2,).
+
+    Raises
+    ------
+    ValueError
+        If the model gives no distribution of counts, or `ax` holds the wrong number of axes.
+
+    References
+    ----------
+    Czado, Gneiting and Held, Predictive model assessment for count data, Biometrics 65:1254 (2009).
+
+    Examples
+    --------
+    >>> hist2scrna.pl.calibration(evaluation, save="calibration.png")
+    """
+    import matplotlib.pyplot as plt
+
+    found = as_evaluation(evaluation)
+    if not found.results["counts"].get("model"):
+        raise ValueError(not_counts(found))
+    if ax is None:
+        _, ax = plt.subplots(1, 2, figsize=(8.6, 3.8), layout="constrained")
+    axes = np.asarray(ax, dtype=object).ravel()
+    if len(axes) != 2:
+        raise ValueError(f"Expected two axes in `ax`, for coverage and for the transform; found {len(axes)}.")
+    left, right = (new_axes(one) for one in axes)
+    left.plot([0, 100], [0, 100], color="0.35", linestyle="--", linewidth=1, label="calibrated", zorder=0)
+    lowest = 50.0
+    for name, (marker, style) in STYLES.items():
+        scores = found.results["counts"].get(name)
+        if not scores:
+            continue
+        nominal = [float(level) for level in scores["coverage"]]
+        covered = [100 * value for value in scores["coverage"].values()]
+        thick = 2.2 if name == "model" else 1.5
+        draw: dict[str, Any] = {"color": COLOURS[name], "linestyle": style, "linewidth": thick}
+        lowest = min(lowest, *covered)
+        above = 3 if name == "model" else 2
+        left.plot(nominal, covered, marker=marker, markersize=6, label=LABELS[name], zorder=above, **draw)
+        density = np.array(scores["pit"], dtype=float) * len(scores["pit"])
+        label = f"{LABELS[name]}, distance {number(scores['pit_distance'])}"
+        edges = np.linspace(0, 1, len(density) + 1)
+        if name == "model":
+            right.bar(edges[:-1], density, np.diff(edges), align="edge", color=COLOURS[name], alpha=0.4, label=label)
+        else:
+            right.stairs(density, edges, baseline=None, label=label, **draw)
+    left.set(xlabel="nominal coverage, %", ylabel="counts within the interval, %")
+    left.set(xlim=(46, 99), ylim=(max(0, lowest - 4), 102), xticks=[50, 80, 95])
+    right.axhline(1, color="0.35", linestyle="--", linewidth=1, label="calibrated")
+    right.set(xlabel="probability integral transform, randomised", ylabel="density", xlim=(0, 1))
+    right.set_ylim(0, max(1.3, right.get_ylim()[1] * 1.02))
+    for one in (left, right):
+        one.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
+    save_figure(left, save)
+    return axes

@@ -1,0 +1,87 @@
+"""What all plots share: where the numbers come from, colours of the predictors, axes and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hist2scrna.evaluation import COLUMNS, Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (5.0, 3.2)
+# Okabe and Ito's blue, orange and green, told apart by all; the mean null, which has no say, is grey.
+COLOURS = {"model": "#0072B2", "mean_null": "0.45", "depth_null": "#E69F00", "true_means": "#009E73"}
+CEILING = "black"
+LABELS = {**COLUMNS, "ceiling": "ceiling"}
+
+
+def as_evaluation(source: Any) -> Evaluation:
+    """Return an :class:`~hist2scrna.evaluation.Evaluation`, or read one from the path of its JSON.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    FileNotFoundError
+        If there is no such file.
+    """
+    if isinstance(source, Evaluation):
+        return source
+    if not isinstance(source, str | Path):
+        raise TypeError(
+            f"Expected an Evaluation, as tl.evaluate returns, or the path of its JSON; found {type(source).__name__}."
+        )
+    return Evaluation.from_json(source)
+
+
+def drawing(evaluation: Evaluation, name: str, otherwise: str) -> Any:
+    """Return a part of `evaluation.drawings`.
+
+    Raises
+    ------
+    ValueError
+        If it is not there; `otherwise` tells why, and what to call.
+    """
+    if not evaluation.drawings:
+        raise ValueError(
+            "This evaluation holds no drawings: an older version wrote it. Call tl.evaluate again to have them."
+        )
+    if not evaluation.drawings.get(name):
+        raise ValueError(otherwise)
+    return evaluation.drawings[name]
+
+
+def new_axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:
+    """Return the axes, or those of a new figure of this size in inches; without a frame above and on the right."""
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def not_counts(evaluation: Evaluation) -> str:
+    """Say why there is no predicted distribution of counts, and what to call."""
+    reasons = [why for part, why in evaluation.results["not_scored"].items() if "zeros" in part]
+    return (
+        f"No distribution of counts was scored{': ' * bool(reasons)}{'; '.join(reasons)}. Call "
+        "tl.evaluate(adata, model) with a model that predicts counts (likelihood 'zinb', 'nb' or 'poisson')."
+    )
+
+
+def not_typed(evaluation: Evaluation) -> str:
+    """Say why no cell types were scored, and what to call."""
+    why = evaluation.results["not_scored"].get("cell types", "the model predicts none, or no labels_key= was given")
+    return (
+        f"No cell types were scored: {why}. Call tl.evaluate(adata, model, labels_key=), the column of adata.obs with "
+        "the true types, with a model that was trained on labels."
+    )
+
+
+def save_figure(ax: Axes, path: str | Path | None) -> None:
+    """Write the figure of `ax`, at 150 dpi where the format has pixels."""
+    if path is not None:
+        ax.get_figure(root=True).savefig(path, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]

@@ -1,0 +1,83 @@
+"""How well single genes are predicted, beside the nulls and the ceiling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hist2scrna.evaluation import number
+from hist2scrna.pl._figure import CEILING, COLOURS, LABELS, as_evaluation, new_axes, save_figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from hist2scrna.evaluation import Evaluation
+
+MOST_BINS = 40
+
+
+def gene_correlation(
+    evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None
+) -> Axes:
+    """Draw the distribution of Pearson by gene, with depth null, mean null and ceiling drawn in.
+
+    Bars are genes of the model; the stepped outlines are the same genes scored by the depth null and by the ceiling,
+    what the best prediction could reach given the noise of counts. Vertical lines are the means that the headline of
+    the evaluation holds. Genes that are constant in the truth have no correlation, and are left out.
+
+    Parameters
+    ----------
+    evaluation
+        What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
+    ax
+        Axes to draw in; None: a new figure.
+    save
+        Path to write the figure to, in the format of its suffix; None: not written.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    ValueError
+        If no gene varies.
+
+    Examples
+    --------
+    >>> hist2scrna.pl.gene_correlation(evaluation, save="genes.png")
+    """
+    found = as_evaluation(evaluation)
+    table, head = found.genes, found.headline
+    values = table["pearson"].dropna().to_numpy(dtype=float)
+    if len(values) == 0:
+        raise ValueError("No gene varies over the scored spots, so none has a correlation. Evaluate more spots.")
+    ax = new_axes(ax, (5.6, 3.8))
+    others = {"depth_null": table["depth_null_pearson"], "ceiling": table["ceiling"]}
+    columns = {name: column.dropna().to_numpy(dtype=float) for name, column in others.items()}
+    every = np.concatenate([values, *columns.values()])
+    low, high = float(every.min()), float(every.max())
+    n_bins = int(np.clip(np.sqrt(len(values)) * 1.5, 10, MOST_BINS))
+    edges = np.linspace(low, high if high > low else low + 0.1, n_bins + 1).tolist()
+    ax.hist(values, bins=edges, color=COLOURS["model"], alpha=0.55, edgecolor="white", linewidth=0.4)
+    for name, column in columns.items():
+        colour = CEILING if name == "ceiling" else COLOURS[name]
+        ax.hist(column, bins=edges, histtype="step", color=colour, linewidth=1.4)
+    lines = [("mean_null", "mean_null", ":"), ("depth_null", "depth_null", "-."), ("pearson", "model", "-")]
+    for key, name, style in [*lines, ("ceiling", "ceiling", "--")]:
+        if head[key] is not None:
+            colour = CEILING if name == "ceiling" else COLOURS[name]
+            label = f"{LABELS[name]}, mean {number(head[key])}"
+            ax.axvline(head[key], color=colour, linestyle=style, linewidth=2, label=label)
+    ax.set(xlabel=f"Pearson over the spots of {_sections(found)}", ylabel=f"genes, of {len(values):,}")
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
+    save_figure(ax, save)
+    return ax
+
+
+def _sections(evaluation: Evaluation) -> str:
+    names = list(evaluation.results["sections"])
+    return names[0] if len(names) == 1 else f"{len(names)} sections, averaged"
