@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hist2scrna import datasets, pl, slots, tl
+from hist2scrna.reporting.page import report
 
 if TYPE_CHECKING:
     from hist2scrna.evaluation import Evaluation
@@ -76,6 +77,7 @@ def run_demo(out: Path, *, seed: int = 0) -> tuple[Evaluation, Evaluation]:
             predicted.write_h5ad(out / "prediction.h5ad")
             _draw(predicted, fitted, scores[0], out)
     scores[0].to_json(out / "metrics.json")
+    report(scores[0], out / "report.html", history=model)
     scores[1].to_json(out / "metrics_without_graph.json")
     console.print(_table(*scores))
     written = ", ".join(sorted(path.name for path in out.iterdir()))

@@ -27,6 +27,7 @@ def test_demo_writes_what_it_says(tmp_path, monkeypatch):
     assert ad.read_h5ad(out / "prediction.h5ad").layers["hist2scrna_mean"].shape == (24, 20)
     assert TrainedModel.load(out / "model").training["sections"] == ["section_0", "section_1", "section_2"]
     assert json.loads((out / "metrics.json").read_text())["model"]
+    assert "<table" in (out / "report.html").read_text()
     for picture in ("spatial.png", "history.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
