@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna.scoring import paired, table
-from hist2scrna.scoring.plain import at as at
-from hist2scrna.scoring.plain import number as number
 from hist2scrna.scoring.plain import numbers, plain
-from hist2scrna.scoring.plain import percent as percent
-from hist2scrna.scoring.table import COLUMNS as COLUMNS
 
 SCHEMA_VERSION = 1
 
@@ -189,12 +185,6 @@ class Evaluation:
         return paired.compare((self.genes, other.genes), (self.results["sections"], other.results["sections"]), seed)
 
     # -- to be read ---------------------------------------------------------------------------------------------------
-    def _rows(self) -> Iterator[tuple[str, str, list[Any]]]:
-        return table.rows(self.results)
-
-    def _predictors(self) -> list[str]:
-        return table.predictors(self.results)
-
     def __str__(self) -> str:
         """Return what was scored, and the scores of all predictors side by side."""
         return table.as_text(self.results)

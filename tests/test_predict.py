@@ -71,6 +71,24 @@ def test_prediction_equals_the_network_on_the_full_graph(model, unseen):
     np.testing.assert_allclose(out.obsm["X_hist2scrna"], whole.embedding.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_every_patch_is_encoded_once(model, unseen, monkeypatch):
+    encoded = []
+    original = type(model.module).encode
+
+    def counting(self, batch):
+        encoded.append(len(batch.patches))
+        return original(self, batch)
+
+    monkeypatch.setattr(type(model.module), "encode", counting)
+    monkeypatch.setattr("hist2scrna.training.inference.GRAPH_BLOCK", 7)
+    small_blocks = predict(unseen.copy(), model, batch_size=8, **QUIET)
+    assert sum(encoded) == unseen.n_obs
+    monkeypatch.undo()
+    whole = predict(unseen, model, **QUIET)
+    left, right = (out[:, model.genes].layers["hist2scrna_mean"] for out in (small_blocks, whole))
+    np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
+
+
 def test_some_and_no_genes_give_a_new_object(model, unseen):
     reference = predict(unseen.copy(), model, **QUIET)[:, model.genes]
     for given in (unseen[:, ["g3", "g0"]].copy(), bare(unseen)):

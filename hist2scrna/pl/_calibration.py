@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.evaluation import number
 from hist2scrna.pl._figure import COLOURS, LABELS, as_evaluation, new_axes, not_counts, save_figure
+from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

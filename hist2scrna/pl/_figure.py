@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.evaluation import COLUMNS, Evaluation
+from hist2scrna.evaluation import Evaluation
+from hist2scrna.scoring.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

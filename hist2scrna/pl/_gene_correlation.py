@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.evaluation import number
 from hist2scrna.pl._figure import CEILING, COLOURS, LABELS, as_evaluation, new_axes, save_figure
+from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.evaluation import number
 from hist2scrna.pl._figure import as_evaluation, drawing, new_axes, save_figure
 from hist2scrna.pl._tissue import UNIT
+from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from pathlib import Path

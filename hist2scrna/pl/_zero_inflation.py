@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hist2scrna.evaluation import number
 from hist2scrna.pl._figure import as_evaluation, new_axes, not_counts, save_figure
+from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from pathlib import Path
