@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ceiling": ["thinning_reliability", "thinning_ceiling"],
         "zeros": ["zero_scores", "auroc"],
         "labels": ["cell_type_scores", "cluster_agreement", "expected_calibration_error"],
-        "calibration": ["count_scores"],
+        "calibration": ["CountScores", "count_scores"],
         "spatial": ["morans_i_by_gene"],
     },
 )
