@@ -1,0 +1,65 @@
+"""Augmentation: all eight views of a patch and no other, colours near the true ones, nothing else touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hist2scrna.models import SpotBatch
+from hist2scrna.slides.augment import PatchAugmentation
+from hist2scrna.training.loop import learning_rate_factor
+
+
+def batch(n=200, px=6):
+    one = torch.arange(3 * px * px, dtype=torch.uint8).view(1, 3, px, px)
+    return SpotBatch(
+        n_seeds=n,
+        xy=torch.randn(n, 2),
+        edge_index=torch.zeros(2, 0, dtype=torch.long),
+        section=torch.zeros(n, dtype=torch.long),
+        patches=one.repeat(n, 1, 1, 1),
+        label=torch.arange(n),
+    )
+
+
+def test_flips_and_quarter_turns_give_all_eight_views():
+    torch.manual_seed(0)
+    given = batch()
+    turned = PatchAugmentation().views[:3](given.patches.float())
+    original = given.patches[0].numpy().astype(float)
+    views = [np.rot90(flipped, k, axes=(1, 2)) for flipped in (original, original[:, :, ::-1]) for k in range(4)]
+    seen = [next(i for i, v in enumerate(views) if np.abs(v - patch).max() < 1e-3) for patch in turned.numpy()]
+    assert set(seen) == set(range(8))
+    assert np.bincount(seen).min() > 5
+
+
+def test_colours_stay_near_and_all_else_stays():
+    torch.manual_seed(0)
+    given = batch()
+    given.patches = torch.full_like(given.patches, 128)
+    given.patches[:, 0] = 200
+    out = PatchAugmentation()(given)
+    assert out.patches.dtype == torch.float32
+    assert 0 <= out.patches.min() and out.patches.max() <= 1
+    spread = out.patches.mean(dim=(2, 3)) - given.patches.float().mean(dim=(2, 3)) / 255
+    assert 0.01 < spread.std() < 0.15
+    assert spread.abs().max() < 0.4
+    assert out.label is given.label and out.xy is given.xy
+    assert (given.patches[:, 1] == 128).all()
+
+
+def test_features_pass_unchanged():
+    given = batch()
+    given.patches, given.features = None, torch.randn(200, 4)
+    assert PatchAugmentation()(given) is given
+
+
+def test_learning_rate_rises_then_falls_along_a_cosine():
+    steps = 200
+    factors = np.array([learning_rate_factor(step, steps) for step in range(steps + 1)])
+    assert factors.argmax() in (9, 10)
+    assert factors.max() == pytest.approx(1, abs=1e-6)
+    assert (np.diff(factors[:10]) > 0).all() and (np.diff(factors[11:]) < 0).all()
+    assert factors[10 + 95] == pytest.approx(0.505, abs=1e-3)
+    assert factors[-1] == pytest.approx(0.01, abs=1e-6)
