@@ -83,12 +83,13 @@ class TrainedModel:
     @property
     def likelihood(self) -> str:
         """`"zinb"`, `"nb"`, `"poisson"` or `"mse"`."""
-        return str(self.options["likelihood"])
+        return self.module.likelihood
 
     @property
     def n_parameters(self) -> int:
-        """Number of weights."""
-        return sum(p.numel() for p in self.module.parameters())
+        """Number of weights; of a model that is solved at once, of its coefficients."""
+        trained = sum(p.numel() for p in self.module.parameters())
+        return trained or sum(b.numel() for b in self.module.buffers())
 
     def __repr__(self) -> str:
         geometry = self.geometry
@@ -302,6 +303,7 @@ class TrainedModel:
             patch_px=None if self.geometry is None else self.geometry.px,
             patch_um=None if self.geometry is None else self.geometry.um,
             mpp=mpp,
+            on_array=self.module.on_array,
         )
         self._compare_scale(spots.geometry)
         return spots

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class SpotBatch:
     features
         `(n, d)` float32, in place of patches for models on pre-extracted features.
     grid
-        `(n, 2)` int64, array column and row, where the spots lie on a lattice.
+        `(n, 2)` float32, array column and row, for models that read these.
     counts
         `(n_seeds, G)` float32 whole numbers, in training.
     log_library
@@ -91,7 +93,8 @@ class SpotBatch:
 class Prediction:
     """What a model says of the `n_seeds` spots of a batch.
 
-    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`.
+    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
+    others too: the prediction is then `value`.
 
     Parameters
     ----------
@@ -104,11 +107,17 @@ class Prediction:
     dropout_logits
         `(n_seeds, G)`, logit of the zero-inflation probability.
     value
-        `(n_seeds, G)`, log-normalised expression, for `mse`.
+        `(n_seeds, G)`, log(1 + 1e4 x / library size) to the base `log_base`, for `mse`.
+    log_base
+        Base of the logarithm in which `value` stands, and in which its squared error is taken.
     log_library
         `(n_seeds,)`, the library size that the model reads from the tissue.
     label_logits
         `(n_seeds, C)`.
+    view_score
+        `(n_seeds, 1)`, how much this view of the spots counts among augmented ones.
+    views
+        Predictions from augmented views of the same spots, in training with distillation.
     """
 
     embedding: Tensor
@@ -118,10 +127,13 @@ class Prediction:
     value: Tensor | None = None
     log_library: Tensor | None = None
     label_logits: Tensor | None = None
+    log_base: float = math.e
+    view_score: Tensor | None = None
+    views: Sequence[Prediction] = ()
 
     @property
     def distribution(self) -> ZINB | NB | Poisson | None:
-        """Predicted distribution of the counts; None for `mse` models."""
+        """Predicted distribution of the counts; None where none is predicted."""
         if self.log_mu is None:
             return None
         if self.log_dispersion is None:
@@ -132,9 +144,9 @@ class Prediction:
 
     @property
     def mean(self) -> Tensor:
-        """`(n_seeds, G)`, expected count (log-normalised expression for `mse` models)."""
+        """`(n_seeds, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm."""
         if self.value is not None:
-            return self.value
+            return self.value if self.log_base == math.e else self.value * math.log(self.log_base)
         if self.log_mu is None:
             raise ValueError("The prediction has neither `log_mu` nor `value`.")
         mu = self.log_mu.float().exp()
@@ -158,14 +170,44 @@ class Prediction:
         return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())
 
 
+Term = Callable[[Prediction, SpotBatch], Tensor]
+
+
 class SpotModel(nn.Module):
     """Base of every model: encode each spot alone, then read the encodings in their spatial context.
 
     The two steps are apart so that prediction encodes every spot once, whatever the overlap of the neighbourhoods.
+
+    Attributes
+    ----------
+    context
+        Which other spots the model must see.
+    needs
+        What it reads of each spot.
+    likelihood
+        What it predicts: the distribution of the counts, or `"mse"` for log-normalised expression.
+    on_array
+        It reads array columns and rows, and its neighbours are the nearest four on the array.
+    terms
+        Loss terms of its own: a weight for a known name, or a function and its weight.
+    n_views
+        Augmented views of each batch, where the loss has a distillation term.
     """
 
     context: Context
     needs: Literal["patches", "features"]
+    likelihood: Likelihood
+    on_array: ClassVar[bool] = False
+
+    @property
+    def terms(self) -> Mapping[str, float | tuple[Term, float]]:
+        """Loss terms of the model's own."""
+        return {}
+
+    @property
+    def n_views(self) -> int:
+        """Augmented views of a batch for distillation."""
+        return 2
 
     def encode(self, batch: SpotBatch) -> Tensor:
         """Return `(n, d)`, one vector a spot, from its own patch or features alone."""

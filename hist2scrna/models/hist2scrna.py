@@ -10,10 +10,18 @@ from torch.nn import functional as F
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import PatchNormalisation, perceptron
+from hist2scrna.models.reference import load_renamed
 from hist2scrna.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+NAMES = [
+    (r"mu_decoder\.(.*)", r"heads.rate.\1"),
+    (r"theta_decoder\.(.*)", r"heads.spot_dispersion.\1"),
+    (r"pi_decoder\.(.*)", r"heads.dropout.\1"),
+    (r"cell_type_head\.(.*)", r"heads.cell_type.\1"),
+]
 
 
 class SpatialGraphAttention(nn.Module):
@@ -94,6 +102,7 @@ class Hist2scRNA(SpotModel):
         residual: bool = True,
     ) -> None:
         super().__init__()
+        self.likelihood = likelihood
         self.context = Context("hops", 2) if graph else Context("spot")
         self.normalise = PatchNormalisation()
         self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout)
@@ -116,3 +125,16 @@ class Hist2scRNA(SpotModel):
             mixed = mixed + self.residual(tokens)
         embedding = mixed[: batch.n_seeds]
         return self.heads(self.decoder(embedding), embedding, batch.log_library)
+
+    def load_reference_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load the first publication's state dict, as `torch.load(path, weights_only=True)` gives it.
+
+        This model must have been made with `residual=False` and `dispersion="spot"`. The library-size head, which the
+        original lacks, keeps its weights.
+
+        Raises
+        ------
+        ValueError
+            If this model was made with other options than the checkpoint; nothing is loaded then.
+        """
+        load_renamed(self, state, NAMES, may_lack=("heads.library.", "heads.reference_log", "heads.log_library_scale"))

@@ -18,46 +18,75 @@ class SelfAttention(nn.Module):
     Parameters
     ----------
     width
-        Width of the tokens; a multiple of `heads`.
+        Width of the tokens.
     heads
         Number of attention heads.
     dropout
         Rate on the output. The attention weights have none: fused kernels exist only without it.
+    head_width
+        Width of a head; None: `width / heads`.
+    qkv_bias
+        Give queries, keys and values an offset.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, *, head_width: int | None = None, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"Expected `width` to be a multiple of `heads`, found {width} and {heads}.")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.drop = nn.Dropout(dropout)
+        inner = heads * (width // heads if head_width is None else head_width)
+        self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
+        self.proj: nn.Module = nn.Linear(inner, width)
+        self.drop: nn.Module = nn.Dropout(dropout)
+
+    def leave_out_projection(self) -> None:
+        """Return what the heads read as it is, as the transformers of HisToGene and Hist2ST do with a single head."""
+        self.proj, self.drop = nn.Identity(), nn.Identity()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend."""
-        n, t, width = tokens.shape
-        q, k, v = self.qkv(tokens).view(n, t, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        n, t, _ = tokens.shape
+        q, k, v = self.qkv(tokens).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.drop(self.proj(mixed.transpose(1, 2).reshape(n, t, width)))
+        return self.drop(self.proj(mixed.transpose(1, 2).reshape(n, t, -1)))
 
 
-def feed_forward(width: int, dropout: float) -> nn.Sequential:
-    """Return the GELU perceptron of a transformer block, four times as wide inside."""
+def feed_forward(width: int, dropout: float, hidden: int | None = None) -> nn.Sequential:
+    """Return the GELU perceptron of a transformer block, four times as wide inside unless `hidden` says otherwise."""
+    hidden = 4 * width if hidden is None else hidden
     return nn.Sequential(
-        nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout)
+        nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
     )
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block: attention, then a GELU perceptron, each added to its input."""
+    """Pre-norm transformer block: attention, then a GELU perceptron, each added to its input.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Parameters
+    ----------
+    width, heads, dropout, head_width, qkv_bias
+        See :class:`SelfAttention`.
+    mlp_width
+        Width inside the perceptron; None: four times `width`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        *,
+        head_width: int | None = None,
+        qkv_bias: bool = True,
+        mlp_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = SelfAttention(width, heads, dropout)
+        self.attn = SelfAttention(width, heads, dropout, head_width=head_width, qkv_bias=qkv_bias)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = feed_forward(width, dropout)
+        self.mlp = feed_forward(width, dropout, mlp_width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map `(n, t, width)` to the same shape."""
@@ -93,3 +122,15 @@ class PatchNormalisation(nn.Module):
         if patches.dtype == torch.uint8:
             patches = patches.to(self.mean.dtype) / 255
         return (patches - self.mean) / self.std
+
+
+class RawPixels(nn.Module):
+    """Turn uint8 patches, or float patches in 0..1, into floats in 0..255 with axes (x, y).
+
+    That is how HisToGene and Hist2ST cut them: neither scales nor centres, and both index the picture column first.
+    """
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map `(n, 3, H, W)` to `(n, 3, W, H)`."""
+        values = patches.float() if patches.dtype == torch.uint8 else patches * 255
+        return values.transpose(-1, -2)

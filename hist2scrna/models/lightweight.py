@@ -89,6 +89,7 @@ class Hist2scRNALightweight(SpotModel):
         graph: bool = True,
     ) -> None:
         super().__init__()
+        self.likelihood = likelihood
         self.context = Context("hops", depth) if graph else Context("spot")
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))

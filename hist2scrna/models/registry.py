@@ -7,28 +7,50 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.models import recipe
 from hist2scrna.models.hist2scrna import Hist2scRNA
+from hist2scrna.models.hist2st import Hist2ST
+from hist2scrna.models.histogene import HisToGene
 from hist2scrna.models.lightweight import Hist2scRNALightweight
+from hist2scrna.models.ridge import Ridge
+from hist2scrna.models.stnet import STNet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hist2scrna.models.contract import SpotModel
+    from hist2scrna.models.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model's class and the options of its presets (the default preset gives the constructor's own defaults)."""
+    """A model's class, its presets, and how it is trained.
+
+    Attributes
+    ----------
+    model
+        The class.
+    recipe
+        Defaults of its training.
+    presets
+        Options by name of preset; the default one gives the constructor's own defaults.
+    default
+        Name of the default preset.
+    patch_option
+        Which option says how many pixels a patch is wide; None for models on features.
+    """
 
     model: type[SpotModel]
+    recipe: Recipe = recipe.OWN
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default: str = "small"
+    patch_option: str | None = "patch_px"
 
 
 MODELS: dict[str, ModelEntry] = {
     "hist2scrna": ModelEntry(
         Hist2scRNA,
-        {
+        presets={
             "tiny": {
                 "patch_px": 48,
                 "token_px": 8,
@@ -45,11 +67,22 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "hist2scrna-lightweight": ModelEntry(
         Hist2scRNALightweight,
-        {
+        presets={
             "tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)},
             "small": {},
         },
+        patch_option=None,
     ),
+    "hist2st": ModelEntry(Hist2ST, recipe.HIST2ST, {"published": {}}, default="published", patch_option="fig_size"),
+    "histogene": ModelEntry(
+        HisToGene,
+        recipe.HISTOGENE,
+        {"published": {"n_layers": 8}, "small": {}},
+        default="published",
+        patch_option="patch_size",
+    ),
+    "stnet": ModelEntry(STNet, recipe.STNET, {"published": {}}, default="published"),
+    "ridge": ModelEntry(Ridge, recipe.RIDGE, {"default": {}}, default="default", patch_option=None),
 }
 
 
@@ -93,13 +126,14 @@ def create_model(
     Parameters
     ----------
     name
-        `"hist2scrna"`, or `"hist2scrna-lightweight"` (which needs `n_features=`).
+        `"hist2scrna"`, `"hist2scrna-lightweight"` (needs `n_features=`), `"hist2st"`, `"histogene"`, `"stnet"`, or
+        `"ridge"` (needs `n_features=`).
     n_genes
         Number of genes to predict.
     n_classes
         Number of cell types; 0 leaves the cell-type head out.
     preset
-        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"`.
+        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"` for our own models; see `MODELS` for the others.
     **options
         Any keyword argument of the model's class; these win over the preset.
 

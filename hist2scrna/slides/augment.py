@@ -36,3 +36,29 @@ class PatchAugmentation(nn.Module):
             return batch
         patches = batch.patches.float() / 255 if batch.patches.dtype == torch.uint8 else batch.patches
         return replace(batch, patches=self.views(patches).clamp(0, 1))
+
+
+class SectionView(nn.Module):
+    """One random view of a whole section: all its patches are made grey, turned and mirrored alike, by Kornia.
+
+    Grey in one view of ten, a turn of up to 90 degrees, mirrored in one of five: what Hist2ST distils from.
+    """
+
+    def __init__(self) -> None:
+        from kornia import augmentation as ka
+
+        super().__init__()
+        self.views = nn.Sequential(
+            ka.RandomGrayscale(p=0.1, same_on_batch=True),
+            ka.RandomRotation(90.0, resample="nearest", p=1.0, same_on_batch=True),
+            # Hist2ST has the picture column first, so what mirrors its patches from left to right mirrors ours in y.
+            ka.RandomVerticalFlip(p=0.2, same_on_batch=True),
+        )
+
+    @torch.no_grad()
+    def forward(self, batch: SpotBatch) -> SpotBatch:
+        """Return the batch with float patches in 0..1, seen otherwise; batches of features are returned as they are."""
+        if batch.patches is None:
+            return batch
+        patches = batch.patches.float() / 255 if batch.patches.dtype == torch.uint8 else batch.patches
+        return replace(batch, patches=self.views(patches))

@@ -104,7 +104,12 @@ def make_batch(
         Add patches or features; False where the encodings are at hand.
     """
     adjacency = spots.graph.adjacency
-    nodes = with_halo(adjacency, seeds, context.hops) if context.kind == "hops" else seeds
+    nodes = seeds
+    if context.kind == "hops":
+        nodes = with_halo(adjacency, seeds, context.hops)
+    elif context.kind == "section":
+        others = np.flatnonzero(np.isin(spots.section, np.unique(spots.section[seeds])))
+        nodes = np.concatenate([seeds, np.setdiff1d(others, seeds)])
     edges = np.empty((2, 0), dtype=np.int64) if context.kind == "spot" else induced_edges(adjacency, nodes)
     section = spots.section[nodes]
     batch = SpotBatch(

@@ -96,10 +96,10 @@ def _positive(value: Any, what: str) -> float:
     return number
 
 
-def default_patch_um(scales: Sequence[SectionScale]) -> float:
+def default_patch_um(scales: Sequence[SectionScale], patch_per_spot: float = PATCH_PER_SPOT) -> float:
     """One and a half spot diameters, so that the patch shows the rim of the spot too; 112 um where there is no spot."""
     known = [s.spot_px * s.mpp for s in scales if s.spot_px is not None]
-    return round(PATCH_PER_SPOT * float(np.median(known)), 3) if known else PATCH_UM_WITHOUT_SPOT
+    return round(patch_per_spot * float(np.median(known)), 3) if known else PATCH_UM_WITHOUT_SPOT
 
 
 class PatchSource:

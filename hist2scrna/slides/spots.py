@@ -12,9 +12,16 @@ import pandas as pd
 from scipy import sparse
 
 from hist2scrna import slots
+from hist2scrna.slides.array import array_graph, read_array
 from hist2scrna.slides.graph import SpatialGraph, build_graph
 from hist2scrna.slides.library import library_entry, open_image
-from hist2scrna.slides.patches import PatchGeometry, PatchSource, default_patch_um, section_scale
+from hist2scrna.slides.patches import (
+    PATCH_PER_SPOT,
+    PatchGeometry,
+    PatchSource,
+    default_patch_um,
+    section_scale,
+)
 from hist2scrna.slides.placement import check_placement
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ class Spots:
     features
         `(n, d)` float32; None for models on patches.
     grid
-        `(n, 2)` int64 array column and row; None where unknown.
+        `(n, 2)` float32 array column and row; None for models that do not read these.
     counts
         `(n, G)` CSR float32; None for prediction.
     label
@@ -63,7 +70,7 @@ class Spots:
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
     features: NDArray[np.float32] | None = None
-    grid: NDArray[np.int64] | None = None
+    grid: NDArray[np.float32] | None = None
     counts: sparse.csr_array | None = None
     label: NDArray[np.int64] | None = None
 
@@ -160,15 +167,6 @@ def read_features(adata: AnnData, features_key: str, width: int | None = None) -
     return features
 
 
-def _read_grid(adata: AnnData) -> NDArray[np.int64] | None:
-    if not all(key in adata.obs for key in slots.ARRAY_COORDINATES):
-        return None
-    grid = adata.obs[list(slots.ARRAY_COORDINATES)].to_numpy()
-    if not np.issubdtype(grid.dtype, np.number) or not np.isfinite(grid.astype(np.float64)).all():
-        return None
-    return np.round(grid.astype(np.float64)).astype(np.int64)
-
-
 def read_spots(
     adata: AnnData,
     *,
@@ -180,7 +178,9 @@ def read_spots(
     n_features: int | None = None,
     patch_px: int | None = None,
     patch_um: float | None = None,
+    patch_per_spot: float = PATCH_PER_SPOT,
     mpp: float | None = None,
+    on_array: bool = False,
 ) -> Spots:
     """Read coordinates, graph and patches or features; nothing is written to `adata`.
 
@@ -195,9 +195,13 @@ def read_spots(
     patch_px
         Side of a patch in pixels, as the model sees it; None for models on features.
     patch_um
-        Side of a patch in microns; None for one and a half spot diameters.
+        Side of a patch in microns; None for `patch_per_spot` spot diameters.
+    patch_per_spot
+        Side of a patch in spot diameters.
     mpp
         Microns per full-resolution pixel, where the metadata do not tell.
+    on_array
+        Read array columns and rows too, and take the neighbours from these (directed, as Hist2ST has them).
 
     Raises
     ------
@@ -213,18 +217,31 @@ def read_spots(
         features = read_features(adata, features_key, n_features)
     else:
         patches, geometry = _open_patches(
-            adata, sections, section, xy, library_key, spatial_key, img_key, image, patch_px, patch_um, mpp
+            adata,
+            sections,
+            section,
+            xy,
+            library_key,
+            spatial_key,
+            img_key,
+            image,
+            patch_px,
+            patch_um,
+            patch_per_spot,
+            mpp,
         )
+    grid = read_array(adata, xy, section, sections) if on_array else None
+    graph = build_graph(adata, xy, section, sections) if grid is None else array_graph(grid, xy, section, len(sections))
     return Spots(
         names=adata.obs_names,
         sections=sections,
         section=section,
         xy=xy,
-        graph=build_graph(adata, xy, section, sections),
+        graph=graph,
         patches=patches,
         geometry=geometry,
         features=features,
-        grid=_read_grid(adata),
+        grid=grid,
     )
 
 
@@ -239,6 +256,7 @@ def _open_patches(
     image: Any,
     patch_px: int,
     patch_um: float | None,
+    patch_per_spot: float,
     mpp: float | None,
 ) -> tuple[PatchSource, PatchGeometry]:
     if image is not None and not isinstance(image, dict) and len(sections) > 1:
@@ -267,7 +285,7 @@ def _open_patches(
                 UserWarning,
                 stacklevel=4,
             )
-    um = default_patch_um(scales) if patch_um is None else float(patch_um)
+    um = default_patch_um(scales, patch_per_spot) if patch_um is None else float(patch_um)
     if not np.isfinite(um) or um <= 0:
         raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
     log.info("patches: %g um, %d px", um, patch_px)

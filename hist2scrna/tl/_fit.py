@@ -12,31 +12,33 @@ import numpy as np
 import torch
 
 from hist2scrna import slots
+from hist2scrna.models.heads import ExpressionHeads
 from hist2scrna.models.lightweight import Hist2scRNALightweight
 from hist2scrna.models.registry import create_model, model_entry, model_options
+from hist2scrna.models.ridge import Ridge
+from hist2scrna.models.stnet import STNet
 from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
 from hist2scrna.slides.labels import read_labels
 from hist2scrna.slides.spots import read_features, read_spots
 from hist2scrna.trained import TrainedModel, as_trained
+from hist2scrna.training.closed_form import solve
 from hist2scrna.training.loop import Schedule, Trained, default_precision, train
 from hist2scrna.training.objective import Objective
 from hist2scrna.training.split import split_spots
-from hist2scrna.training.warm_start import start_from
+from hist2scrna.training.warm_start import read_state_dict, start_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
-    from hist2scrna.models.contract import Likelihood, SpotModel
-    from hist2scrna.training.objective import Term
+    from hist2scrna.models.contract import Likelihood, SpotModel, Term
 
 log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
-BATCH_SIZE = 64
 
 
 def fit(
@@ -54,18 +56,18 @@ def fit(
     features_key: str | None = None,
     patch_um: float | None = None,
     mpp: float | None = None,
-    likelihood: Likelihood = "zinb",
+    likelihood: Likelihood | None = None,
     alpha: float = 0.1,
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None,
-    validation: float | Sequence[str] = 0.1,
-    max_epochs: int = 50,
-    patience: int = 10,
+    validation: float | Sequence[str] | None = None,
+    max_epochs: int | None = None,
+    patience: int | None = None,
     batch_size: int | None = None,
-    lr: float = 1e-4,
-    weight_decay: float = 0.01,
+    lr: float | None = None,
+    weight_decay: float | None = None,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
     accumulate: int = 1,
-    augment: bool = True,
+    augment: bool | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     checkpoint_dir: str | Path | None = None,
@@ -77,9 +79,17 @@ def fit(
     """Train a model that predicts counts and cell types from histology. `adata` is not changed.
 
     The spots are trained in spatially contiguous blocks, each with the halo of neighbours that the graph layers need,
-    so that every spot sees its true neighbourhood. The loss is the negative log-likelihood of the counts +
-    `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size + `losses`. The weights of
-    the best epoch are kept.
+    so that every spot sees its true neighbourhood; models that read a whole section train on one section a step. The
+    loss is the negative log-likelihood of the counts (the squared error, for models of log-normalised expression) +
+    `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size, where the model has these,
+    + the model's own terms + `losses`. The weights of the epoch with the lowest validation loss are kept; without
+    validation, those of the last.
+
+    Arguments that are None take the model's recipe: 50 epochs, stopped after 10 without a better validation loss,
+    AdamW at a learning rate of 1e-4 along a cosine, weight decay 0.01, blocks of 64, a tenth held out, augmented. The
+    published models have their published ones. `hist2st`: 350 epochs, Adam at 1e-5, a tenth less every 50 epochs, no
+    decay, no validation, 4 neighbours on the array. `histogene`: 100 epochs, Adam at 1e-5. `stnet` trains from random
+    weights as ours do, at 3e-4 in batches of 32. `ridge` is solved at once.
 
     Parameters
     ----------
@@ -87,9 +97,10 @@ def fit(
         Annotated data: counts in `.X` or `layer`, coordinates in `.obsm[spatial_key]` (full-resolution pixels, x right,
         y down), pictures in `.uns["spatial"]`.
     model
-        `"hist2scrna"`, or `"hist2scrna-lightweight"` for features extracted beforehand.
+        `"hist2scrna"`, `"hist2st"`, `"histogene"` or `"stnet"`, which read patches; `"hist2scrna-lightweight"` or
+        `"ridge"`, which read features extracted beforehand.
     preset
-        Size of the model: `"tiny"` (CPU, tests), `"small"` (default), `"base"`.
+        Size of the model: `"tiny"` (CPU, tests), `"small"` (default), `"base"`; the published models have their own.
     genes
         Genes to model: names, a boolean column of `.var`, or None for all.
     layer
@@ -108,26 +119,29 @@ def fit(
     features_key
         Slot of `.obsm` with features, for models that read these; no picture is needed then.
     patch_um
-        Side of a patch in microns; None: one and a half spot diameters.
+        Side of a patch in microns; None: one and a half spot diameters (`hist2st` and `histogene`: 112/136, which is
+        112 full-resolution pixels on HER2ST).
     mpp
         Microns per full-resolution pixel; None: from the metadata, else from the spot diameter (65 um for Space Ranger
         data, else 100 um; logged).
     likelihood
-        `"zinb"`, `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression.
+        `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression. The published models and
+        `ridge` predict log-normalised expression, and take no other.
     alpha
         Weight of the cross-entropy of the cell type.
     losses
-        Further loss terms: `{"smoothness": weight, "pearson": weight}`, or your own by a name of your choice, as
-        `function(prediction, batch) -> scalar` or `(function, weight)`.
+        Further loss terms: `{"smoothness": weight, "pearson": weight, "distillation": weight}`, or your own by a name
+        of your choice, as `function(prediction, batch) -> scalar` or `(function, weight)`. They replace the model's own
+        of the same name (`hist2st`: `"counts"` and `"distillation"`).
     validation
         Fraction of sections to hold out (with fewer than three sections: of each, one spatial block, with a gap as
         wide as the model's view), or the names of the sections, or 0.
     max_epochs, patience
         Most epochs; epochs without a better validation loss after which training stops.
     batch_size
-        Most seeds of a block; default 64.
+        Most seeds of a block.
     lr, weight_decay
-        Of AdamW; biases and norms are not decayed.
+        Of the optimiser; biases and norms are not decayed.
     precision
         Default: bfloat16 mixed on a GPU that has it, else float32. The likelihood is always float32.
     accumulate
@@ -139,7 +153,9 @@ def fit(
     checkpoint_dir
         Folder in which the best model so far is kept while training goes on, as `best/`.
     init_from
-        A trained model, or its folder, of the same architecture to start from; genes are matched by name.
+        A trained model, or its folder, of the same architecture to start from; genes are matched by name. Or a file
+        (`.safetensors`, or `.pt`, `.pth`, `.ckpt`, read with `weights_only=True`) with the state dict of the published
+        implementation, as the model's `load_reference_state_dict` takes it: for `stnet`, a DenseNet-121.
     seed
         Of the weights, the blocks, the split and the augmentation. The global random state is left as it was.
     progress
@@ -166,15 +182,23 @@ def fit(
     >>> model = hist2scrna.tl.fit(train, layer="counts", labels_key="cell_type", library_key="library_id")
     >>> model.save("breast-model/")
     """
+    entry = model_entry(model)
+    recipe = entry.recipe
+    max_epochs = recipe.max_epochs if max_epochs is None else max_epochs
+    lr = recipe.lr if lr is None else lr
+    validation = recipe.validation if validation is None else validation
     if max_epochs < 1:
         raise ValueError(f"Expected `max_epochs` to be at least 1, found {max_epochs}.")
     if lr <= 0:
         raise ValueError(f"Expected `lr` to be positive, found {lr}.")
-    objective = Objective(alpha, losses)
-    options = model_options(model, preset, likelihood=likelihood, **model_options_)
-    on_patches = model_entry(model).model.needs == "patches"
+    if likelihood is not None:
+        model_options_["likelihood"] = likelihood
+    options = model_options(model, preset, **model_options_)
+    on_patches = entry.model.needs == "patches"
     if on_patches and features_key is not None:
-        raise ValueError(f"Model {model!r} reads patches, not features. Pass model='hist2scrna-lightweight'.")
+        raise ValueError(
+            f"Model {model!r} reads patches, not features. Pass model='hist2scrna-lightweight' or model='ridge'."
+        )
     if not on_patches:
         if features_key is None:
             raise ValueError(f"Model {model!r} reads features: pass features_key=, a slot of adata.obsm.")
@@ -202,12 +226,14 @@ def fit(
         img_key=img_key,
         image=image,
         features_key=features_key,
-        patch_px=options["patch_px"] if on_patches else None,
+        patch_px=None if entry.patch_option is None else options[entry.patch_option],
         patch_um=patch_um,
+        patch_per_spot=recipe.patch_per_spot,
         mpp=mpp,
+        on_array=entry.model.on_array,
     )
     spots.counts, spots.label = counts, label
-    start = None if init_from is None else as_trained(init_from)
+    start = None if init_from is None else _start(init_from)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -215,10 +241,13 @@ def fit(
         reach = max(1, network.context.hops)
         training, validating, how = split_spots(spots, usable, validation, reach, seed)
         nulls = Nulls.fit(counts[training])
+        objective = Objective(alpha, _terms(network, losses or {}))
         _start_at_means(network, nulls, spots.library_size[training])
         if isinstance(network, Hist2scRNALightweight) and spots.features is not None:
             network.standardise_by(torch.from_numpy(spots.features[training]))
-        if start is not None:
+        if isinstance(start, dict):
+            _load_reference(network, start, model)
+        elif start is not None:
             start_from(
                 network,
                 start.module.state_dict(),
@@ -227,16 +256,19 @@ def fit(
             )
         schedule = Schedule(
             max_epochs=max_epochs,
-            batch_size=BATCH_SIZE if batch_size is None else batch_size,
+            batch_size=recipe.batch_size if batch_size is None else batch_size,
             lr=lr,
-            weight_decay=weight_decay,
-            patience=patience,
+            weight_decay=recipe.weight_decay if weight_decay is None else weight_decay,
+            patience=recipe.patience if patience is None else patience,
+            optimiser=recipe.optimiser,
+            decay=recipe.decay,
+            clip=recipe.clip,
             precision=default_precision(accelerator) if precision is None else precision,
             accumulate=accumulate,
             accelerator=accelerator,
             devices=devices,
             seed=seed,
-            augment=augment and on_patches,
+            augment=on_patches and (recipe.augment if augment is None else augment),
             progress=progress,
         )
         parameters = {
@@ -266,7 +298,7 @@ def fit(
                     "n_training": len(training),
                     "n_validation": len(validating),
                     "validation": how,
-                    "monitor": "validation_loss" if len(validating) else "train_loss",
+                    "monitor": "validation_loss" if "validation_loss" in run.history else "train_loss",
                     "best_epoch": run.best_epoch,
                     "seconds": round(run.seconds, 1),
                     "versions": package_versions(),
@@ -280,13 +312,43 @@ def fit(
             if checkpoint_dir is not None:
                 trained(run).save(Path(checkpoint_dir) / "best", overwrite=True)
 
+        if isinstance(network, Ridge):
+            how = f"sections or blocks left out in turn, to choose the penalty; then {how}"
+            return trained(solve(network, spots, training))
         return trained(train(network, spots, training, validating, objective, schedule, keep))
+
+
+def _start(init_from: TrainedModel | str | Path) -> TrainedModel | dict[str, torch.Tensor]:
+    """Return the model to start from, or the state dict of a published implementation if a file is given."""
+    if isinstance(init_from, str | Path) and Path(init_from).is_file():
+        return read_state_dict(Path(init_from))
+    return as_trained(init_from)
+
+
+def _terms(
+    network: SpotModel, losses: Mapping[str, float | Term | tuple[Term, float]]
+) -> dict[str, float | Term | tuple[Term, float]]:
+    """Return the model's own loss terms and the user's, who may give one of the model's another weight."""
+    terms: dict[str, float | Term | tuple[Term, float]] = dict(network.terms)
+    for name, given in losses.items():
+        own = terms.get(name)
+        terms[name] = (own[0], float(given)) if isinstance(own, tuple) and isinstance(given, int | float) else given
+    return terms
+
+
+def _load_reference(network: SpotModel, state: dict[str, torch.Tensor], model: str) -> None:
+    load = getattr(network, "load_reference_state_dict", None)
+    if load is None:
+        raise ValueError(f"Model {model!r} has no published implementation whose weights it could start from.")
+    load(state)
 
 
 def _start_at_means(network: SpotModel, nulls: Nulls, library: np.ndarray) -> None:
     """Let the heads begin at the mean null."""
+    if isinstance(network, STNet):
+        network.start_from(torch.from_numpy(nulls.log_mean.astype(np.float32)))
     heads = getattr(network, "heads", None)
-    if heads is None:
+    if not isinstance(heads, ExpressionHeads):
         return
     floor = 0.5 / max(1.0, float(library.sum()))
     log_rate = np.log(np.maximum(nulls.rate, floor))

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hist2scrna.slides.augment import PatchAugmentation
+from hist2scrna.slides.augment import PatchAugmentation, SectionView
 from hist2scrna.slides.batches import BlockSampler, SpotBlocks
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
     from numpy.typing import NDArray
 
-    from hist2scrna.models.contract import SpotBatch, SpotModel
+    from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
     from hist2scrna.slides.spots import Spots
     from hist2scrna.training.objective import Objective
 
@@ -36,13 +36,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train: what :func:`hist2scrna.tl.fit` takes, under the same names."""
+    """How to train: what :func:`hist2scrna.tl.fit` takes, and what the model's recipe adds, under the same names."""
 
     max_epochs: int
     batch_size: int
     lr: float
     weight_decay: float
-    patience: int
+    patience: int | None
+    optimiser: str
+    decay: str
+    clip: float | None
     precision: str
     accumulate: int
     accelerator: str
@@ -54,7 +57,7 @@ class Schedule:
 
 @dataclass
 class Trained:
-    """History of a run, one row an epoch, and the epoch whose weights the model now has."""
+    """History of a run, one row an epoch, and the epoch whose weights the model has."""
 
     history: pd.DataFrame
     best_epoch: int
@@ -76,6 +79,8 @@ class _Training(L.LightningModule):
         self.objective = objective
         self.schedule = schedule
         self.augmentation = PatchAugmentation() if schedule.augment else None
+        self.n_views = model.n_views if "distillation" in objective.extra and model.needs == "patches" else 0
+        self.view = SectionView() if model.context.kind == "section" else PatchAugmentation()
 
     def transfer_batch_to_device(self, batch: SpotBatch, device: torch.device, dataloader_idx: int) -> SpotBatch:
         return batch.to(device, non_blocking=True)
@@ -83,13 +88,15 @@ class _Training(L.LightningModule):
     def training_step(self, batch: SpotBatch, batch_idx: int) -> Tensor:
         if self.augmentation is not None:
             batch = self.augmentation(batch)
-        return self._step(batch, "train")
+        prediction = self.model(batch)
+        prediction.views = [self.model(self.view(batch)) for _ in range(self.n_views)]
+        return self._score(prediction, batch, "train")
 
     def validation_step(self, batch: SpotBatch, batch_idx: int) -> Tensor:
-        return self._step(batch, "validation")
+        return self._score(self.model(batch), batch, "validation")
 
-    def _step(self, batch: SpotBatch, stage: str) -> Tensor:
-        terms = self.objective(self.model(batch), batch)
+    def _score(self, prediction: Prediction, batch: SpotBatch, stage: str) -> Tensor:
+        terms = self.objective(prediction, batch)
         for name, value in terms.items():
             self.log(f"{stage}_{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch.n_seeds)
         if not torch.isfinite(terms["loss"]):
@@ -107,16 +114,21 @@ class _Training(L.LightningModule):
             {"params": decayed, "weight_decay": self.schedule.weight_decay},
             {"params": offsets, "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.schedule.lr)
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.schedule.optimiser]
+        optimiser = kind([g for g in groups if g["params"]], lr=self.schedule.lr)
+        if self.schedule.decay == "none":
+            return optimiser
+        if self.schedule.decay == "step":
+            return {"optimizer": optimiser, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimiser, 50, gamma=0.9)}
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(learning_rate_factor, steps=steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class _BestEpoch(Callback):
-    """Keep history, the weights of the best epoch, and one line of progress an epoch."""
+    """Keep history, the weights of the best epoch (the last, without a monitor), and one line of progress an epoch."""
 
-    def __init__(self, monitor: str, progress: bool, on_best: Callable[[Trained], None]) -> None:
+    def __init__(self, monitor: str | None, progress: bool, on_best: Callable[[Trained], None]) -> None:
         self.monitor = monitor
         self.best_value = float("inf")
         self.best_epoch = -1
@@ -134,12 +146,13 @@ class _BestEpoch(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, **metrics, "seconds": time.perf_counter() - self.start})
-        value = metrics[self.monitor]
+        value = -trainer.current_epoch if self.monitor is None else metrics[self.monitor]
         if value < self.best_value:
             self.best_value, self.best_epoch = value, trainer.current_epoch
             model = pl_module.model
             assert isinstance(model, torch.nn.Module)
-            self.weights = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+            if self.monitor is not None:
+                self.weights = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
             self.on_best(self.run())
         shown = {k: f"{v:.4f}" for k, v in metrics.items() if k.endswith("_loss")}
         self.bar.set_postfix({**shown, "best": self.best_epoch})
@@ -188,6 +201,8 @@ def train(
 ) -> Trained:
     """Train `model` in place, and leave it with the weights of its best epoch, in eval mode, on the CPU.
 
+    The best epoch is that of the lowest validation loss; without validation spots it is the last.
+
     Parameters
     ----------
     model
@@ -195,7 +210,7 @@ def train(
     spots
         All spots, with counts.
     training, validating
-        Numbers of the spots that train and that validate; without validation the training loss chooses the epoch.
+        Numbers of the spots that train and that validate.
     objective
         The loss.
     schedule
@@ -203,7 +218,7 @@ def train(
     on_best
         Called with the run so far each time that an epoch is the best.
     """
-    monitor = "validation_loss" if len(validating) else "train_loss"
+    monitor = "validation_loss" if len(validating) else None
     best = _BestEpoch(monitor, schedule.progress, on_best)
     data = SpotBlocks(spots, model.context)
     sampler = BlockSampler(spots, training, model.context, schedule.batch_size, seed=schedule.seed)
@@ -211,6 +226,10 @@ def train(
     if len(validating):
         fixed = BlockSampler(spots, validating, model.context, schedule.batch_size)
         loaders["val_dataloaders"] = DataLoader(data, sampler=fixed, batch_size=None)
+    callbacks: list[Callback] = [best]
+    if schedule.patience is not None:
+        watched = monitor or "train_loss"
+        callbacks.insert(0, EarlyStopping(watched, patience=schedule.patience, check_on_train_epoch_end=True))
     with _quiet():
         trainer = L.Trainer(
             max_epochs=schedule.max_epochs,
@@ -218,8 +237,8 @@ def train(
             devices=schedule.devices,
             precision=schedule.precision,  # type: ignore[arg-type]
             accumulate_grad_batches=schedule.accumulate,
-            gradient_clip_val=1.0,
-            callbacks=[EarlyStopping(monitor, patience=schedule.patience, check_on_train_epoch_end=True), best],
+            gradient_clip_val=schedule.clip,
+            callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -227,8 +246,10 @@ def train(
             num_sanity_val_steps=0,
         )
         trainer.fit(_Training(model, objective, schedule), **loaders)
-    if not best.weights:
+    if best.best_epoch < 0:
         raise RuntimeError("Training ended before its first epoch was complete, so there is no model to keep.")
-    model.cpu().load_state_dict(best.weights)
+    model.cpu()
+    if best.weights:
+        model.load_state_dict(best.weights)
     model.eval()
     return best.run()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from hist2scrna.models.contract import Prediction, SpotBatch
+    from hist2scrna.models.contract import Prediction, SpotBatch, Term
 
-Term = Callable[["Prediction", "SpotBatch"], Tensor]
 TARGET_SUM = 1e4
 LIBRARY_WEIGHT = 0.5
 
@@ -25,10 +25,11 @@ def log_normalised(counts: Tensor) -> Tensor:
 def expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the negative log-likelihood of the counts, mean over spots and genes (squared error for `mse`)."""
     counts = _given(batch.counts)
-    distribution = prediction.distribution
-    if distribution is None:
-        return F.mse_loss(prediction.mean, log_normalised(counts))
-    return -distribution.log_prob(counts).mean()
+    if prediction.value is not None:
+        return F.mse_loss(prediction.value, log_normalised(counts) / math.log(prediction.log_base))
+    if prediction.distribution is None:
+        raise ValueError("The prediction has neither counts nor log-normalised expression.")
+    return -prediction.distribution.log_prob(counts).mean()
 
 
 def cell_type_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
@@ -71,7 +72,30 @@ def pearson_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     return 1 - ((truth * guess).sum(dim=0) / norm)[varies].mean()
 
 
-TERMS: dict[str, Term] = {"smoothness": smoothness_loss, "pearson": pearson_loss}
+def distillation_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
+    """Return the squared error against the weighted mean of the predictions from augmented views; 0 without views.
+
+    The weights are the softmax of the views' scores, equal where the model gives none; gradients flow into both sides.
+    Taken on the expression head of `mse` models, on the logarithm of the count mean of the others. Source: Hist2ST.
+    """
+
+    def level(one: Prediction) -> Tensor:
+        return _given(one.log_mu if one.value is None else one.value).float()
+
+    own = level(prediction)
+    if not prediction.views:
+        return own.sum() * 0
+    views = torch.stack([level(view) for view in prediction.views])
+    zero = own.new_zeros(len(own), 1)
+    scores = torch.stack([zero if view.view_score is None else view.view_score for view in prediction.views])
+    return F.mse_loss((views * scores.softmax(dim=0)).sum(dim=0), own)
+
+
+TERMS: dict[str, Term] = {
+    "smoothness": smoothness_loss,
+    "pearson": pearson_loss,
+    "distillation": distillation_loss,
+}
 
 
 def _given(value: Tensor | None) -> Tensor:
@@ -88,8 +112,8 @@ class Objective:
     alpha
         Weight of the cross-entropy of the cell type.
     losses
-        Further terms: a weight for `"smoothness"` or `"pearson"`; for a term of the user's own, the function
-        `(prediction, batch) -> scalar`, or a pair of function and weight.
+        Further terms: a weight for `"smoothness"`, `"pearson"` or `"distillation"`; for a term of the user's own, the
+        function `(prediction, batch) -> scalar`, or a pair of function and weight.
 
     Raises
     ------

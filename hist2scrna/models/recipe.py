@@ -1,0 +1,71 @@
+"""How a model is trained unless the user says otherwise: its published schedule, or the one found best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults of :func:`hist2scrna.tl.fit` for one model, and what it has no argument for.
+
+    Attributes
+    ----------
+    max_epochs, patience, batch_size, lr, weight_decay, validation, augment
+        Defaults of the arguments of the same name; `patience` None: never stopped early.
+    optimiser
+        `"adamw"` or `"adam"`.
+    decay
+        `"cosine"`: a short rise, then along a cosine to one hundredth. `"step"`: by a tenth every 50 epochs. `"none"`.
+    clip
+        Largest norm of the gradient; None: not clipped.
+    patch_per_spot
+        Side of a patch in spot diameters, where `patch_um` is not given.
+    """
+
+    max_epochs: int = 50
+    patience: int | None = 10
+    batch_size: int = 64
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    validation: float = 0.1
+    augment: bool = True
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    decay: Literal["cosine", "step", "none"] = "cosine"
+    clip: float | None = 1.0
+    patch_per_spot: float = 1.5
+
+
+# 112 px where a spot measures 136 px: the patches that HisToGene and Hist2ST cut from the pictures of HER2ST.
+PUBLISHED_PATCH_PER_SPOT = 112 / 136
+
+OWN = Recipe()
+HIST2ST = Recipe(
+    max_epochs=350,
+    patience=None,
+    lr=1e-5,
+    weight_decay=0.0,
+    validation=0.0,
+    augment=False,
+    optimiser="adam",
+    decay="step",
+    clip=None,
+    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+)
+HISTOGENE = Recipe(
+    max_epochs=100,
+    patience=None,
+    lr=1e-5,
+    weight_decay=0.0,
+    validation=0.0,
+    augment=False,
+    optimiser="adam",
+    decay="none",
+    clip=None,
+    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+)
+# The published rate of 1e-6 (summed squared error, momentum) tunes ImageNet weights. Ours trains from scratch too.
+STNET = Recipe(batch_size=32, lr=3e-4)
+# Solved at once, its penalty chosen by cross-validation over sections: it needs no validation of its own.
+RIDGE = Recipe(validation=0.0)

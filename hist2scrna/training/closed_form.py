@@ -1,0 +1,54 @@
+"""Models that are solved at once instead of trained step by step."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hist2scrna.slides.batches import spatial_blocks
+from hist2scrna.training.loop import Trained
+from hist2scrna.training.objective import log_normalised
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hist2scrna.models.ridge import Ridge
+    from hist2scrna.slides.spots import Spots
+
+BLOCKS = 5
+
+
+def solve(model: Ridge, spots: Spots, training: NDArray[np.int64]) -> Trained:
+    """Solve the ridge regression on the training spots, its penalty chosen on whole sections left out in turn.
+
+    With one section, five contiguous blocks take the place of the sections. The history has a row for each penalty.
+
+    Parameters
+    ----------
+    model
+        Solved in place.
+    spots
+        All spots, with counts and features.
+    training
+        Numbers of the spots to solve on.
+    """
+    if spots.counts is None or spots.features is None:
+        raise ValueError("Ridge regression needs spots with counts and features.")
+    start = time.perf_counter()
+    group = spots.section[training]
+    if len(np.unique(group)) == 1:
+        blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
+        place = {spot: number for number, block in enumerate(blocks) for spot in block}
+        group = np.array([place[spot] for spot in training])
+    target = log_normalised(torch.from_numpy(spots.counts[training].toarray())).numpy()
+    label = None if spots.label is None else spots.label[training]
+    errors = model.solve(spots.features[training], target, group, label)
+    history = pd.DataFrame({"penalty": list(errors), "validation_loss": list(errors.values())})
+    history["seconds"] = time.perf_counter() - start
+    history.index.name = "epoch"
+    best = int(history["validation_loss"].to_numpy().argmin())
+    return Trained(history, best, time.perf_counter() - start)
