@@ -29,6 +29,9 @@ TRUE_DISPERSION = "true_dispersion"
 TRUE_DROPOUT = "true_dropout"
 TRUE_MEAN = "true_mean"
 
+# -- written by pp ---------------------------------------------------------------------------------------------------
+MORPHOLOGY = "X_morphology"
+
 # -- written by predict -----------------------------------------------------------------------------------------------
 KEY_ADDED = "hist2scrna"
 LAYERS = ("mean", "dropout", "mu", "dispersion")

@@ -235,7 +235,8 @@ def _components(x: NDArray[np.float64], most: int) -> tuple[Any, Any]:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x)
-    return scaler, PCA(min(most, *x.shape), random_state=0).fit(scaler.transform(x))
+    solver = "covariance_eigh" if len(x) >= x.shape[1] else "full"
+    return scaler, PCA(min(most, *x.shape), svd_solver=solver).fit(scaler.transform(x))
 
 
 def _ridge(found: NDArray[np.float64], y: NDArray[np.float64], penalty: float) -> Any:

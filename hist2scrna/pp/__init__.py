@@ -1,0 +1,5 @@
+"""Preprocessing: numbers of the picture around each spot."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"_morphology": ["morphology_features"]})

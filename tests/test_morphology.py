@@ -1,0 +1,367 @@
+"""Hand-made features: closed forms, symmetry, scikit-image, and what is written where."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from skimage.color import hed2rgb, rgb2hed
+from skimage.feature import graycomatrix, graycoprops
+
+from hist2scrna import slots
+from hist2scrna.pp import _morphology, morphology_features
+from hist2scrna.slides.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
+
+
+def stained(haematoxylin: np.ndarray, eosin: np.ndarray | float = 0.0) -> np.ndarray:
+    """One patch of these densities, eight bits a colour."""
+    densities = np.stack(np.broadcast_arrays(haematoxylin, eosin, 0.0), axis=-1)
+    return np.round(hed2rgb(densities) * 255).astype(np.uint8).transpose(2, 0, 1)[None]
+
+
+def described(patch: np.ndarray) -> dict[str, float]:
+    return {name: float(value[0]) for name, value in patch_statistics(patch).items()}
+
+
+@given(st.floats(0.01, 0.12), st.floats(0.01, 0.12))
+def test_densities_of_a_stain_that_was_mixed_are_found(haematoxylin, eosin) -> None:
+    found = described(stained(np.full((16, 16), haematoxylin), eosin))
+    for name, density in (("haematoxylin", haematoxylin), ("eosin", eosin)):
+        for what in ("mean", "q05", "q50", "q95"):
+            # Half a step of eight bits, on the darkest of the three colours.
+            assert found[f"{name}_{what}"] == pytest.approx(density, abs=0.004)
+
+
+def test_half_a_stained_patch_has_the_moments_of_two_values() -> None:
+    density = np.zeros((32, 32))
+    density[:, :16] = 0.1
+    found = described(stained(density))
+    assert found["haematoxylin_mean"] == pytest.approx(0.05, abs=0.002)
+    assert found["haematoxylin_sd"] == pytest.approx(0.05, abs=0.002)
+    assert found["haematoxylin_q25"] == pytest.approx(0, abs=0.002)
+    assert found["haematoxylin_q75"] == pytest.approx(0.1, abs=0.002)
+
+
+@pytest.mark.parametrize("other", [1.0, -1.0])
+def test_correlation_of_the_stains(other) -> None:
+    wave = 0.03 * np.random.default_rng(0).uniform(-1, 1, (48, 48))
+    found = described(stained(0.08 + wave, 0.08 + other * wave))
+    assert found["stain_correlation"] == pytest.approx(other, abs=0.03)
+
+
+@pytest.mark.parametrize("grey", [0, 1, 128, 255])
+def test_a_flat_patch_has_no_texture(grey) -> None:
+    found = described(np.full((1, 3, 24, 24), grey, dtype=np.uint8))
+    assert np.isfinite(list(found.values())).all()
+    assert found["red_mean"] == pytest.approx(grey / 255)
+    flat = {"_sd": 0, "_skew": 0, "_blobs": 0, "stain_correlation": 0, "contrast": 0, "homogeneity": 1, "entropy": 0}
+    for name, value in found.items():
+        for ending, expected in flat.items():
+            if name.endswith("_sd") and "_band" in name:
+                assert value == pytest.approx(-3, abs=1e-3), name
+            elif ending in name:
+                assert value == pytest.approx(expected, abs=1e-4), name
+
+
+@pytest.mark.parametrize(("cycles", "band"), [(12, 0), (6, 1), (3, 2), (1, 3)])
+def test_the_energy_of_a_wave_lies_in_the_bands_of_its_length(cycles, band) -> None:
+    # A half-sample cosine keeps its shape under a blur with reflected borders, and loses exp(-w^2 sigma^2 / 2).
+    size, amplitude = 96, 0.08
+    frequency = 2 * np.pi * cycles / size
+    wave = amplitude * np.cos(frequency * (np.arange(size) + 0.5))
+    found = described(stained(np.broadcast_to(0.1 + wave, (size, size))))
+    left = [np.exp(-((frequency * sigma) ** 2) / 2) for sigma in (1, 2, 4, 8)] + [0.0]
+    expected = [amplitude / np.sqrt(2) * (left[i] - left[i + 1]) for i in range(4)]
+    assert int(np.argmax(expected)) == band
+    for number, energy in enumerate(expected):
+        assert 10 ** found[f"haematoxylin_band{number}_sd"] - 1e-3 == pytest.approx(energy, rel=0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize("n_nuclei", [0, 1, 9])
+def test_blobs_are_the_nuclei_that_were_drawn(n_nuclei) -> None:
+    y, x = np.mgrid[:90, :90]
+    density = np.full((90, 90), 0.02)
+    for number in range(n_nuclei):
+        row, column = divmod(number, 3)
+        density += 0.15 * np.exp(-((y - 15.3 - 28 * row) ** 2 + (x - 16.4 - 28 * column) ** 2) / (2 * 3.0**2))
+    found = described(stained(density, 0.03))["haematoxylin_blobs"]
+    assert found * 90 * 90 / 1000 == pytest.approx(n_nuclei, abs=1e-3)
+    assert BLOB_HEIGHT > 0
+
+
+@pytest.mark.parametrize("distance", [1, 3])
+def test_co_occurrence_is_that_of_scikit_image(distance) -> None:
+    rng = np.random.default_rng(4)
+    density = rng.uniform(0, 0.25, (30, 41)) * np.linspace(0.3, 1, 41)
+    patch = stained(density)
+    found = described(patch)
+    held = rgb2hed(np.maximum(np.moveaxis(patch[0], 0, -1).astype(np.float32) / 255, 1 / 255))[..., 0]
+    level = np.clip(held * (LEVELS / DENSEST), 0, LEVELS - 1).astype(np.uint8)
+    angles = {distance: [0, np.pi / 2], distance * np.sqrt(2): [np.pi / 4, 3 * np.pi / 4]}
+    total = sum(
+        graycomatrix(level, [d], a, levels=LEVELS, symmetric=True).sum(axis=3, keepdims=True) for d, a in angles.items()
+    )
+    for what in ("contrast", "homogeneity", "ASM", "entropy", "correlation"):
+        expected = graycoprops(total.astype(float), what)[0, 0]
+        assert found[f"haematoxylin_{what}_{distance}"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def _views(patch: np.ndarray) -> np.ndarray:
+    turned = [np.rot90(patch, k, axes=(2, 3)) for k in range(4)]
+    return np.concatenate(turned + [view[..., ::-1] for view in turned])
+
+
+@settings(max_examples=25)
+@given(arrays(np.uint8, (1, 3, 5, 5)), st.integers(0, 2**16))
+def test_flips_and_turns_change_nothing(coarse, seed) -> None:
+    patch = np.kron(coarse, np.ones((1, 1, 4, 4), dtype=np.uint8))
+    noise = np.random.default_rng(seed).integers(0, 20, patch.shape)
+    patch = np.clip(patch + noise, 0, 255).astype(np.uint8)
+    for name, values in patch_statistics(_views(patch)).items():
+        # A peak, of which a patch has few, is one or none: rounding may decide between two equal ones.
+        slack = 1000 / 400 if name == "haematoxylin_blobs" else 2e-3 * max(1.0, float(np.abs(values).max()))
+        assert np.ptp(values) <= slack, name
+
+
+def test_flips_and_turns_of_tissue_change_nothing_at_all() -> None:
+    rng = np.random.default_rng(5)
+    density = np.kron(rng.uniform(0, 0.15, (10, 10)), np.ones((6, 6))) + rng.uniform(0, 0.03, (60, 60))
+    for name, values in patch_statistics(_views(stained(density, 0.1 - density[::-1] / 3))).items():
+        assert np.ptp(values) <= 1e-4 * max(1.0, float(np.abs(values).max())), name
+        assert np.isfinite(values).all()
+
+
+def test_patches_do_not_change_each_other() -> None:
+    patches = np.random.default_rng(6).integers(0, 256, (5, 3, 20, 20)).astype(np.uint8)
+    together = patch_statistics(patches)
+    for i in range(5):
+        for name, value in patch_statistics(patches[i : i + 1]).items():
+            np.testing.assert_allclose(value[0], together[name][i], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        np.zeros((2, 20, 20, 3), dtype=np.uint8),
+        np.zeros((2, 3, 7, 20), dtype=np.uint8),
+        np.zeros((3, 20, 20), dtype=np.uint8),
+        np.zeros((2, 3, 20, 20), dtype=np.float32),
+    ],
+)
+def test_what_is_no_patch_is_refused(patches) -> None:
+    with pytest.raises(ValueError, match=r"\(n, 3, h, w\), uint8"):
+        patch_statistics(patches)
+
+
+# -- AnnData ----------------------------------------------------------------------------------------------------------
+
+
+def features_of(adata, **options) -> np.ndarray:
+    written = morphology_features(adata, progress=False, copy=True, **options)
+    return written.obsm[slots.MORPHOLOGY]
+
+
+def test_features_and_their_names_are_written_in_place(make_section, tmp_path) -> None:
+    adata = make_section()
+    before = set(adata.obsm), set(adata.uns), adata.X.copy()
+    assert morphology_features(adata, progress=False) is None
+    features, about = adata.obsm["X_morphology"], adata.uns["X_morphology"]
+    assert features.shape == (adata.n_obs, 104)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    assert len(set(about["names"])) == 104
+    assert {name.split("_")[0] for name in about["names"][:52]} == {"spot"}
+    assert {name.split("_")[0] for name in about["names"][52:]} == {"wide"}
+    # Spots of 36 px at 2 um: 72 um, one and a half of which is 108.
+    np.testing.assert_allclose(about["patch_um"], [108, 324])
+    np.testing.assert_allclose(about["um_per_pixel"], [1, 3])
+    assert set(adata.obsm) - before[0] == {"X_morphology"}
+    assert set(adata.uns) - before[1] == {"X_morphology"}
+    assert (adata.X != before[2]).nnz == 0
+    adata.write_h5ad(tmp_path / "section.h5ad")
+    again = ad.read_h5ad(tmp_path / "section.h5ad")
+    np.testing.assert_array_equal(again.obsm["X_morphology"], features)
+    assert list(again.uns["X_morphology"]["names"]) == list(about["names"])
+    assert not again.uns["X_morphology"]["standardised"]
+
+
+def test_a_copy_leaves_adata_as_it_is(make_section) -> None:
+    adata = make_section()
+    written = morphology_features(adata, key_added="other", progress=False, copy=True)
+    assert "other" not in adata.obsm
+    assert "other" not in adata.uns
+    assert written.obsm["other"].shape == (adata.n_obs, 104)
+
+
+def test_features_are_those_of_the_patch_around_the_spot(make_section) -> None:
+    adata = make_section()
+    picture = adata.uns["spatial"]["s0"]["images"]["hires"]
+    # At 1 um a pixel, around whole coordinates, the patch is a window of 54 pixels of the picture as it is.
+    adata.obsm["spatial"] = np.round(adata.obsm["spatial"])
+    written = morphology_features(adata, mpp=1.0, patch_um=54, progress=False, copy=True)
+    names, features = list(written.uns["X_morphology"]["names"]), written.obsm["X_morphology"]
+    for spot in (0, 17, 39):
+        x, y = adata.obsm["spatial"][spot].astype(int)
+        window = picture[y - 27 : y + 27, x - 27 : x + 27].transpose(2, 0, 1)[None]
+        for name, value in described(np.ascontiguousarray(window)).items():
+            assert features[spot, names.index(f"spot_{name}")] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_kinds_of_tissue_are_told_apart(make_section) -> None:
+    adata = make_section()
+    names = list(morphology_features(adata, progress=False, copy=True).uns["X_morphology"]["names"])
+    haematoxylin = features_of(adata)[:, names.index("spot_haematoxylin_mean")]
+    tumour = (adata.obs["cell_type"] == "tumour").to_numpy()
+    assert haematoxylin[tumour].min() > haematoxylin[~tumour].max()
+
+
+def test_the_wide_view_sees_what_the_spot_does_not(make_section) -> None:
+    adata = make_section()
+    before = features_of(adata)
+    x, y = adata.obsm["spatial"][18].astype(int)
+    # 27 px are half of the patch, 81 px half of the wide view.
+    adata.uns["spatial"]["s0"]["images"]["hires"][y - 5 : y + 5, x + 35 : x + 45] = 0
+    after = features_of(adata)
+    np.testing.assert_array_equal(before[18, :52], after[18, :52])
+    assert (before[18, 52:] != after[18, 52:]).mean() > 0.5
+
+
+def test_neither_order_nor_chunks_matter(make_section, monkeypatch) -> None:
+    adata = make_section()
+    order = np.random.default_rng(7).permutation(adata.n_obs)
+    whole = features_of(adata)
+    np.testing.assert_allclose(features_of(adata[order].copy()), whole[order], rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(_morphology, "CHUNK_PIXELS", 3 * 108**2)
+    np.testing.assert_allclose(features_of(adata), whole, rtol=1e-4, atol=1e-4)
+
+
+def joined(make_section) -> ad.AnnData:
+    first, second = make_section("s0"), make_section("s1", seed=1, n_spots=30)
+    second.uns["spatial"]["s1"]["images"]["hires"] = second.uns["spatial"]["s1"]["images"]["hires"] // 2
+    return ad.concat([first, second], uns_merge="unique")
+
+
+def test_each_section_has_its_own_picture(make_section) -> None:
+    adata = joined(make_section)
+    together = features_of(adata, library_key="library_id")
+    for name in ("s0", "s1"):
+        own = (adata.obs["library_id"] == name).to_numpy()
+        alone = adata[own].copy()
+        alone.uns["spatial"] = {name: adata.uns["spatial"][name]}
+        np.testing.assert_allclose(features_of(alone), together[own], rtol=1e-4, atol=1e-4)
+
+
+def test_standardised_by_section(make_section) -> None:
+    adata = joined(make_section)
+    plain = features_of(adata, library_key="library_id").astype(float)
+    scaled = features_of(adata, library_key="library_id", standardise=True)
+    for name in ("s0", "s1"):
+        own = (adata.obs["library_id"] == name).to_numpy()
+        spread = plain[own].std(axis=0)
+        varies = spread > 1e-5 * np.abs(plain[own]).max(axis=0)
+        assert varies.mean() > 0.8
+        expected = (plain[own] - plain[own].mean(axis=0))[:, varies] / spread[varies]
+        np.testing.assert_allclose(scaled[own][:, varies], expected, atol=1e-2)
+        np.testing.assert_allclose(scaled[own].mean(axis=0), 0, atol=1e-4)
+    assert np.isfinite(scaled).all()
+    # Of one spot, nothing varies.
+    assert not features_of(adata[:1].copy(), library_key="library_id", standardise=True).any()
+
+
+def test_a_finer_scan_of_the_same_tissue_gives_the_same_numbers(make_section, tmp_path) -> None:
+    adata = make_section()
+    picture = Image.fromarray(adata.uns["spatial"]["s0"]["images"]["hires"])
+    picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "coarse.png")
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(tmp_path / "fine.png")
+    found = []
+    for name, finer in (("coarse", 2), ("fine", 4)):
+        scan = adata.copy()
+        scan.obsm["spatial"] = adata.obsm["spatial"] * finer
+        scan.uns["spatial"]["s0"]["scalefactors"] |= {"spot_diameter_fullres": 36.0 * finer, "mpp": 2.0 / finer}
+        found.append(features_of(scan, image=tmp_path / f"{name}.png"))
+    spread = found[0].std(axis=0)
+    difference = np.abs(found[0] - found[1]).mean(axis=0)
+    assert np.median(difference / np.maximum(spread, 1e-3)) < 0.05
+
+
+def test_the_given_size_of_the_patch_is_used(make_section) -> None:
+    adata = make_section()
+    about = morphology_features(adata, patch_um=20, mpp=1.0, progress=False, copy=True).uns["X_morphology"]
+    np.testing.assert_allclose(about["patch_um"], [20, 60])
+    np.testing.assert_allclose(about["um_per_pixel"], [20 / 32, 60 / 32])
+
+
+def _no_images(adata):
+    adata.uns["spatial"]["s0"]["images"].clear()
+
+
+def _nan(adata):
+    adata.obsm["spatial"][5, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "error", "message"),
+    [
+        (_no_images, {}, KeyError, r"No images.*Pass image="),
+        (lambda a: a.uns.pop("spatial"), {}, KeyError, r"No adata\.uns\['spatial'\]"),
+        (lambda a: None, {"image": "nowhere.png"}, FileNotFoundError, r"nowhere\.png"),
+        (_nan, {}, ValueError, r"NaN.*adata\.obsm\['spatial'\].*'s0_5'"),
+        (lambda a: None, {"spatial_key": "xy"}, KeyError, r"'xy' not found in adata\.obsm.*\['spatial'\]"),
+        (lambda a: None, {"library_key": "slide"}, KeyError, r"'slide' not found in adata\.obs"),
+        (lambda a: None, {"patch_um": -1}, ValueError, r"`patch_um`.*-1"),
+        (lambda a: None, {"img_key": "lowres"}, KeyError, r"'lowres' not found.*\['hires'\]"),
+    ],
+)
+def test_bad_input_says_what_is_wrong_and_writes_nothing(make_section, spoil, options, error, message) -> None:
+    adata = make_section()
+    spoil(adata)
+    before = set(adata.obsm), set(adata.uns)
+    with pytest.raises(error, match=message):
+        morphology_features(adata, progress=False, **options)
+    assert (set(adata.obsm), set(adata.uns)) == before
+
+
+def test_a_failure_on_the_way_writes_nothing(make_section, monkeypatch) -> None:
+    adata = joined(make_section)
+    done = []
+
+    def fail_late(patches):
+        done.append(len(patches))
+        if len(done) > 2:
+            raise OSError("the disk is gone")
+        return patch_statistics(patches)
+
+    monkeypatch.setattr(_morphology, "patch_statistics", fail_late)
+    with pytest.raises(OSError, match="the disk is gone"):
+        morphology_features(adata, library_key="library_id", progress=False)
+    assert slots.MORPHOLOGY not in adata.obsm
+    assert slots.MORPHOLOGY not in adata.uns
+
+
+def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data, shared_fixtures) -> None:
+    from hist2scrna.datasets import her2st
+    from hist2scrna.metrics import depth_partial_pearson, pearson_by_gene
+    from hist2scrna.models.ridge import Ridge
+
+    adata = her2st(shared_data / "her2st", sections=["C3", "C4"])
+    morphology_features(adata, library_key="library_id", progress=False)
+    genes = (shared_fixtures / "her_hvg_785.txt").read_text().split()
+    counts = adata[:, genes].X.toarray().astype(float)
+    library = counts.sum(axis=1)
+    target = np.log1p(1e4 * counts / library[:, None])
+    held_out = (adata.obs["library_id"] == "C4").to_numpy()
+    features = adata.obsm[slots.MORPHOLOGY]
+    model = Ridge(len(genes), n_features=features.shape[1])
+    blocks = (adata.obsm["spatial"][:, 0] // 2000).astype(int)
+    model.solve(features[~held_out], target[~held_out], blocks[~held_out])
+    scaled = (features[held_out] - model.feature_mean.numpy()) / model.feature_scale.numpy()
+    predicted = scaled @ model.components.numpy().T @ model.coefficients.numpy().T + model.intercept.numpy()
+    mean_null = np.square(target[held_out] - target[~held_out].mean(axis=0)).mean()
+    assert np.square(target[held_out] - predicted).mean() < 0.97 * mean_null
+    assert np.nanmean(pearson_by_gene(target[held_out], predicted)) > 0.15
+    assert np.nanmean(depth_partial_pearson(target[held_out], predicted, library[held_out])) > 0.04
