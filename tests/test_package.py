@@ -30,7 +30,7 @@ LAYERS = [
     {"training"},
     {"provenance"},
     {"results", "evaluation"},
-    {"trained"},
+    {"trained", "benchmarking"},
     {"tl", "pl", "datasets", "pp", "io"},
     {"report", "reporting", "demo"},
     {"cli"},

@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_calibration": ["calibration"],
         "_confusion_matrix": ["confusion_matrix"],
         "_reliability": ["reliability"],
+        "_benchmark": ["benchmark"],
     },
 )

@@ -1,7 +1,13 @@
-"""Tools: fit, predict, evaluate."""
+"""Tools: fit, predict, evaluate, benchmark."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"_fit": ["fit"], "_predict": ["predict"], "_evaluate": ["evaluate"]}
+    __name__,
+    submod_attrs={
+        "_fit": ["fit"],
+        "_predict": ["predict"],
+        "_evaluate": ["evaluate"],
+        "_benchmark": ["benchmark"],
+    },
 )

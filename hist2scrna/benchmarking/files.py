@@ -1,0 +1,130 @@
+"""The tables of a benchmark as files: CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hist2scrna.benchmarking.table import CEILING, NULLS, PROTOCOL
+from hist2scrna.scoring.plain import number, percent, plain
+
+SCHEMA_VERSION = 1
+REFERENCES = (*NULLS.values(), CEILING)
+JOBS, TABLE = "jobs", "table"
+HEADINGS = (
+    *("model", "folds x seeds", "Pearson [95 %]", "of ceiling", "depth-partial [95 %]", "spread", "log-likelihood"),
+    *("coverage 50/80/95", "folds over depth null", "collapsed", "failed", "fit s", "predict s", "MiB", "parameters"),
+)
+NOTES = """\
+Pearson by gene over the spots of a section, on log-normalised expression, averaged over genes, sections and seeds, then
+over folds. Intervals are Student's t over the folds; folds share training sections, so that they are not independent,
+and the true ones are wider. Depth-partial: with the log total regressed out of truth and prediction. Spread: standard
+deviation of the prediction over that of the truth, median gene; collapsed: below 0.05. Log-likelihood: per count, in
+nats; that of the nulls is of a negative binomial about their means. The depth null knows the true total of each
+spot. MiB: peak of the whole process, evaluation included.
+"""
+
+
+def write_tables(folder: Path, jobs: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write `jobs.csv`, `jobs.json`, `table.csv`, `table.json` and `table.md`, each replaced at once."""
+    for name, frame in ((JOBS, jobs), (TABLE, table)):
+        _replace(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        rows = [{str(k): _cell(v) for k, v in row.items()} for row in frame.to_dict("records")]
+        content = {"schema_version": SCHEMA_VERSION, "rows": plain(rows)}
+        _replace(folder / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    _replace(folder / f"{TABLE}.md", as_markdown(table, jobs))
+
+
+def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
+    """Return the tables as Markdown: for each data set how it was made, one line a model, and its scores by fold."""
+    parts = ["# Benchmark\n"]
+    for dataset, rows in table.groupby("dataset", sort=False):
+        first = rows.iloc[0]
+        panel = str(first["panel_sha256"])
+        panel = panel if " " in panel else f"SHA-256 {panel[:12]}"
+        genes = "numbers that differ" if _cell(first["n_genes"]) is None else f"{int(first['n_genes']):,}"
+        words = {name: " / ".join(v for v in dict.fromkeys(map(str, rows[name])) if v) for name in PROTOCOL}
+        parts.append(
+            f"## {_escape(str(dataset))}\n\n"
+            f"- Split: {_escape(words['split'])}\n- Genes: {genes}; {_escape(words['panel'])} ({panel})\n"
+            f"- Normalisation: {_escape(words['normalisation'])}\n- Smoothing: {words['smoothing']}\n"
+            f"- Ceiling: {words['ceiling']}\n"
+        )
+        lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+        lines += ["| " + " | ".join(_line(row)) + " |" for row in rows.to_dict("records")]
+        parts.append("\n".join(lines) + "\n")
+        parts.append(_by_fold(jobs[jobs["dataset"] == dataset]))
+    return "\n".join([*parts, NOTES])
+
+
+def _by_fold(jobs: pd.DataFrame) -> str:
+    """Return Pearson / depth-partial of each model on each fold, mean over seeds."""
+    folds, models = (list(dict.fromkeys(jobs[name])) for name in ("fold", "model"))
+    scores = jobs.assign(
+        **{name: pd.to_numeric(jobs[name], errors="coerce") for name in ("pearson", "depth_partial")}
+    ).groupby(["model", "fold"])[["pearson", "depth_partial"]]
+    means = scores.mean()
+    lines = [
+        "| Pearson / depth-partial | " + " | ".join(map(_escape, folds)) + " |",
+        "|---" + "|---:" * len(folds) + "|",
+    ]
+    for model in sorted(models, key=lambda name: models.index(name) + len(models) * (name in REFERENCES)):
+        cells = []
+        for fold in folds:
+            known = (model, fold) in means.index and pd.notna(means.loc[(model, fold), "pearson"])
+            found = means.loc[(model, fold)] if known else None
+            cells.append("-" if found is None else " / ".join(number(_cell(float(v))) for v in found))
+        lines.append(f"| {_escape(model)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[Any, Any]) -> list[str]:
+    row = {name: _cell(value) for name, value in row.items()}
+    of_model = row["kind"] == "model"
+    covered = [row[f"coverage_{level}"] for level in (50, 80, 95)]
+    n_complete = row["n_jobs"] - row["n_failed"]
+    memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
+    if row["gpu_peak_memory_mib"] is not None:
+        memory += f" (GPU {row['gpu_peak_memory_mib']:,.0f})"
+    return [
+        _escape(str(row["model"])),
+        f"{row['n_folds']} x {row['n_seeds']}" if of_model else f"{row['n_folds']}",
+        _with_interval(row, "pearson"),
+        percent(row["score_over_ceiling"]),
+        _with_interval(row, "depth_partial"),
+        number(row["spread_ratio"]),
+        number(row["log_likelihood"]),
+        "-" if None in covered else " / ".join(percent(v) for v in covered),
+        f"{row['folds_beating_depth_null']} of {row['n_folds']}" if of_model else "-",
+        f"in {row['n_collapsed']} of {n_complete}" if of_model else "-",
+        f"{row['n_failed']} of {row['n_jobs']}" if of_model else "-",
+        *("-" if row[name] is None else f"{row[name]:,.1f}" for name in ("fit_seconds", "predict_seconds")),
+        memory,
+        "-" if row["n_parameters"] is None else f"{row['n_parameters']:,.0f}",
+    ]
+
+
+def _with_interval(row: dict[Any, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+    return number(row[name]) + interval
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _cell(value: Any) -> Any:
+    """Return None for whatever stands for a missing value in a data frame."""
+    return None if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _replace(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)

@@ -1,0 +1,252 @@
+"""From the jobs of a benchmark to its tables: one row a job, and one row a model with an interval over the folds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hist2scrna.benchmarking.job import Done, Job
+from hist2scrna.scoring.plain import at
+
+LEVELS = ("50", "80", "95")
+# Scores of any predictor, from an evaluation: column, and the way to it below a predictor's name.
+SCORES: dict[str, tuple[str, ...]] = {
+    "pearson": ("by_gene", "pearson_mean"),
+    "depth_partial": ("by_gene", "depth_partial_mean"),
+    "spread_ratio": ("by_gene", "spread_ratio_median"),
+}
+COUNT_SCORES: dict[str, tuple[str, ...]] = {
+    "log_likelihood": ("log_likelihood",),
+    **{f"coverage_{level}": ("coverage", level) for level in LEVELS},
+}
+HEADLINE = ("score_over_ceiling", "beats_mean_null", "beats_depth_null", "collapsed", "held_out")
+MEASURED = (
+    "fit_seconds",
+    "predict_seconds",
+    "peak_memory_mib",
+    "gpu_peak_memory_mib",
+    "n_parameters",
+    "epochs_run",
+    "best_epoch",
+    "n_spots_train",
+    "device",
+)
+PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalisation", "smoothing", "split", "ceiling")
+IDENTITY = ("dataset", "fold", "model", "kind", "seed", "status")
+JOB_COLUMNS = (
+    *IDENTITY,
+    *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio", "collapsed"),
+    *COUNT_SCORES,
+    *("beats_mean_null", "beats_depth_null", "held_out"),
+    *MEASURED,
+    *("n_spots_test", "architecture", "likelihood", "version"),
+    *PROTOCOL,
+)
+NULLS = {"mean_null": "mean null", "depth_null": "depth null"}
+CEILING = "ceiling"
+COMPLETE = "complete"
+# Means over folds with an interval; of the others, the mean alone.
+WITH_INTERVAL = ("pearson", "depth_partial", "log_likelihood")
+MEANS = (
+    *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio"),
+    *COUNT_SCORES,
+    *("beats_mean_null", "beats_depth_null"),
+    *("fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib", "n_parameters", "epochs_run"),
+)
+# Nulls and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
+AGREEMENT = 1e-6
+
+
+def jobs_table(jobs: Sequence[Job], done: Mapping[int, Done], failed: Mapping[int, str]) -> pd.DataFrame:
+    """Return one row a job, and after those of a fold its nulls and its ceiling.
+
+    Parameters
+    ----------
+    jobs
+        All of them, in order.
+    done, failed
+        Complete jobs, and the error of failed ones, by their place in `jobs`.
+
+    Warns
+    -----
+    UserWarning
+        If the nulls or the ceilings of a fold differ between its jobs.
+    """
+    rows: list[dict[str, Any]] = []
+    folds = dict.fromkeys((job.dataset, job.fold) for job in jobs)
+    for dataset, fold in folds:
+        own = [i for i, job in enumerate(jobs) if (job.dataset, job.fold) == (dataset, fold)]
+        for i in own:
+            if i in done:
+                rows.append(_job_row(done[i]))
+            elif i in failed:
+                rows.append(_identity(jobs[i]) | {"status": f"failed: {failed[i]}"} | protocol(jobs[i]))
+        rows += _reference_rows([done[i] for i in own if i in done])
+    table = pd.DataFrame(rows, columns=list(JOB_COLUMNS))
+    return table.astype(dict.fromkeys(("seed", "n_parameters", "epochs_run", "best_epoch"), "Int64"))
+
+
+def protocol(job: Job) -> dict[str, Any]:
+    """Return what a number of this job must be read with."""
+    panel, split = job.settings["panel"], job.settings["split"]
+    return {
+        "n_genes": panel["n_genes"],
+        "panel": panel["how"],
+        "panel_sha256": panel["sha256"],
+        "smoothing": "none",
+        "split": split,
+    }
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    return {"dataset": job.dataset, "fold": job.fold, "model": job.label, "kind": "model", "seed": job.seed}
+
+
+def _scored(found: Mapping[str, Any], predictor: str) -> dict[str, Any]:
+    row = {name: at(found["scores"]["log1p"].get(predictor), path) for name, path in SCORES.items()}
+    return row | {name: at(found["counts"].get(predictor), path) for name, path in COUNT_SCORES.items()}
+
+
+def _told(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "n_spots_test": found["data"]["n_spots"],
+        "normalisation": found["normalisation"],
+        "ceiling": found["ceiling"]["method"],
+        "version": found["package_version"],
+    }
+
+
+def _job_row(done: Done) -> dict[str, Any]:
+    found, card = done.results, done.card
+    return {
+        **_identity(done.job),
+        "status": COMPLETE,
+        **_scored(found, "model"),
+        **{name: found["headline"][name] for name in HEADLINE},
+        **{name: card[name] for name in MEASURED},
+        "architecture": found["model"]["name"],
+        "likelihood": found["model"]["likelihood"],
+        **_told(found),
+        **protocol(done.job),
+    }
+
+
+def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
+    """Return the nulls and the ceiling of one fold, of which every complete job has the same."""
+    if not done:
+        return []
+    job = done[0].job
+    where = f"{job.dataset}, {job.fold}"
+    rows = []
+    for name, label in (*NULLS.items(), (CEILING, CEILING)):
+        found = [_reference(one.results, name) for one in done]
+        scores = {
+            column: _agreed([row.get(column) for row in found], f"{label} of {where}: {column}") for column in found[0]
+        }
+        rows.append(
+            {
+                "dataset": job.dataset,
+                "fold": job.fold,
+                "model": label,
+                "kind": CEILING if name == CEILING else "baseline",
+                "status": COMPLETE,
+                **scores,
+                **_told(done[0].results),
+                **protocol(job),
+            }
+        )
+    return rows
+
+
+def _reference(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    head = found["headline"]
+    if name == CEILING:
+        return {"pearson": head["ceiling"], "depth_partial": head["depth_partial_ceiling"]}
+    row = _scored(found, name)
+    limit, reached = head["ceiling"], row["pearson"]
+    defined = limit is not None and limit > 0 and reached is not None
+    return row | {"score_over_ceiling": reached / limit if defined else None}
+
+
+def _agreed(values: Iterable[float | None], what: str) -> float | None:
+    known = [value for value in values if value is not None]
+    if known and max(known) - min(known) > AGREEMENT * max(1.0, abs(known[0])):
+        warnings.warn(
+            f"{what} is between {min(known):.6g} and {max(known):.6g} in jobs of one fold, where it should be one "
+            "number; the first is shown. Were they run by different versions (column 'version')?",
+            UserWarning,
+            stacklevel=2,
+        )
+    return known[0] if known else None
+
+
+def summary_table(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a data set and model.
+
+    Parameters
+    ----------
+    jobs
+        As :func:`jobs_table` returns it.
+
+    Returns
+    -------
+    Columns as :func:`hist2scrna.tl.benchmark` describes them. Seeds are averaged within a fold first; intervals are
+    Student's t over the folds, and undefined for fewer than two.
+    """
+    rows = []
+    for dataset, of_dataset in jobs.groupby("dataset", sort=False):
+        references = of_dataset[of_dataset["kind"] != "model"]
+        for part in (of_dataset[of_dataset["kind"] == "model"], references):
+            for model, own in part.groupby("model", sort=False):
+                rows.append({"dataset": dataset, "model": model, **_summary(own, references)})
+    return pd.DataFrame(rows).convert_dtypes(
+        convert_string=False, convert_floating=False, convert_boolean=False, convert_integer=True
+    )
+
+
+def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
+    complete = own[own["status"] == COMPLETE]
+    numbers = complete[list(MEANS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    by_fold = numbers.groupby(complete["fold"], sort=False).mean()
+    kind = str(own["kind"].iloc[0])
+    row: dict[str, Any] = {
+        "kind": kind,
+        "folds": ", ".join(by_fold.index),
+        "n_folds": len(by_fold),
+        "n_seeds": int(own["seed"].nunique()) if kind == "model" else None,
+        "n_jobs": len(own),
+        "n_failed": int(len(own) - len(complete)),
+    }
+    for name in MEANS:
+        row[name] = float(by_fold[name].mean())
+        if name in WITH_INTERVAL:
+            row[f"{name}_low"], row[f"{name}_high"] = t_interval(by_fold[name].to_numpy())
+    of_model = kind == "model"
+    row["n_collapsed"] = int(complete["collapsed"].eq(True).sum()) if of_model else None
+    row["folds_beating_depth_null"] = None
+    if of_model:
+        depth = references[references["model"] == NULLS["depth_null"]].set_index("fold")["pearson"].astype(float)
+        row["folds_beating_depth_null"] = int((by_fold["pearson"] > depth.reindex(by_fold.index)).sum())
+    for name in PROTOCOL:
+        values = [str(value) for value in dict.fromkeys(own[name].dropna())]
+        if name == "n_genes":
+            row[name] = int(own[name].iloc[0]) if len(values) == 1 else None
+        elif name == "panel_sha256":
+            row[name] = values[0] if len(values) == 1 else f"{len(values)} panels"
+        else:
+            row[name] = "; ".join(values)
+    return row
+
+
+def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return Student's t interval of the mean of the finite values; NaN for fewer than two."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known))
+    return float(known.mean() - half), float(known.mean() + half)

@@ -1,0 +1,210 @@
+"""Models of a benchmark side by side, with the nulls and the ceiling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hist2scrna.benchmarking.files import JOBS
+from hist2scrna.benchmarking.table import CEILING, COMPLETE, NULLS, t_interval
+from hist2scrna.pl._figure import CEILING as CEILING_COLOUR
+from hist2scrna.pl._figure import COLOURS, save_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+METRICS = {
+    "pearson": "Pearson by gene, mean",
+    "depth_partial": "depth-partial Pearson, mean",
+    "score_over_ceiling": "Pearson over ceiling",
+    "spread_ratio": "spread (sd / sd of truth), median gene",
+    "log_likelihood": "log-likelihood per count",
+    "beats_depth_null": "share of genes better than the depth null",
+    "fit_seconds": "seconds to fit",
+    "peak_memory_mib": "peak memory (MiB)",
+}
+REFERENCES = {
+    NULLS["mean_null"]: (COLOURS["mean_null"], ":"),
+    NULLS["depth_null"]: (COLOURS["depth_null"], "-."),
+    CEILING: (CEILING_COLOUR, "--"),
+}
+WIDTH, ROW_INCHES = 6.4, 0.42
+
+
+def benchmark(
+    results: str | Path | pd.DataFrame,
+    *,
+    metric: str = "pearson",
+    ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    save: str | Path | None = None,
+) -> NDArray[Any]:
+    """Draw each model's score: a dot a fold, and their mean with its interval, beside the nulls and the ceiling.
+
+    Parameters
+    ----------
+    results
+        Folder of a benchmark; or its `jobs.csv` as a data frame; or what :func:`hist2scrna.tl.benchmark` returned,
+        while its folder is there.
+    metric
+        `"pearson"`, `"depth_partial"`, `"score_over_ceiling"`, `"spread_ratio"`, `"log_likelihood"`,
+        `"beats_depth_null"`, `"fit_seconds"` or `"peak_memory_mib"`.
+    ax
+        One axes a data set; None: a new figure, with the data sets below each other.
+    save
+        Path to write the figure to, in the format of its suffix; None: not written.
+
+    Returns
+    -------
+    Axes, an object array with one a data set. Dots are means over the seeds of a fold; a thin line, where there are
+    several seeds, spans them. The diamond is the mean over folds, its bar the 95 % interval (Student's t), which may
+    reach over the border. Open dots are collapsed: their predictions hardly vary, so that their correlations mean
+    nothing. Vertical lines are means over folds of the nulls and of the ceiling.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no benchmark.
+    TypeError
+        If `results` is neither folder nor data frame.
+    ValueError
+        If there is no such metric, the data frame has no jobs, or `ax` holds the wrong number of axes.
+
+    Examples
+    --------
+    >>> hist2scrna.pl.benchmark("benchmark/", metric="depth_partial", save="benchmark.png")
+    """
+    if metric not in METRICS:
+        raise ValueError(f"Expected `metric` to be one of {list(METRICS)}, found {metric!r}.")
+    jobs = _read_jobs(results)
+    seen: list[float] = []
+    by_dataset = list(jobs.groupby("dataset", sort=False))
+    axes = _axes(ax, [part.loc[part["kind"] == "model", "model"].nunique() for _, part in by_dataset])
+    for one, (dataset, part) in zip(axes, by_dataset, strict=True):
+        seen += _draw(one, part, metric)
+        one.set_title(str(dataset), fontsize=11, loc="left")
+    if seen:
+        margin = 0.15 * (max(seen) - min(seen)) or 0.1
+        for one in axes:
+            one.set_xlim(min(seen) - margin, max(seen) + margin)
+    axes[-1].set_xlabel(METRICS[metric])
+    handles: dict[str, Any] = {}
+    for one in axes:
+        lines, labels = one.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    if handles and ax is None:
+        figure = axes[0].get_figure(root=True)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles), frameon=False, fontsize=8
+        )
+    save_figure(axes[0], save)
+    return axes
+
+
+def _read_jobs(results: Any) -> pd.DataFrame:
+    if isinstance(results, pd.DataFrame):
+        if "fold" in results:
+            jobs = results
+        elif "folder" in results.attrs:
+            return _read_jobs(results.attrs["folder"])
+        else:
+            raise ValueError(
+                f"Expected the jobs of a benchmark, one row each with a 'fold'; found columns {list(results)[:8]}. "
+                "Pass the folder of the benchmark."
+            )
+    elif isinstance(results, str | Path):
+        path = Path(results) / f"{JOBS}.csv"
+        if not path.is_file():
+            raise FileNotFoundError(f"No '{path}': give the folder of a benchmark, as tl.benchmark writes it.")
+        jobs = pd.read_csv(path)
+    else:
+        raise TypeError(f"Expected the folder of a benchmark or a data frame, found {type(results).__name__}.")
+    if jobs.empty:
+        raise ValueError("The benchmark has no jobs.")
+    return jobs
+
+
+def _axes(ax: Any, n_models: list[int]) -> NDArray[Any]:
+    import matplotlib.pyplot as plt
+
+    if ax is not None:
+        given = np.asarray(ax, dtype=object).ravel()
+        if len(given) != len(n_models):
+            raise ValueError(f"Expected one axes for each of {len(n_models)} data sets in `ax`, found {len(given)}.")
+        return given
+    heights = [ROW_INCHES * n + 0.5 for n in n_models]
+    _, grid = plt.subplots(
+        len(n_models),
+        figsize=(WIDTH, sum(heights) + 0.7),
+        height_ratios=heights,
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    return grid[:, 0]
+
+
+def _draw(ax: Axes, part: pd.DataFrame, metric: str) -> list[float]:
+    """Draw one data set; returns the values that must be in sight."""
+    part = part.assign(value=pd.to_numeric(part[metric], errors="coerce"))
+    of_models = part[part["kind"] == "model"]
+    names = list(dict.fromkeys(of_models["model"]))
+    seen: list[float] = []
+    for name, (colour, style) in REFERENCES.items():
+        reference = part.loc[part["model"] == name, "value"].dropna()
+        if len(reference):
+            ax.axvline(reference.mean(), color=colour, linestyle=style, linewidth=1.5, label=name, zorder=0)
+            seen.append(float(reference.mean()))
+    for place, name in enumerate(names):
+        own = of_models[of_models["model"] == name]
+        scored = own[own["status"] == COMPLETE].dropna(subset="value")
+        if scored.empty:
+            _say(ax, place, "failed" if (own["status"] != COMPLETE).all() else "not defined")
+        else:
+            seen += _draw_model(ax, place, scored)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return seen
+
+
+def _draw_model(ax: Axes, place: int, scored: pd.DataFrame) -> list[float]:
+    """Draw the folds of one model, and below them their mean with its interval."""
+    folds = scored.groupby("fold", sort=False).agg(
+        value=("value", "mean"), low=("value", "min"), high=("value", "max"), collapsed=("collapsed", "max")
+    )
+    values, flat = folds["value"].to_numpy(dtype=float), folds["collapsed"].astype(bool).to_numpy()
+    y = place + (np.linspace(-0.3, -0.02, len(folds)) if len(folds) > 1 else np.full(1, -0.12))
+    colour = COLOURS["model"]
+    ax.hlines(y, folds["low"], folds["high"], color=colour, linewidth=0.8, alpha=0.5)
+    ax.scatter(values[~flat], y[~flat], s=16, color=colour, linewidths=0, label="fold")
+    if flat.any():
+        ax.scatter(values[flat], y[flat], s=18, facecolors="white", edgecolors=colour, label="collapsed")
+    low, high = t_interval(values)
+    if np.isfinite([low, high]).all():
+        ax.hlines(place + 0.2, low, high, color="black", linewidth=1.6, zorder=3)
+    ax.plot(
+        values.mean(),
+        place + 0.2,
+        linestyle="none",
+        marker="D",
+        markersize=6,
+        color="black",
+        markeredgecolor="white",
+        zorder=4,
+        label="mean, 95 % interval",
+    )
+    return [*folds["low"], *folds["high"]]
+
+
+def _say(ax: Axes, place: int, text: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    said = ax.text(0.01, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
+    said.set_path_effects([withStroke(linewidth=3, foreground="white")])
