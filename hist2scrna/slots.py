@@ -18,6 +18,9 @@ MPP = "mpp"
 MICRONS_PER_PIXEL = "microns_per_pixel"
 CHEMISTRY = "chemistry_description"
 SOURCE_IMAGE_PATH = "source_image_path"
+PATCH_FOLDER = "patch_folder"
+PATCH_SIDE_UM = "patch_side_um"
+PATCH_FILE = "patch_file"
 CONNECTIVITIES = "spatial_connectivities"
 ARRAY_COORDINATES = ("array_col", "array_row")
 LIBRARY = "library_id"
@@ -29,8 +32,14 @@ TRUE_DISPERSION = "true_dispersion"
 TRUE_DROPOUT = "true_dropout"
 TRUE_MEAN = "true_mean"
 
+# -- written by io ---------------------------------------------------------------------------------------------------
+FOLDER_METADATA = "folder_metadata"
+
 # -- written by pp ---------------------------------------------------------------------------------------------------
 MORPHOLOGY = "X_morphology"
+TISSUE_FRACTION = "tissue_fraction"
+# What `.uns` says of features, and a model that is trained on them keeps: some licences bind such models too.
+ENCODER_FIELDS = ("encoder", "licence", "hub_id", "weights", "weights_sha256")
 
 # -- written by predict -----------------------------------------------------------------------------------------------
 KEY_ADDED = "hist2scrna"

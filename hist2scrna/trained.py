@@ -23,6 +23,7 @@ from hist2scrna.models.registry import create_model
 from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint
 from hist2scrna.results import PredictionWriter, checked_layers
+from hist2scrna.slides.graph import Neighbours
 from hist2scrna.slides.patches import PatchGeometry
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.training.inference import pick_device, predict_blocks
@@ -98,6 +99,8 @@ class TrainedModel:
             if geometry is None
             else f"patches of {geometry.um:g} um, {geometry.px} px"
         )
+        if (about := self.training.get("features")) and "encoder" in about:
+            reads += f", by {about['encoder']} (licence: {about.get('licence', 'not known')})"
         training = self.training
         classes = f"{len(self.classes)} ({', '.join(self.classes[:6])}{', ...' if len(self.classes) > 6 else ''})"
         lines = [
@@ -234,7 +237,7 @@ class TrainedModel:
         batch_size: int | None = None,
         library_key: str | None = None,
         spatial_key: str | None = None,
-        img_key: str | None = None,
+        img_key: str | Sequence[str] | None = None,
         image: Any = None,
         features_key: str | None = None,
         mpp: float | None = None,
@@ -283,7 +286,7 @@ class TrainedModel:
         *,
         library_key: str | None = None,
         spatial_key: str | None = None,
-        img_key: str | None = None,
+        img_key: str | Sequence[str] | None = None,
         image: Any = None,
         features_key: str | None = None,
         mpp: float | None = None,
@@ -292,6 +295,8 @@ class TrainedModel:
         trained_key = self.parameters.get("library_key")
         if library_key is None and trained_key in adata.obs:
             library_key = trained_key
+        if img_key is None and image is None:
+            img_key = self.parameters.get("img_key")
         spots = read_spots(
             adata,
             library_key=library_key,
@@ -304,9 +309,30 @@ class TrainedModel:
             patch_um=None if self.geometry is None else self.geometry.um,
             mpp=mpp,
             on_array=self.module.on_array,
+            neighbours=Neighbours(*(self.parameters.get(k) for k in ("neighbours", "n_neighbours", "radius_um"))),
         )
+        channels = self.options.get("channels", 3)
+        if spots.patches is not None and spots.patches.channels != channels:
+            raise ValueError(
+                f"The model reads {channels} channels, the picture here has {spots.patches.channels}. Pass the stains "
+                f"of the training, in their order: img_key={self.parameters.get('img_key')!r} or image=[...]."
+            )
         self._compare_scale(spots.geometry)
+        self._compare_encoder(adata, features_key or self.parameters.get("features_key"))
         return spots
+
+    def _compare_encoder(self, adata: AnnData, features_key: str | None) -> None:
+        """Warn where the features are known to come from another encoder than in training."""
+        trained = self.training.get("features") or {}
+        here = adata.uns.get(features_key, {}) if features_key else {}
+        for field in ("encoder", "weights_sha256"):
+            if field in trained and field in here and str(here[field]) != trained[field]:
+                warnings.warn(
+                    f"The features in adata.obsm[{features_key!r}] have {field} {here[field]!s}, those in training had "
+                    f"{trained[field]}: the model then reads noise. Extract them with the same encoder.",
+                    UserWarning,
+                    stacklevel=4,
+                )
 
     def _compare_scale(self, here: PatchGeometry | None) -> None:
         """Warn where microns are measured in one of training and prediction, and inferred in the other."""

@@ -26,7 +26,7 @@ def batch(n=200, px=6):
 def test_flips_and_quarter_turns_give_all_eight_views():
     torch.manual_seed(0)
     given = batch()
-    turned = PatchAugmentation().views[:3](given.patches.float())
+    turned = PatchAugmentation().places(given.patches.float())
     original = given.patches[0].numpy().astype(float)
     views = [np.rot90(flipped, k, axes=(1, 2)) for flipped in (original, original[:, :, ::-1]) for k in range(4)]
     seen = [next(i for i, v in enumerate(views) if np.abs(v - patch).max() < 1e-3) for patch in turned.numpy()]

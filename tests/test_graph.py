@@ -6,9 +6,9 @@ import anndata
 import numpy as np
 import pytest
 from scipy import sparse
-from scipy.spatial import cKDTree
+from scipy.spatial import Delaunay, cKDTree
 
-from hist2scrna.slides.graph import build_graph, find_lattice
+from hist2scrna.slides.graph import Neighbours, build_graph, find_lattice
 
 ROTATION = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
 
@@ -93,3 +93,69 @@ def test_given_graph_across_sections_is_refused():
     given = sparse.csr_matrix(([1.0], ([0], [1])), shape=(2, 2))
     with pytest.raises(ValueError, match=r"spatial_connectivities.*1 edges between sections.*library_key"):
         graph_of(np.zeros((2, 2)), np.array([0, 1]), {"spatial_connectivities": given})
+
+
+# -- neighbours that are asked for ------------------------------------------------------------------------------------
+def asked_graph(xy, *asked, mpp=1.0, obsp=None):
+    adata = anndata.AnnData(obs={"spot": np.arange(len(xy))}, obsp=obsp or {})
+    return build_graph(adata, xy, np.zeros(len(xy), dtype=np.int64), ["a"], Neighbours(*asked), [mpp])
+
+
+def test_delaunay_is_that_of_scipy():
+    xy = np.random.default_rng(2).uniform(0, 1000, (120, 2))
+    expected = np.zeros((120, 120))
+    for triangle in Delaunay(xy).simplices:
+        expected[np.ix_(triangle, triangle)] = 1
+    np.fill_diagonal(expected, 0)
+    graph = asked_graph(xy, "delaunay")
+    np.testing.assert_array_equal(graph.adjacency.toarray(), expected)
+    assert graph.origin == ("delaunay",)
+
+
+@pytest.mark.parametrize("kind", ["knn", "delaunay", None])
+@pytest.mark.parametrize("mpp", [0.25, 2.0])
+def test_radius_is_in_microns(kind, mpp):
+    xy = np.random.default_rng(3).uniform(0, 1000, (120, 2)) / mpp
+    far = asked_graph(xy, kind, None, None).adjacency.toarray()
+    near = asked_graph(xy, kind, None, 60.0, mpp=mpp).adjacency.toarray()
+    distance = np.linalg.norm(xy[:, None] - xy[None], axis=2) * mpp
+    np.testing.assert_array_equal(near, far * (distance <= 60))
+    assert near.sum() < far.sum()
+
+
+def test_asked_number_of_nearest_on_a_lattice_and_against_a_given_graph():
+    xy = grid("hexagonal")
+    given = {"spatial_connectivities": sparse.csr_matrix((63, 63))}
+    graph = asked_graph(xy, "knn", 2, None, obsp=given)
+    degree = graph.adjacency.sum(axis=1)
+    assert (degree >= 2).all() and degree.mean() < 4
+    assert graph.origin == ("knn",)
+    assert asked_graph(xy, obsp=given).origin == ("given",)
+
+
+@pytest.mark.parametrize("xy", [np.zeros((5, 2)), np.column_stack([np.arange(6.0), np.arange(6.0)]), np.eye(2)])
+def test_delaunay_where_there_is_no_triangle(xy):
+    graph = asked_graph(xy, "delaunay")
+    assert (graph.adjacency.diagonal() == 0).all()
+    assert graph.adjacency.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("ring",), "'knn' or 'delaunay'"),
+        (("delaunay", 4), "goes with neighbours='knn'"),
+        (("knn", 0), "at least 1"),
+        ((None, None, -1.0), "positive"),
+        ((None, None, float("nan")), "positive"),
+    ],
+)
+def test_wrong_neighbours_are_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        Neighbours(*asked)
+
+
+def test_radius_without_a_scale_is_refused():
+    adata = anndata.AnnData(obs={"spot": np.arange(20)})
+    with pytest.raises(ValueError, match="mpp="):
+        build_graph(adata, grid("square")[:20], np.zeros(20, dtype=int), ["a"], Neighbours(None, None, 10.0))

@@ -9,7 +9,8 @@ import tifffile
 import zarr
 from PIL import Image
 
-from hist2scrna.slides.image import ArrayImage, cut_patches, open_file
+from hist2scrna.slides.files import open_file
+from hist2scrna.slides.image import ArrayImage, cut_patches
 from hist2scrna.slides.library import open_image
 
 WIDTH, HEIGHT = 260, 180
@@ -149,6 +150,6 @@ def test_files_that_are_no_picture_are_refused(picture, tmp_path):
 
 def test_size_is_checked_before_decoding(tmp_path, monkeypatch):
     Image.new("RGB", (400, 300)).save(tmp_path / "large.png")
-    monkeypatch.setattr("hist2scrna.slides.image.MAX_DECODED_PIXELS", 10_000)
+    monkeypatch.setattr("hist2scrna.slides.pixels.MAX_DECODED_PIXELS", 10_000)
     with pytest.raises(ValueError, match=r"400 x 300.*tiled"):
         open_file(tmp_path / "large.png")

@@ -50,7 +50,7 @@ class SpotBatch:
     section
         `(n,)` int64, number of the section of each spot.
     patches
-        `(n, 3, H, W)`, uint8, or float in 0..1 after augmentation.
+        `(n, 3, H, W)`, uint8, or float in 0..1 after augmentation; more channels for several stains.
     features
         `(n, d)` float32, in place of patches for models on pre-extracted features.
     grid

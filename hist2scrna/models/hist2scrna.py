@@ -78,6 +78,8 @@ class Hist2scRNA(SpotModel):
         Add a linear map of the spot's own token to the graph's output. Graph attention averages a spot with its
         neighbours; without this term the two are hard to tell apart. False gives the architecture of the first
         publication.
+    channels
+        Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the pictures.
     """
 
     needs = "patches"
@@ -100,12 +102,13 @@ class Hist2scRNA(SpotModel):
         dispersion: Dispersion = "gene",
         graph: bool = True,
         residual: bool = True,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
         self.context = Context("hops", 2) if graph else Context("spot")
-        self.normalise = PatchNormalisation()
-        self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout)
+        self.normalise = PatchNormalisation(channels)
+        self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout, channels)
         self.spatial_gnn = SpatialGraphAttention(width, graph_width, graph_heads, dropout)
         self.residual = nn.Linear(width, graph_width) if residual else None
         self.decoder = perceptron(graph_width, decoder, dropout)

@@ -106,19 +106,30 @@ def perceptron(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequenti
 class PatchNormalisation(nn.Module):
     """Turn uint8 patches, or float patches in 0..1, into floats centred on zero.
 
-    Mean and standard deviation are those of ImageNet, the convention of nearly every encoder of histology.
+    Mean and standard deviation of the first three channels are those of ImageNet, the convention of nearly every
+    encoder of histology; those of further stains are 0.5 and 0.25.
+
+    Parameters
+    ----------
+    channels
+        Number of channels.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        if channels < 1:
+            raise ValueError(f"Expected `channels` to be at least 1, found {channels}.")
+        mean = [0.485, 0.456, 0.406] if channels >= 3 else []
+        std = [0.229, 0.224, 0.225] if channels >= 3 else []
+        more = channels - len(mean)
+        self.register_buffer("mean", torch.tensor(mean + [0.5] * more).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std + [0.25] * more).view(-1, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Normalise `(n, 3, H, W)`."""
+        """Normalise `(n, channels, H, W)`."""
         if patches.dtype == torch.uint8:
             patches = patches.to(self.mean.dtype) / 255
         return (patches - self.mean) / self.std

@@ -9,11 +9,11 @@ from hist2scrna.models.layers import TransformerBlock
 
 
 class PatchEmbedding(nn.Module):
-    """Cut `(n, 3, H, W)` into square tokens and project each, `(n, (H / token_px) (W / token_px), width)`."""
+    """Cut `(n, channels, H, W)` into square tokens and project each, `(n, (H / token_px) (W / token_px), width)`."""
 
-    def __init__(self, token_px: int, width: int) -> None:
+    def __init__(self, token_px: int, width: int, channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, kernel_size=token_px, stride=token_px)
+        self.proj = nn.Conv2d(channels, width, kernel_size=token_px, stride=token_px)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Embed."""
@@ -35,13 +35,17 @@ class VisionTransformer(nn.Module):
         Width of the tokens, number of blocks, attention heads of each.
     dropout
         Dropout rate throughout.
+    channels
+        Channels of a patch.
     """
 
-    def __init__(self, patch_px: int, token_px: int, width: int, depth: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, patch_px: int, token_px: int, width: int, depth: int, heads: int, dropout: float, channels: int = 3
+    ) -> None:
         super().__init__()
         if patch_px % token_px:
             raise ValueError(f"Expected `patch_px` to be a multiple of `token_px`, found {patch_px} and {token_px}.")
-        self.patch_embed = PatchEmbedding(token_px, width)
+        self.patch_embed = PatchEmbedding(token_px, width, channels)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (patch_px // token_px) ** 2, width))
         self.drop = nn.Dropout(dropout)
@@ -51,7 +55,7 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Map normalised patches `(n, 3, H, W)` to `(n, width)`."""
+        """Map normalised patches `(n, channels, H, W)` to `(n, width)`."""
         tokens = self.patch_embed(patches)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         tokens = self.drop(tokens + self.pos_embed)

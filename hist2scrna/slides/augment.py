@@ -15,19 +15,18 @@ if TYPE_CHECKING:
 class PatchAugmentation(nn.Module):
     """Flip, turn by quarters, and jitter the colour of each patch on its own, by Kornia.
 
-    Tissue has no up or down, and stain and scanner vary between sections: none of these changes the counts.
+    Tissue has no up or down, and stain and scanner vary between sections: none of these changes the counts. Of several
+    stains, the colours of the first picture are jittered alone.
     """
 
     def __init__(self) -> None:
         from kornia import augmentation as ka
 
         super().__init__()
-        self.views = nn.Sequential(
-            ka.RandomHorizontalFlip(p=0.5),
-            ka.RandomVerticalFlip(p=0.5),
-            ka.RandomRotation90(times=(0, 3), p=1.0),
-            ka.ColorJiggle(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, p=0.8),
+        self.places = nn.Sequential(
+            ka.RandomHorizontalFlip(p=0.5), ka.RandomVerticalFlip(p=0.5), ka.RandomRotation90(times=(0, 3), p=1.0)
         )
+        self.colours = ka.ColorJiggle(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.02, p=0.8)
 
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
@@ -35,7 +34,10 @@ class PatchAugmentation(nn.Module):
         if batch.patches is None:
             return batch
         patches = batch.patches.float() / 255 if batch.patches.dtype == torch.uint8 else batch.patches
-        return replace(batch, patches=self.views(patches).clamp(0, 1))
+        seen = self.places(patches)
+        if seen.shape[1] >= 3:
+            seen = torch.cat([self.colours(seen[:, :3]), seen[:, 3:]], dim=1)
+        return replace(batch, patches=seen.clamp(0, 1))
 
 
 class SectionView(nn.Module):

@@ -22,7 +22,51 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Lattice = Literal["hexagonal", "square", "irregular"]
+Kind = Literal["knn", "delaunay"]
 NEIGHBOURS = {"hexagonal": 6, "square": 4, "irregular": 6}
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Which spots or cells are neighbours, where that is not left to the lattice.
+
+    Attributes
+    ----------
+    kind
+        `"knn"`: the nearest `n`. `"delaunay"`: those with a common edge of the Delaunay triangulation. None: the
+        lattice where there is one, else the nearest 6.
+    n
+        Number of the nearest; None: 6.
+    radius_um
+        Neighbours farther apart than this, in microns, are none; None: no limit.
+
+    Raises
+    ------
+    ValueError
+        If a value is wrong, or `n` is given with a kind that does not use it.
+    """
+
+    kind: Kind | None = None
+    n: int | None = None
+    radius_um: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in (None, "knn", "delaunay"):
+            raise ValueError(f"Expected `neighbours` to be 'knn' or 'delaunay', found {self.kind!r}.")
+        if self.n is not None and self.kind != "knn":
+            raise ValueError(f"`n_neighbours` goes with neighbours='knn', found neighbours={self.kind!r}.")
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"Expected `n_neighbours` to be at least 1, found {self.n}.")
+        if self.radius_um is not None and not 0 < self.radius_um < float("inf"):
+            raise ValueError(f"Expected `radius_um` to be a positive number, found {self.radius_um}.")
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was asked for, so that a graph in `.obsp` is not taken."""
+        return self != Neighbours()
+
+
+DEFAULT = Neighbours()
 
 
 @dataclass(frozen=True)
@@ -36,7 +80,8 @@ class SpatialGraph:
     pitch
         `(n_sections,)` median distance between neighbours in full-resolution pixels; 1 where there is no edge.
     origin
-        Where the edges of each section come from: `"hexagonal"`, `"square"`, `"irregular"` or `"given"`.
+        Where the edges of each section come from: `"hexagonal"`, `"square"`, `"irregular"`, `"knn"`, `"delaunay"`,
+        `"array"` or `"given"`.
     """
 
     adjacency: sparse.csr_array
@@ -86,7 +131,9 @@ def _without_notices() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _section_edges(xy: NDArray[np.float64], lattice: Lattice) -> sparse.csr_array:
+def _section_edges(
+    xy: NDArray[np.float64], lattice: Lattice, asked: Neighbours, radius_px: float | None
+) -> sparse.csr_array:
     import anndata
     import squidpy as sq
 
@@ -96,11 +143,24 @@ def _section_edges(xy: NDArray[np.float64], lattice: Lattice) -> sparse.csr_arra
     spots = anndata.AnnData(obs={"spot": np.arange(n)}, obsm={slots.SPATIAL: xy})
     spots.obs_names = [str(i) for i in range(n)]
     with _without_notices():
-        if lattice == "irregular":
-            result = sq.gr.spatial_neighbors_knn(spots, n_neighs=min(NEIGHBOURS[lattice], n - 1), copy=True)
+        if asked.kind == "delaunay" and _spans_a_plane(xy):
+            result = sq.gr.spatial_neighbors_delaunay(spots, copy=True)
+        elif asked.kind is not None or lattice == "irregular":
+            nearest = asked.n or NEIGHBOURS["irregular"]
+            result = sq.gr.spatial_neighbors_knn(spots, n_neighs=min(nearest, n - 1), copy=True)
         else:
             result = sq.gr.spatial_neighbors_grid(spots, n_neighs=NEIGHBOURS[lattice], copy=True)
-    return sparse.csr_array(result.connectivities)
+    edges = sparse.coo_array(result.connectivities)
+    if radius_px is None:
+        return edges.tocsr()
+    near = np.linalg.norm(xy[edges.row] - xy[edges.col], axis=1) <= radius_px
+    return sparse.csr_array((edges.data[near], (edges.row[near], edges.col[near])), shape=edges.shape)
+
+
+def _spans_a_plane(xy: NDArray[np.float64]) -> bool:
+    """Tell whether there is a triangle at all: fewer than three places, or places on one line, have none."""
+    places = np.unique(xy, axis=0)
+    return len(places) > 2 and np.linalg.matrix_rank(places - places.mean(axis=0), tol=1e-6 * np.ptp(places)) == 2
 
 
 def _tidy(adjacency: sparse.csr_array) -> sparse.csr_array:
@@ -116,12 +176,18 @@ def _tidy(adjacency: sparse.csr_array) -> sparse.csr_array:
 
 
 def build_graph(
-    adata: AnnData, xy: NDArray[np.float64], section: NDArray[np.int64], sections: Sequence[str]
+    adata: AnnData,
+    xy: NDArray[np.float64],
+    section: NDArray[np.int64],
+    sections: Sequence[str],
+    asked: Neighbours = DEFAULT,
+    mpp: Sequence[float] | None = None,
 ) -> SpatialGraph:
     """Take the graph in `.obsp["spatial_connectivities"]`, or build one for each section.
 
     A section on a hexagonal lattice gets its 6 lattice neighbours, on a square one 4, any other its 6 nearest spots;
-    which it is is found from the coordinates and logged. All edges are made symmetric.
+    which it is is found from the coordinates and logged. Where neighbours are asked for, they are built so whatever
+    `.obsp` holds. All edges are made symmetric.
 
     Parameters
     ----------
@@ -133,14 +199,20 @@ def build_graph(
         `(n,)` number of the section of each spot.
     sections
         Names of the sections, for messages.
+    asked
+        Which neighbours.
+    mpp
+        Microns per pixel of each section, for a radius.
 
     Raises
     ------
     ValueError
-        If a given graph has edges between sections.
+        If a given graph has edges between sections, or a radius is asked for and `mpp` is not known.
     """
     n = len(xy)
-    if slots.CONNECTIVITIES in adata.obsp:
+    if asked.radius_um is not None and mpp is None:
+        raise ValueError("`radius_um` needs microns per pixel: pass mpp=, or give the spot diameter in adata.uns.")
+    if slots.CONNECTIVITIES in adata.obsp and not asked.asked:
         adjacency = _tidy(sparse.csr_array(adata.obsp[slots.CONNECTIVITIES]))
         edges = sparse.coo_array(adjacency)
         across = int((section[edges.row] != section[edges.col]).sum()) // 2
@@ -154,11 +226,14 @@ def build_graph(
         blocks, origins, order = [], [], []
         for code, name in enumerate(sections):
             members = np.flatnonzero(section == code)
-            lattice = find_lattice(xy[members])
-            blocks.append(_section_edges(xy[members], lattice))
-            origins.append(lattice)
+            lattice = "irregular" if asked.kind is not None else find_lattice(xy[members])
+            radius = None if asked.radius_um is None or mpp is None else asked.radius_um / mpp[code]
+            edges = _section_edges(xy[members], lattice, asked, radius)
+            blocks.append(edges)
+            origins.append(asked.kind or lattice)
             order.append(members)
-            log.info("section %s: %d spots, %s: %d neighbours", name, len(members), lattice, NEIGHBOURS[lattice])
+            degree = edges.nnz / max(1, len(members))
+            log.info("section %s: %d spots, %s: %.1f neighbours", name, len(members), origins[-1], degree)
         block = sparse.coo_array(sparse.block_diag(blocks, format="coo"))
         position = np.concatenate(order)
         adjacency = _tidy(

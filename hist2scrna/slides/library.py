@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import slots
-from hist2scrna.slides.image import ArrayImage, SlideImage, open_file
+from hist2scrna.slides.files import open_file
+from hist2scrna.slides.stains import StainStack, stack_of_array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
+
+    from hist2scrna.slides.image import SlideImage
 
 
 def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str, Any]]:
@@ -48,7 +51,11 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
 
 
 def open_image(
-    adata: AnnData, library: str | None, *, img_key: str | None = None, image: Any | Mapping[str, Any] | None = None
+    adata: AnnData,
+    library: str | None,
+    *,
+    img_key: str | Sequence[str] | None = None,
+    image: Any | Mapping[str, Any] | None = None,
 ) -> SlideImage:
     """Open the picture of one section: the finest available, unless told otherwise.
 
@@ -59,25 +66,31 @@ def open_image(
     library
         Its name in `.uns["spatial"]`; None for the only one.
     img_key
-        Name in `images`; then no file is looked for.
+        Name in `images`; then no file is looked for. Several names: registered stains, stacked in this order.
     image
-        A path or an array in full-resolution pixels, or a dictionary of these by library; wins over all others.
+        A path or an array in full-resolution pixels, a list of these for several registered stains, or a dictionary
+        by library; wins over all others. An array may have more channels: RGB, then one for each marker. Of a
+        path, TIFF, OME-TIFF, SVS, OME-Zarr, JPEG, PNG, and with OpenSlide other vendors' files.
 
     Raises
     ------
     KeyError
         If the library, the image or its scale factor is missing.
-    FileNotFoundError, ValueError
-        If a file is missing or cannot be read.
+    FileNotFoundError, ImportError, ValueError
+        If a file is missing, needs OpenSlide, or cannot be read.
     """
     if image is not None:
         if isinstance(image, dict):
             if library not in image:
                 raise KeyError(f"No image for library {library!r} in `image`. Given: {list(image)}.")
             image = image[library]
+        if isinstance(image, list | tuple):
+            return StainStack([open_image(adata, library, image=one) for one in image])
         if isinstance(image, str | Path):
             return open_file(image)
-        return ArrayImage(image, 1.0, "the argument `image`")
+        return stack_of_array(image, 1.0, "the argument `image`")
+    if img_key is not None and not isinstance(img_key, str):
+        return StainStack([open_image(adata, library, img_key=name) for name in img_key])
 
     library, entry = library_entry(adata, library)
     where = f"adata.uns['{slots.SPATIAL}']['{library}']"
@@ -86,7 +99,7 @@ def open_image(
         raise KeyError(f"Image {img_key!r} not found in {where}['images']. Available images: {list(images)}.")
     source = (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH)
     if img_key is None and source:
-        if Path(str(source)).is_file():
+        if Path(str(source)).exists():
             return open_file(str(source))
         instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
         warnings.warn(
@@ -99,7 +112,7 @@ def open_image(
         raise KeyError(f"No images in {where}['images']. Pass image= (a path or an array), or features_key=.")
     scales = {name: image_scale(entry, name, where) for name in ([img_key] if img_key else images)}
     name = max(scales, key=lambda key: scales[key])
-    return ArrayImage(images[name], scales[name], f"{where}['images']['{name}']")
+    return stack_of_array(images[name], scales[name], f"{where}['images']['{name}']")
 
 
 def image_scale(entry: Mapping[str, Any], img_key: str, where: str) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import slots
-from hist2scrna.slides.image import thumbnail
+from hist2scrna.slides.image import thumbnail_grid
 from hist2scrna.slides.library import image_scale, library_entry, open_image
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ LONGEST, QUALITY = 600, 80
 # Twice as fine before it is shrunk, so that shrinking smooths.
 FINER = 2
 MARGIN = 0.03
+# Pixels that are decoded for one picture at most.
+BUDGET = 2**28
 
 
 def spot_diameter(adata: AnnData, library: str | None, xy: NDArray[np.float64]) -> float:
@@ -68,14 +70,16 @@ def preview(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             image = open_image(adata, library, img_key=_coarse_enough(adata, library, longest / span))
-            whole, scale = thumbnail(image, max(1, int(longest * FINER * max(image.size()) / image.scale / span)))
-    except (KeyError, ValueError, OSError) as error:
+            level, step = thumbnail_grid(image, max(1, int(longest * FINER * max(image.size()) / image.scale / span)))
+            scale, size = image.scales[level] / step, -(-np.array(image.size(level)) // step)
+            first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
+            last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
+            if np.prod((last - first) * step, dtype=float) > BUDGET:
+                raise ValueError(f"no level of {image.origin} is coarse enough to be read for it")
+            window = Image.fromarray(np.ascontiguousarray(image.strided(level, step, first, last)))
+    except (KeyError, ValueError, OSError, ImportError) as error:
         log.info("no picture of section %s for the maps: %s", library, error)
         return None
-    size = np.array([whole.shape[1], whole.shape[0]])
-    first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
-    last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
-    window = Image.fromarray(np.ascontiguousarray(whole[first[1] : last[1], first[0] : last[0]]))
     left, top, right, bottom = (round(float(v), 2) for v in np.concatenate([first, last]) / scale)
     window.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -13,8 +13,9 @@ from scipy import sparse
 
 from hist2scrna import slots
 from hist2scrna.slides.array import array_graph, read_array
-from hist2scrna.slides.graph import SpatialGraph, build_graph
+from hist2scrna.slides.graph import DEFAULT, Neighbours, SpatialGraph, build_graph
 from hist2scrna.slides.library import library_entry, open_image
+from hist2scrna.slides.patch_files import has_patch_files, open_patch_files
 from hist2scrna.slides.patches import (
     PATCH_PER_SPOT,
     PatchGeometry,
@@ -25,13 +26,17 @@ from hist2scrna.slides.patches import (
 from hist2scrna.slides.placement import check_placement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
 
 log = logging.getLogger(__name__)
 
+# Few pixels a spot are no fault of the picture where the spots are small: bins, cells, a fine lattice.
 FINE_ENOUGH_PX = 32
+COARSEST_UM = 1.2
 
 
 @dataclass
@@ -172,7 +177,7 @@ def read_spots(
     *,
     library_key: str | None,
     spatial_key: str,
-    img_key: str | None = None,
+    img_key: str | Sequence[str] | None = None,
     image: Any = None,
     features_key: str | None = None,
     n_features: int | None = None,
@@ -181,6 +186,7 @@ def read_spots(
     patch_per_spot: float = PATCH_PER_SPOT,
     mpp: float | None = None,
     on_array: bool = False,
+    neighbours: Neighbours = DEFAULT,
 ) -> Spots:
     """Read coordinates, graph and patches or features; nothing is written to `adata`.
 
@@ -202,6 +208,8 @@ def read_spots(
         Microns per full-resolution pixel, where the metadata do not tell.
     on_array
         Read array columns and rows too, and take the neighbours from these (directed, as Hist2ST has them).
+    neighbours
+        Which spots or cells are neighbours.
 
     Raises
     ------
@@ -231,7 +239,13 @@ def read_spots(
             mpp,
         )
     grid = read_array(adata, xy, section, sections) if on_array else None
-    graph = build_graph(adata, xy, section, sections) if grid is None else array_graph(grid, xy, section, len(sections))
+    if grid is not None:
+        graph = array_graph(grid, xy, section, len(sections))
+    else:
+        scales = None
+        if neighbours.radius_um is not None:
+            scales = [_microns(adata, name, library_key, img_key, image, mpp) for name in sections]
+        graph = build_graph(adata, xy, section, sections, neighbours, scales)
     return Spots(
         names=adata.obs_names,
         sections=sections,
@@ -245,6 +259,24 @@ def read_spots(
     )
 
 
+def _microns(
+    adata: AnnData,
+    section: str,
+    library_key: str | None,
+    img_key: str | Sequence[str] | None,
+    image: Any,
+    mpp: float | None,
+) -> float:
+    """Return microns per full-resolution pixel of a section, with or without a picture."""
+    library = None if library_key is None else section
+    entry = library_entry(adata, library)[1] if adata.uns.get(slots.SPATIAL) else {}
+    picture = None
+    if image is not None or entry.get(slots.IMAGES) or (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH):
+        own = library if not isinstance(image, dict) else section
+        picture = open_image(adata, own, img_key=img_key, image=image)
+    return section_scale(section, entry, mpp, picture).mpp
+
+
 def _open_patches(
     adata: AnnData,
     sections: tuple[str, ...],
@@ -252,7 +284,7 @@ def _open_patches(
     xy: NDArray[np.float64],
     library_key: str | None,
     spatial_key: str,
-    img_key: str | None,
+    img_key: str | Sequence[str] | None,
     image: Any,
     patch_px: int,
     patch_um: float | None,
@@ -264,27 +296,35 @@ def _open_patches(
             f"One `image` was given for {len(sections)} sections: {list(sections)}. Pass a dictionary of images "
             "by section."
         )
+    if image is None and img_key is None:
+        entries = {name: library_entry(adata, None if library_key is None else name)[1] for name in sections}
+        if has_patch_files(entries):
+            return open_patch_files(adata, entries, xy, section, patch_px, patch_um)
     images, scales = [], []
     for name in sections:
         library = None if library_key is None else name
         known = bool(adata.uns.get(slots.SPATIAL))
         entry = library_entry(adata, library)[1] if image is None or known else {}
-        scale = section_scale(name, entry, mpp)
         picture = open_image(adata, library if not isinstance(image, dict) else name, img_key=img_key, image=image)
+        scale = section_scale(name, entry, mpp, picture)
         images.append(picture)
         scales.append(scale)
     where = f"adata.obsm[{spatial_key!r}]"
     for code, (name, picture, scale) in enumerate(zip(sections, images, scales, strict=True)):
         own = section == code
         check_placement(name, adata.obs_names[own], xy[own], picture, scale.spot_px, where)
-        if scale.spot_px is not None and scale.spot_px * picture.scale < FINE_ENOUGH_PX:
+        pixel_um = scale.mpp / picture.scale
+        if scale.spot_px is not None and scale.spot_px * picture.scale < FINE_ENOUGH_PX and pixel_um > COARSEST_UM:
             warnings.warn(
                 f"A spot of section {name!r} covers only {scale.spot_px * picture.scale:.0f} px of the picture "
-                f"({picture.origin}): nuclei can hardly be seen. Pass image= with the full-resolution file, "
-                "if there is one.",
+                f"({picture.origin}), of {pixel_um:.2g} um each: nuclei can hardly be seen. Pass image= with the "
+                "full-resolution file, if there is one.",
                 UserWarning,
                 stacklevel=4,
             )
+    found = {name: picture.channels for name, picture in zip(sections, images, strict=True)}
+    if len(set(found.values())) > 1:
+        raise ValueError(f"The sections have pictures of different numbers of channels: {found}. Give each the same.")
     um = default_patch_um(scales, patch_per_spot) if patch_um is None else float(patch_um)
     if not np.isfinite(um) or um <= 0:
         raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")

@@ -20,6 +20,7 @@ from hist2scrna.models.stnet import STNet
 from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
+from hist2scrna.slides.graph import Neighbours
 from hist2scrna.slides.labels import read_labels
 from hist2scrna.slides.spots import read_features, read_spots
 from hist2scrna.trained import TrainedModel, as_trained
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
+CHANNELS = "channels"
 
 
 def fit(
@@ -51,11 +53,14 @@ def fit(
     labels_key: str | None = None,
     library_key: str | None = None,
     spatial_key: str = slots.SPATIAL,
-    img_key: str | None = None,
+    img_key: str | Sequence[str] | None = None,
     image: Any = None,
     features_key: str | None = None,
     patch_um: float | None = None,
     mpp: float | None = None,
+    neighbours: Literal["knn", "delaunay"] | None = None,
+    n_neighbours: int | None = None,
+    radius_um: float | None = None,
     likelihood: Likelihood | None = None,
     alpha: float = 0.1,
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None,
@@ -113,9 +118,10 @@ def fit(
         Slot of `.obsm` with the coordinates.
     img_key
         Which image in `.uns["spatial"][library]["images"]`; None: the finest, be it there or in the file named in
-        `metadata["source_image_path"]`.
+        `metadata["source_image_path"]`. Several names, as `["he", "ihc"]`: registered stains of each section, stacked.
     image
-        A full-resolution picture instead: a path, an array, or a dictionary of these by section.
+        A full-resolution picture instead: a path, an array, a list of these for several registered stains, or a
+        dictionary by section. An array may have more channels than colours: RGB first, then one for each marker.
     features_key
         Slot of `.obsm` with features, for models that read these; no picture is needed then.
     patch_um
@@ -124,6 +130,14 @@ def fit(
     mpp
         Microns per full-resolution pixel; None: from the metadata, else from the spot diameter (65 um for Space Ranger
         data, else 100 um; logged).
+    neighbours
+        Which spots or cells are neighbours: `"knn"`, the nearest `n_neighbours`, or `"delaunay"`, those with a common
+        edge of the triangulation. None: `.obsp["spatial_connectivities"]` if it is there, else 6 on a hexagonal
+        lattice, 4 on a square one, and the nearest 6 of scattered cells. Prediction builds them in the same way.
+    n_neighbours
+        For `"knn"`; default 6.
+    radius_um
+        Neighbours farther apart than this, in microns, are none. For single cells some 20 to 50; None: no limit.
     likelihood
         `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression. The published models and
         `ridge` predict log-normalised expression, and take no other.
@@ -231,8 +245,16 @@ def fit(
         patch_per_spot=recipe.patch_per_spot,
         mpp=mpp,
         on_array=entry.model.on_array,
+        neighbours=Neighbours(neighbours, n_neighbours, radius_um),
     )
     spots.counts, spots.label = counts, label
+    if spots.patches is not None and spots.patches.channels != 3:
+        if CHANNELS not in options:
+            raise ValueError(
+                f"Model {model!r} reads RGB pictures, these have {spots.patches.channels} channels. Pass "
+                "model='hist2scrna', or one picture of each section."
+            )
+        options[CHANNELS] = spots.patches.channels
     start = None if init_from is None else _start(init_from)
 
     with torch.random.fork_rng():
@@ -271,6 +293,7 @@ def fit(
             augment=on_patches and (recipe.augment if augment is None else augment),
             progress=progress,
         )
+        about = adata.uns.get(features_key, {}) if features_key else {}
         parameters = {
             "preset": preset,
             "layer": layer,
@@ -278,6 +301,10 @@ def fit(
             "library_key": library_key,
             "spatial_key": spatial_key,
             "features_key": features_key,
+            "img_key": None if img_key is None or isinstance(img_key, str) else list(img_key),
+            "neighbours": neighbours,
+            "n_neighbours": n_neighbours,
+            "radius_um": radius_um,
             "alpha": alpha,
             "losses": {name: weight for name, (_, weight) in objective.extra.items()},
             "validation": validation if isinstance(validation, int | float) else [*validation],
@@ -302,6 +329,7 @@ def fit(
                     "best_epoch": run.best_epoch,
                     "seconds": round(run.seconds, 1),
                     "versions": package_versions(),
+                    "features": {k: str(about[k]) for k in slots.ENCODER_FIELDS if k in about},
                 },
                 nulls=nulls,
                 fingerprints=fingerprint(counts[np.flatnonzero(usable)]),
