@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST_SIDE = 1024
+# Columns of `.obs` that say where a spot is, or which file shows it.
+PLACES = (*slots.ARRAY_COORDINATES, slots.PATCH_FILE)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
     Pictures are those of the sections at hand, and are not copied.
     """
     view = adata[rows]
-    columns = [reads.library_key, *slots.ARRAY_COORDINATES] + ([reads.labels_key] if reads.labels_key else [])
+    columns = [reads.library_key, *PLACES] + ([reads.labels_key] if reads.labels_key else [])
     obs = view.obs[[c for c in columns if c in view.obs]].copy()
     obs[reads.library_key] = pd.Categorical(obs[reads.library_key].astype(str))
     if reads.labels_key:
@@ -89,7 +91,7 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
 
 def without_expression(section: ad.AnnData, reads: Reads) -> ad.AnnData:
     """Return what a slide has before it is sequenced: pictures, coordinates, features, names of the sections."""
-    columns = [c for c in (reads.library_key, *slots.ARRAY_COORDINATES) if c in section.obs]
+    columns = [c for c in (reads.library_key, *PLACES) if c in section.obs]
     return ad.AnnData(
         obs=section.obs[columns].copy(), obsm=dict(section.obsm), obsp=dict(section.obsp), uns=dict(section.uns)
     )

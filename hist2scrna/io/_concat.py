@@ -1,0 +1,155 @@
+"""Join sections, with all that they carry."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import anndata as ad
+import pandas as pd
+
+from hist2scrna import slots
+
+log = logging.getLogger(__name__)
+
+
+def concat(
+    adatas: Sequence[ad.AnnData] | Mapping[str, ad.AnnData],
+    *,
+    library_key: str = slots.LIBRARY,
+    join: Literal["inner", "outer"] = "inner",
+) -> ad.AnnData:
+    """Join sections into one AnnData that keeps their pictures, graphs and names apart.
+
+    :func:`anndata.concat` drops `.uns` and `.obsp` unless told; and two sections of one name would share one picture.
+
+    Parameters
+    ----------
+    adatas
+        The sections, each with one or more libraries. Or a dictionary by new names, each of one library, which is
+        renamed: for sections that were given the same name.
+    library_key
+        Column of `.obs` that tells the section of each spot, as named in `.uns["spatial"]`. Where it is missing and
+        there is one library, it is filled in.
+    join
+        Genes of the result: those that all have (`"inner"`), or any has (`"outer"`, with zero where one has not).
+
+    Returns
+    -------
+    A new AnnData:
+
+    - `.obs[library_key]`: categorical, in the order of `adatas`; `.obs_names` unique: where names repeat between
+      sections, `-{library}` is appended to these names.
+    - `.uns["spatial"]`: all libraries, their pictures not copied; other entries of `.uns` where they do not contradict
+      each other.
+    - `.obsp`: block-diagonal; a matrix that one of them lacks is left out, with a warning.
+
+    The inputs are not changed.
+
+    Raises
+    ------
+    KeyError
+        If a section has neither `library_key` nor a library.
+    ValueError
+        If there is nothing to join, two sections have the same name, a name is not in `.uns["spatial"]`, or
+        `.obs_names` repeat within a section.
+
+    Examples
+    --------
+    >>> adata = hist2scrna.io.concat([hist2scrna.io.read_visium(path) for path in folders])
+    >>> model = hist2scrna.tl.fit(adata, library_key="library_id")
+    """
+    if not adatas:
+        raise ValueError("No section to join: `adatas` is empty.")
+    if isinstance(adatas, Mapping):
+        parts = [_renamed(adata, str(name), library_key) for name, adata in adatas.items()]
+    else:
+        parts = [_named(adata, i, library_key) for i, adata in enumerate(adatas)]
+    names = [str(c) for part in parts for c in part.obs[library_key].cat.categories]
+    libraries = [name for part in parts for name in part.uns.get(slots.SPATIAL, {})]
+    repeated = [name for held in (names, libraries) for name, n in Counter(held).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and pictures could not be told "
+            "apart. Pass a dictionary of AnnData by new names."
+        )
+    _make_unique(parts, library_key)
+    for key in dict.fromkeys(key for part in parts for key in part.obsp):
+        lacking = sum(key not in part.obsp for part in parts)
+        if lacking:
+            warnings.warn(
+                f".obsp[{key!r}] is left out: {lacking} of {len(parts)} sections have none.", UserWarning, stacklevel=2
+            )
+    joined = ad.concat(parts, join=join, merge="same", uns_merge="unique", pairwise=True, fill_value=0)
+    joined.obs[library_key] = pd.Categorical(joined.obs[library_key].astype(str), categories=names)
+    lost = sorted({key for part in parts for key in part.uns} - set(joined.uns))
+    if lost:
+        log.info("entries of .uns that differ between sections are left out: %s", lost)
+    return joined
+
+
+def _shallow(adata: ad.AnnData) -> ad.AnnData:
+    """Return an AnnData of its own that shares all arrays."""
+    return ad.AnnData(
+        X=adata.X,
+        obs=adata.obs.copy(),
+        var=adata.var,
+        layers=dict(adata.layers),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+        uns=dict(adata.uns),
+    )
+
+
+def _named(adata: ad.AnnData, number: int, library_key: str) -> ad.AnnData:
+    libraries = list(adata.uns.get(slots.SPATIAL, {}))
+    part = _shallow(adata)
+    if library_key not in part.obs:
+        if len(libraries) != 1:
+            raise KeyError(
+                f"Key {library_key!r} not found in .obs of section {number}, and its .uns['{slots.SPATIAL}'] holds "
+                f"{len(libraries)} libraries: {libraries}. Write the name of the section of each spot there."
+            )
+        part.obs[library_key] = libraries[0]
+    column = part.obs[library_key].astype("category").cat.remove_unused_categories()
+    part.obs[library_key] = column.cat.rename_categories([str(c) for c in column.cat.categories])
+    unknown = [c for c in part.obs[library_key].cat.categories if libraries and c not in libraries]
+    if unknown:
+        raise ValueError(
+            f".obs[{library_key!r}] of section {number} names {unknown}, but its .uns['{slots.SPATIAL}'] holds "
+            f"{libraries}. Make the names agree."
+        )
+    return part
+
+
+def _renamed(adata: ad.AnnData, name: str, library_key: str) -> ad.AnnData:
+    libraries = adata.uns.get(slots.SPATIAL, {})
+    several = library_key in adata.obs and adata.obs[library_key].nunique() > 1
+    if len(libraries) > 1 or several:
+        raise ValueError(f"{name!r} holds more than one library: only single ones can be renamed. Pass a list.")
+    part = _shallow(adata)
+    part.obs[library_key] = pd.Categorical([name] * part.n_obs)
+    if libraries:
+        part.uns[slots.SPATIAL] = {name: next(iter(libraries.values()))}
+    return part
+
+
+def _make_unique(parts: Sequence[ad.AnnData], library_key: str) -> None:
+    """Append the section to names that occur in more than one part."""
+    count: Counter[str] = Counter()
+    for i, part in enumerate(parts):
+        if not part.obs_names.is_unique:
+            raise ValueError(f".obs_names repeat within section {i}. Call obs_names_make_unique() on it first.")
+        count.update(part.obs_names)
+    for part in parts:
+        names = zip(part.obs_names, part.obs[library_key], strict=True)
+        part.obs_names = pd.Index([f"{name}-{library}" if count[name] > 1 else name for name, library in names])
+    everything = Counter(name for part in parts for name in part.obs_names)
+    repeated = next((name for name, n in everything.items() if n > 1), None)
+    if repeated is not None:
+        raise ValueError(f"Spot {repeated!r} would occur twice in .obs_names. Rename the spots of one section.")

@@ -1,0 +1,275 @@
+"""Read what Space Ranger writes: Visium and Visium HD."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from hist2scrna import slots
+from hist2scrna.slides.patches import VISIUM_SPOT_UM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+COUNTS = "filtered_feature_bc_matrix.h5"
+SCALEFACTORS = "scalefactors_json.json"
+# As Space Ranger named them from version 1 to Visium HD; the second has no header.
+POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
+COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+PICTURES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
+BINNED = "binned_outputs"
+
+
+def read_visium(
+    path: str | Path,
+    *,
+    counts_file: str = COUNTS,
+    library_id: str | None = None,
+    source_image_path: str | Path | None = None,
+) -> ad.AnnData:
+    """Read a Visium section from the output folder of Space Ranger, of any version.
+
+    As :func:`squidpy.read.visium`, and: positions are taken by the names of their columns, from CSV with or without
+    header or Parquet; a missing picture is no error; what does not fit together is refused.
+
+    Parameters
+    ----------
+    path
+        The folder `outs`, with `filtered_feature_bc_matrix.h5` and `spatial/` in it.
+    counts_file
+        Counts, an HDF5 file of 10x Genomics or a folder with `matrix.mtx.gz`.
+    library_id
+        Name of the section; None: that in the counts file, else the name of the folder.
+    source_image_path
+        The full-resolution picture that Space Ranger was given, which patches are then cut from. Without it they are
+        cut from `tissue_hires_image.png`, which shows a spot with about 15 pixels.
+
+    Returns
+    -------
+    AnnData, spots x genes:
+
+    - `.X`: counts, CSR float32; `.var_names` unique, as :meth:`anndata.AnnData.var_names_make_unique` makes them.
+    - `.obs["library_id"]`: categorical; `.obs["in_tissue"]`, `["array_row"]`, `["array_col"]`: int.
+    - `.obsm["spatial"]`: float64, full-resolution pixels, x to the right, y down.
+    - `.uns["spatial"][library]`: `images["hires"]`, `["lowres"]`, uint8 (height, width, 3); `scalefactors` as Space
+      Ranger has them, and `spot_diameter_um`, 65: what its spot diameter means; `metadata` with
+      `chemistry_description`, `software_version` and `source_image_path`, where known.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file is damaged, a spot has no position, or counts are not whole.
+
+    Examples
+    --------
+    >>> adata = hist2scrna.io.read_visium("outs/", source_image_path="tissue.tif")
+    """
+    path = _folder(path)
+    adata = _read_section(path, counts_file, library_id, path.name, source_image_path)
+    for entry in adata.uns[slots.SPATIAL].values():
+        entry[slots.SCALEFACTORS].setdefault(slots.SPOT_DIAMETER_UM, VISIUM_SPOT_UM)
+    return adata
+
+
+def read_visium_hd(
+    path: str | Path,
+    *,
+    bin_um: int = 8,
+    counts_file: str = COUNTS,
+    library_id: str | None = None,
+    source_image_path: str | Path | None = None,
+) -> ad.AnnData:
+    """Read a Visium HD section, at one size of its bins, from the output folder of Space Ranger.
+
+    Parameters
+    ----------
+    path
+        The folder `outs`, with `binned_outputs/square_008um/` in it.
+    bin_um
+        Side of a bin in microns: 2, 8 or 16, or another that Space Ranger was asked for.
+    counts_file, library_id, source_image_path
+        As in :func:`read_visium`.
+
+    Returns
+    -------
+    AnnData, bins x genes, with the slots of :func:`read_visium`. The scale is `scalefactors["microns_per_pixel"]`;
+    `spot_diameter_fullres` is the side of a bin, so that a patch is 12 um wide unless `patch_um` is given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing, or there are no bins of this size.
+    ValueError
+        If a file is damaged, a bin has no position, or counts are not whole.
+
+    Examples
+    --------
+    >>> adata = hist2scrna.io.read_visium_hd("outs/", bin_um=16, source_image_path="tissue.btf")
+    """
+    path = _folder(path)
+    binned = path / BINNED / f"square_{bin_um:03d}um"
+    if not binned.is_dir():
+        there = sorted(folder.name for folder in (path / BINNED).glob("square_*um"))
+        raise FileNotFoundError(f"No folder '{binned}'. Sizes of bins that are there: {there}. Choose bin_um= of them.")
+    return _read_section(binned, counts_file, library_id, path.name, source_image_path)
+
+
+def _folder(path: str | Path) -> Path:
+    path = Path(path).expanduser().resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"No folder '{path}'. Give the folder `outs` of Space Ranger.")
+    return path
+
+
+def existing(file: Path) -> Path:
+    """Return the file, or raise FileNotFoundError with what lies beside it."""
+    if not file.exists():
+        there = sorted(f.name for f in file.parent.iterdir()) if file.parent.is_dir() else "nothing"
+        raise FileNotFoundError(f"No file '{file}'. In that folder: {there}.")
+    return file
+
+
+def read_10x(path: Path) -> ad.AnnData:
+    """Read a matrix of 10x Genomics, genes only, names made unique, checked to be counts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it cannot be read, or values are not whole and non-negative.
+    """
+    import scanpy as sc
+
+    existing(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Variable names are not unique", category=UserWarning)
+            adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"'{path}' holds no matrix of 10x Genomics that can be read: {error}.") from error
+    values = adata.X.data
+    if not np.isfinite(values).all() or (values < 0).any() or (values != np.round(values)).any():
+        raise ValueError(f"Expected counts in '{path}', found values that are negative or not whole.")
+    if not adata.var_names.is_unique:
+        log.info("%d gene names repeat and are numbered", int(adata.var_names.duplicated().sum()))
+        adata.var_names_make_unique()
+    return adata
+
+
+def checked_picture(path: str | Path) -> str:
+    """Return the absolute path of a picture that is there, else raise FileNotFoundError."""
+    picture = Path(path).expanduser().absolute()
+    if not picture.exists():
+        raise FileNotFoundError(f"No picture at '{picture}', which `source_image_path` names.")
+    return str(picture)
+
+
+def _read_section(
+    folder: Path, counts_file: str, library_id: str | None, name: str, source_image_path: str | Path | None
+) -> ad.AnnData:
+    source = None if source_image_path is None else checked_picture(source_image_path)
+    adata = read_10x(folder / counts_file)
+    attributes = _attributes(folder / counts_file)
+    library = str(library_id or next(iter(attributes.get("library_ids", [])), name))
+    positions = _read_positions(folder / "spatial")
+    lacking = adata.obs_names.difference(positions.index)
+    if len(lacking):
+        raise ValueError(
+            f"{len(lacking)} of {adata.n_obs} barcodes in '{folder / counts_file}' have no position in "
+            f"'{folder / 'spatial'}': the first is {lacking[0]!r}. Do the files belong to the same run?"
+        )
+    positions = positions.loc[adata.obs_names]
+    adata.obs[slots.LIBRARY] = pd.Categorical([library] * adata.n_obs)
+    for column in COLUMNS[1:4]:
+        adata.obs[column] = positions[column].to_numpy(dtype=np.int64)
+    row, column = COLUMNS[4:]
+    adata.obsm[slots.SPATIAL] = positions[[column, row]].to_numpy(dtype=np.float64)
+    metadata = {key: attributes[key] for key in (slots.CHEMISTRY, "software_version") if key in attributes}
+    if source is not None:
+        metadata[slots.SOURCE_IMAGE_PATH] = source
+    adata.uns[slots.SPATIAL] = {
+        library: {
+            slots.IMAGES: {
+                key: _read_picture(folder / "spatial" / file)
+                for key, file in PICTURES.items()
+                if (folder / "spatial" / file).is_file()
+            },
+            slots.SCALEFACTORS: _read_scalefactors(folder / "spatial" / SCALEFACTORS),
+            slots.METADATA: metadata,
+        }
+    }
+    return adata
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    import h5py
+
+    if path.is_dir():
+        return {}
+
+    def text(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return [text(item) for item in value]
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    with h5py.File(path, "r") as file:
+        return {key: text(value) for key, value in file.attrs.items()}
+
+
+def _read_positions(folder: Path) -> pd.DataFrame:
+    """Return the positions by barcode, columns by name whatever their order."""
+    path = next((folder / name for name in POSITIONS if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"No positions in '{folder}': expected one of {list(POSITIONS)}.")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            with path.open(encoding="utf-8-sig") as file:
+                has_header = COLUMNS[0] in file.readline().strip().split(",")
+            table = pd.read_csv(path, header=0 if has_header else None, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"'{path}' is no table that can be read: {error}.") from error
+    if path.suffix != ".parquet" and not has_header and len(table.columns) == len(COLUMNS):
+        table.columns = pd.Index(COLUMNS)
+    if not set(COLUMNS) <= set(table.columns):
+        raise ValueError(f"Expected the columns {COLUMNS} in '{path}', found {list(table.columns)}.")
+    table = table.set_index(table[COLUMNS[0]].astype(str))
+    if not table.index.is_unique:
+        raise ValueError(f"'{path}' has barcode {table.index[table.index.duplicated()][0]!r} more than once.")
+    numbers = table[COLUMNS[1:]].apply(pd.to_numeric, errors="coerce")
+    wrong = ~np.isfinite(numbers.to_numpy(dtype=np.float64)).all(axis=1)
+    if wrong.any():
+        row = table[wrong].iloc[0]
+        raise ValueError(f"'{path}': expected numbers in the row of {row.name!r}, found {row.tolist()}.")
+    return numbers
+
+
+def _read_scalefactors(path: Path) -> dict[str, float]:
+    try:
+        factors = json.loads(existing(path).read_text(encoding="utf-8"))
+        return {str(key): float(value) for key, value in factors.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"'{path}' holds no scale factors that can be read: {error}.") from error
+
+
+def _read_picture(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"Image '{path}' is damaged: {error}. Copy or download it again.") from error

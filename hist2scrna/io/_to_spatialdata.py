@@ -1,0 +1,132 @@
+"""From AnnData with pictures to SpatialData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+
+from hist2scrna import slots
+from hist2scrna.slides.library import library_entry, open_image
+from hist2scrna.slides.preview import spot_diameter
+from hist2scrna.slides.spots import read_coordinates, read_sections
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from spatialdata import SpatialData
+
+    from hist2scrna.slides.image import SlideImage
+
+TABLE, REGION, INSTANCE = "table", "region", "instance_id"
+GLOBAL = "global"
+TILE_PX = 2048
+
+
+def to_spatialdata(
+    adata: ad.AnnData,
+    *,
+    library_key: str | None = None,
+    spatial_key: str = slots.SPATIAL,
+    img_key: str | None = None,
+    image: Any = None,
+) -> SpatialData:
+    """Turn AnnData with pictures into SpatialData; `adata` is not changed.
+
+    Parameters
+    ----------
+    adata
+        Annotated data, for instance with predictions.
+    library_key
+        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: one section.
+    spatial_key
+        Slot of `.obsm` with the coordinates.
+    img_key, image
+        Which picture, as in :func:`hist2scrna.tl.fit`; files are read lazily, by tiles.
+
+    Returns
+    -------
+    SpatialData, with for each section
+
+    - `images["{section}_image"]`: its picture (c, y, x), scaled to full-resolution pixels; none where patches are
+      files.
+    - `shapes["{section}"]`: circles at the spots, in full-resolution pixels.
+
+    and `tables["table"]`: a copy of `adata` that annotates the circles, its pictures left out. The coordinate system,
+    whose unit is the full-resolution pixel, is `"global"` for one section; of several, each has its own, by its name.
+
+    Raises
+    ------
+    KeyError, ValueError, FileNotFoundError
+        If a slot or file is missing or wrong.
+
+    Examples
+    --------
+    >>> sdata = hist2scrna.io.to_spatialdata(adata, library_key="library_id")
+    >>> sdata.write("section.zarr")
+    """
+    import spatialdata as sd
+    from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Identity, Scale
+
+    sections, section = read_sections(adata, library_key)
+    xy = read_coordinates(adata, spatial_key)
+    if not adata.obs_names.is_unique:
+        raise ValueError(
+            "adata.obs_names repeat, so that a spot cannot be told by name. Call adata.obs_names_make_unique()."
+        )
+    images, shapes, entries = {}, {}, {}
+    for code, name in enumerate(sections):
+        own = section == code
+        library = None if library_key is None else name
+        entry = library_entry(adata, library)[1] if adata.uns.get(slots.SPATIAL) else {}
+        system = GLOBAL if len(sections) == 1 else name
+        radius = spot_diameter(adata, library, xy[own]) / 2
+        shapes[name] = ShapesModel.parse(
+            xy[own], geometry=0, radius=radius, index=adata.obs_names[own], transformations={system: Identity()}
+        )
+        in_folder = slots.PATCH_FOLDER in (entry.get(slots.METADATA) or {})
+        if image is not None or img_key is not None or not in_folder:
+            picture = open_image(adata, name if isinstance(image, dict) else library, img_key=img_key, image=image)
+            pixel = 1 / picture.scale
+            images[f"{name}_image"] = Image2DModel.parse(
+                _lazy(picture).transpose(2, 0, 1),
+                dims=("c", "y", "x"),
+                c_coords=["r", "g", "b"],
+                transformations={system: Scale([pixel, pixel], axes=("x", "y"))},
+            )
+        entries[name] = {key: dict(entry.get(key) or {}) for key in (slots.SCALEFACTORS, slots.METADATA)}
+    table = _without_pictures(adata, entries)
+    table.obs[REGION] = np.array(sections, dtype=object)[section]
+    table.obs[REGION] = table.obs[REGION].astype("category")
+    table.obs[INSTANCE] = adata.obs_names.to_numpy()
+    parsed = TableModel.parse(table, region=list(sections), region_key=REGION, instance_key=INSTANCE)
+    return sd.SpatialData(images=images, shapes=shapes, tables={TABLE: parsed})
+
+
+def _without_pictures(adata: ad.AnnData, entries: dict[str, Any]) -> ad.AnnData:
+    return ad.AnnData(
+        X=adata.X,
+        obs=adata.obs,
+        var=adata.var,
+        layers=dict(adata.layers),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+        uns={**{k: v for k, v in adata.uns.items() if k != slots.SPATIAL}, slots.SPATIAL: entries},
+    ).copy()
+
+
+def _lazy(picture: SlideImage) -> Any:
+    """Return the finest level as a Dask array (height, width, 3), read by tiles."""
+    import dask.array as da
+
+    width, height = picture.size()
+    tiles = da.core.normalize_chunks((TILE_PX, TILE_PX, 3), shape=(height, width, 3), dtype=np.uint8)
+
+    def read(block_info: Any = None) -> NDArray[np.uint8]:
+        (top, bottom), (left, right), _ = block_info[None]["array-location"]
+        return picture.read(0, left, top, right - left, bottom - top)
+
+    return da.map_blocks(read, chunks=tiles, dtype=np.uint8, meta=np.empty((0, 0, 0), dtype=np.uint8))
