@@ -2,4 +2,12 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"_morphology": ["morphology_features"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "_extract_features": ["extract_features"],
+        "_morphology": ["morphology_features"],
+        "_segment_nuclei": ["segment_nuclei"],
+        "_tissue_grid": ["tissue_grid"],
+    },
+)

@@ -113,7 +113,12 @@ def morphology_features(
         patch_um=patch_um,
         mpp=mpp,
     )
-    assert spots.geometry is not None
+    assert spots.geometry is not None and spots.patches is not None
+    if not spots.patches.images:
+        raise ValueError(
+            "Morphology is also read from a wide view around each patch, and patches in files do not show it. Pass "
+            "image= with the picture that they were cut from."
+        )
     um = spots.geometry.um
     px = max(FEWEST_PX, round(um / PIXEL_UM))
     names, features = _describe(spots, px, progress)

@@ -1,0 +1,107 @@
+"""A section of which there is only the picture: opened, its scale found, its entry for `.uns["spatial"]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from hist2scrna import slots
+from hist2scrna.slides.image import ArrayImage, thumbnail
+from hist2scrna.slides.library import open_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hist2scrna.slides.image import SlideImage
+
+# Longer sides of the two pictures that Space Ranger writes.
+PREVIEWS = {"hires": 2000, "lowres": 600}
+
+
+def positive(value: Any, argument: str) -> float:
+    """Return an argument as a number above zero.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ValueError(f"Expected `{argument}` to be a positive number, found {value!r}.")
+    return float(value)
+
+
+def open_picture(image: Any, mpp: float | None) -> tuple[SlideImage, float]:
+    """Return the picture and its microns per full-resolution pixel: `mpp`, else what the file says.
+
+    Raises
+    ------
+    TypeError
+        If `image` is neither a path nor an array.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no RGB picture, or nothing tells its scale.
+    """
+    if isinstance(image, AnnData) or not (isinstance(image, str | Path) or hasattr(image, "dtype")):
+        raise TypeError(
+            "Expected `image` to be the path of a picture or an array (height, width, 3), found "
+            f"{type(image).__name__}. Of an AnnData, give the picture in "
+            f"adata.uns['{slots.SPATIAL}'][library]['{slots.IMAGES}'], or the path in '{slots.METADATA}'."
+        )
+    picture = open_image(AnnData(), None, image=image)
+    if mpp is not None:
+        return picture, positive(mpp, "mpp")
+    if picture.mpp is None:
+        raise ValueError(
+            f"Nothing tells the microns per pixel of the picture ({picture.origin}). Pass mpp= (about 0.25 for a scan "
+            "at 40x, 0.5 at 20x)."
+        )
+    return picture, float(picture.mpp)
+
+
+def picture_entry(image: Any, picture: SlideImage, mpp: float, spot_px: float | None) -> dict[str, dict[str, Any]]:
+    """Return the entry of the section in `.uns["spatial"]`.
+
+    Of a file, its path and two previews (2,000 and 600 pixels); an array is kept as it is, as `hires`.
+
+    Parameters
+    ----------
+    image
+        What the user gave.
+    picture
+        The same, opened.
+    mpp
+        Microns per full-resolution pixel.
+    spot_px
+        Diameter of a spot in full-resolution pixels; None: no spots.
+    """
+    factors: dict[str, float] = {slots.MPP: mpp}
+    if spot_px is not None:
+        factors[slots.SPOT_DIAMETER] = spot_px
+    images: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    if isinstance(image, str | Path):
+        metadata[slots.SOURCE_IMAGE_PATH] = str(Path(image).resolve())
+        for name, longest in PREVIEWS.items():
+            images[name], factors[slots.image_scale(name)] = _preview(picture, longest)
+    else:
+        assert isinstance(picture, ArrayImage)
+        images["hires"], factors[slots.image_scale("hires")] = picture.array, 1.0
+    return {slots.IMAGES: images, slots.SCALEFACTORS: factors, slots.METADATA: metadata}
+
+
+def _preview(picture: SlideImage, longest: int) -> tuple[NDArray[np.uint8], float]:
+    """Return a picture of at most `longest` pixels, shrunk from one about twice as fine, and its scale."""
+    from PIL import Image
+
+    fine, scale = thumbnail(picture, 2 * longest)
+    shrink = min(1.0, longest / max(fine.shape))
+    if shrink == 1:
+        return fine, scale
+    size = max(1, round(fine.shape[1] * shrink)), max(1, round(fine.shape[0] * shrink))
+    small = Image.fromarray(np.ascontiguousarray(fine)).resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(small), scale * small.width / fine.shape[1]

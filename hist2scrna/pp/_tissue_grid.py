@@ -1,0 +1,131 @@
+"""A lattice of spots over the tissue of a picture."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from hist2scrna import slots
+from hist2scrna.pp._picture import open_picture, picture_entry, positive
+from hist2scrna.slides.tissue import lattice_points, tissue_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Lattice = Literal["hexagonal", "square"]
+
+
+def tissue_grid(
+    image: Any,
+    *,
+    spacing_um: float = 100.0,
+    spot_um: float | None = None,
+    lattice: Lattice = "hexagonal",
+    mpp: float | None = None,
+    library_id: str = "section",
+    min_tissue: float = 0.5,
+) -> AnnData:
+    """Lay a lattice of spots over the tissue of a picture, for prediction where there is no assay.
+
+    The tissue is found on a thumbnail, so that whole slides are never decoded: pixels whose optical density in green,
+    relative to the glass, exceeds half of Otsu's threshold, without dust and ink; see
+    `hist2scrna.slides.tissue.stained_ground`.
+
+    A spacing below that of the training gives a map with more spots than any assay measured: each is still predicted
+    from a patch of the size that the model was trained on. Models that read neighbours count distances in units of the
+    distance between neighbours, whatever that is in microns: a finer lattice shows them a smaller neighbourhood than in
+    training. Models on the patch alone predict the same for a spot on any lattice.
+
+    Parameters
+    ----------
+    image
+        The H&E picture: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
+        0..1. Its pixels are the full-resolution pixels.
+    spacing_um
+        Distance between the centres of neighbouring spots in microns. 100 um, as on Visium.
+    spot_um
+        Diameter of a spot in microns, over which tissue is measured and which plots draw; None: `spacing_um`.
+    lattice
+        `"hexagonal"` (six neighbours, as Visium) or `"square"` (four, as Spatial Transcriptomics).
+    mpp
+        Microns per pixel; None: as the file says.
+    library_id
+        Name of the section.
+    min_tissue
+        Spots with a smaller fraction of tissue are left out; 0 keeps all centres on the picture.
+
+    Returns
+    -------
+    AnnData without genes (`X` None, `n_vars` 0); :func:`hist2scrna.tl.predict` takes it as it is.
+
+    `.obsm["spatial"]` : float64 (n_obs, 2)
+        Centres in full-resolution pixels, x right, y down.
+    `.obs["array_col"]`, `.obs["array_row"]` : int
+        Place on the lattice; on a hexagonal one columns count in half steps, as Visium's do.
+    `.obs["tissue_fraction"]` : float32
+        Fraction of the spot that is tissue.
+    `.obs["library_id"]` : categorical
+        `library_id`.
+    `.uns["spatial"][library_id]` : dict
+        `images` (of a path: previews `hires` and `lowres` of 2,000 and 600 pixels; of an array: itself, as `hires`),
+        `scalefactors` (`tissue_hires_scalef`, `spot_diameter_fullres`, `mpp`) and `metadata` (`source_image_path`).
+
+    Raises
+    ------
+    TypeError
+        If `image` is neither a path nor an array.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If an argument is out of range, the array is no RGB picture, nothing tells the microns per pixel, or there is no
+        tissue.
+
+    Examples
+    --------
+    >>> slide = hist2scrna.pp.tissue_grid("slide.svs", spacing_um=50)
+    >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
+    >>> sq.pl.spatial_scatter(slide, color="hist2scrna_cell_type")
+    """
+    spacing = positive(spacing_um, "spacing_um")
+    diameter = spacing if spot_um is None else positive(spot_um, "spot_um")
+    if lattice not in get_args(Lattice):
+        raise ValueError(f"Expected `lattice` to be one of {list(get_args(Lattice))}, found {lattice!r}.")
+    if not 0 <= min_tissue <= 1:
+        raise ValueError(f"Expected `min_tissue` to be within 0 and 1, found {min_tissue!r}.")
+    picture, scale = open_picture(image, mpp)
+    mask = tissue_mask(picture, scale)
+    width, height = (edge / picture.scale for edge in picture.size())
+    xy, place = lattice_points(width, height, spacing / scale, lattice)
+    fraction = mask.fraction(xy, diameter / scale)
+    kept = fraction >= min_tissue
+    if not kept.any():
+        raise ValueError(
+            f"None of {len(xy)} spots {spacing:g} um apart has min_tissue={min_tissue:g} of tissue: the most is "
+            f"{fraction.max(initial=0):.2f}. Lower spacing_um=, spot_um= or min_tissue=, or check mpp= "
+            f"(here {scale:g})."
+        )
+    log.info("%d of %d spots lie on tissue", kept.sum(), len(xy))
+    return AnnData(
+        obs=_observations(place[kept], fraction[kept], library_id),
+        obsm={slots.SPATIAL: xy[kept]},
+        uns={slots.SPATIAL: {library_id: picture_entry(image, picture, scale, diameter / scale)}},
+    )
+
+
+def _observations(place: NDArray[np.int64], fraction: NDArray[np.float32], library_id: str) -> pd.DataFrame:
+    column, row = slots.ARRAY_COORDINATES
+    return pd.DataFrame(
+        {
+            slots.LIBRARY: pd.Categorical([library_id] * len(place)),
+            column: place[:, 0],
+            row: place[:, 1],
+            slots.TISSUE_FRACTION: fraction,
+        },
+        index=[f"{library_id}_{x}x{y}" for x, y in place],
+    )
