@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import anndata as ad
 import numpy as np
 
 import hist2scrna as h2s
+from hist2scrna.benchmarking.process import peak_memory
 
 PITCH, SPOT = 100, 68
 
@@ -46,10 +46,6 @@ def section(n: int) -> ad.AnnData:
     )
 
 
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def measure(n: int, precision: str) -> dict[str, float]:
     """Return seconds and peak memory of a training step and of a prediction."""
     warnings.filterwarnings("ignore")
@@ -57,7 +53,7 @@ def measure(n: int, precision: str) -> dict[str, float]:
     start = time.perf_counter()
     model = h2s.tl.fit(adata, model="hist2st", max_epochs=1, precision=precision, progress=False)
     fitted = time.perf_counter()
-    trained = peak_gib()
+    trained = peak_memory() / 2**30
     model.predict(adata, progress=False)
     return {"spots": n, "step_s": fitted - start, "predict_s": time.perf_counter() - fitted, "peak_gib": trained}
 

@@ -39,7 +39,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+# The tables of the benchmark are included in its page.
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark/*.md"]
 templates_path = ["_templates"]
 default_role = "code"
 html_theme = "sphinx_book_theme"

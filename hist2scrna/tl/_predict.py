@@ -26,7 +26,7 @@ def predict(
     batch_size: int | None = None,
     library_key: str | None = None,
     spatial_key: str | None = None,
-    img_key: str | None = None,
+    img_key: str | Sequence[str] | None = None,
     image: Any = None,
     features_key: str | None = None,
     mpp: float | None = None,

@@ -1,0 +1,117 @@
+"""Every model on HER2ST C2 to C6 and on the mouse olfactory bulb MOB1 to MOB3, one section held out at a time.
+
+python benchmarks/peers.py [--out benchmarks/results] [--data her2st mob] [--model LABEL ...] [--fold NAME ...]
+                           [--all-folds] [--publish docs/benchmark]
+
+Interrupted and started again it goes on. Models that take hours on a CPU run on the folds named in `MODELS` unless
+`--all-folds` is given. `hist2st` and `histogene` train by their published schedules, `stnet` and ours until the
+validation loss stops falling, `ridge` is solved. HER2ST: the 785 genes of Hist2ST and HisToGene. MOB: the 785 genes of
+highest variance in the training sections of each fold. The sections of each are of one patient, or one mouse strain:
+this measures transfer between sections, not between patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import hist2scrna as h2s
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+N_GENES = 785
+OURS = {"preset": "tiny", "max_epochs": 60, "patience": 20, "lr": 1e-3}
+SLOW_FOLDS = ["C2", "MOB1"]
+MODELS: dict[str, dict[str, Any]] = {
+    "ridge (morphology)": {"model": "ridge", "features_key": "X_morphology"},
+    "hist2scrna": {"model": "hist2scrna", "patch_px": 96, **OURS},
+    "hist2scrna-lightweight (morphology)": {
+        "model": "hist2scrna-lightweight",
+        "features_key": "X_morphology",
+        **OURS,
+    },
+    "histogene": {"model": "histogene", "precision": "bf16-mixed", "folds": SLOW_FOLDS},
+    "stnet": {"model": "stnet", "precision": "bf16-mixed", "folds": SLOW_FOLDS},
+    "hist2st": {"model": "hist2st", "precision": "bf16-mixed", "folds": SLOW_FOLDS},
+}
+
+
+def her2st() -> tuple[ad.AnnData, dict[str, Any]]:
+    folder = SHARED / "data" / "her2st"
+    adata = h2s.datasets.her2st(folder if folder.is_dir() else None)
+    panel = (SHARED / "fixtures" / "her_hvg_785.txt").read_text().split()
+    return adata, {"genes": [gene for gene in panel if gene in adata.var_names]}
+
+
+def mob() -> tuple[ad.AnnData, dict[str, Any]]:
+    sections = {path.stem: ad.read_h5ad(path) for path in sorted((SHARED / "data" / "mob").glob("MOB*.h5ad"))}
+    adata = ad.concat(sections, label="library_id", index_unique="_", uns_merge="unique", merge="same")
+    return adata, {"n_genes": N_GENES}
+
+
+def publish(results: Path, name: str, pages: Path) -> None:
+    """Put the table, the rows, the picture and the learning curves of a data set where the documentation shows them."""
+    pages.mkdir(parents=True, exist_ok=True)
+    for source, target in (("table.md", f"{name}.md"), ("jobs.csv", f"{name}.csv"), ("benchmark.png", f"{name}.png")):
+        shutil.copyfile(results / source, pages / target)
+    jobs = pd.read_csv(results / "jobs.csv")
+    curves = []
+    for row in jobs[(jobs["kind"] == "model") & (jobs["status"] == "complete")].itertuples():
+        path = results / name / row.fold / quote(row.model, safe=" +=,()") / str(int(row.seed)) / "history.csv"
+        curves.append(pd.read_csv(path).assign(fold=row.fold, model=row.model, seed=int(row.seed)))
+    history = pd.concat(curves, ignore_index=True)
+    history.to_csv(pages / f"{name}_curves.csv", index=False, float_format="%.5g")
+    trained = [model for model, own in history.groupby("model", sort=False) if "penalty" not in own.dropna(axis=1)]
+    figure, axes = plt.subplots(1, len(trained), figsize=(3.2 * len(trained), 2.8), squeeze=False, layout="constrained")
+    for ax, model in zip(axes[0], trained, strict=True):
+        for (fold, _), own in history[history["model"] == model].groupby(["fold", "seed"]):
+            (line,) = ax.plot(own["epoch"], own["train_expression"], label=fold, lw=1)
+            if own["validation_expression"].notna().any():
+                ax.plot(own["epoch"], own["validation_expression"], ls="--", lw=1, color=line.get_color())
+        ax.set(title=model, xlabel="epoch")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
+    axes[0, -1].legend(fontsize="small", frameon=False, title="held out")
+    figure.savefig(pages / f"{name}_curves.png", dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--data", nargs="+", default=["her2st", "mob"], choices=["her2st", "mob"])
+    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--fold", nargs="+", help="hold out these sections alone")
+    parser.add_argument("--all-folds", action="store_true", help="run slow models on every fold too")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--publish", type=Path, help="folder of the documentation that shows the results")
+    options = parser.parse_args()
+    for name in options.data:
+        adata, panel = {"her2st": her2st, "mob": mob}[name]()
+        sections = list(adata.obs["library_id"].astype("category").cat.categories)
+        folds = [fold for fold in sections if options.fold is None or fold in options.fold]
+        if not folds:
+            continue
+        h2s.pp.morphology_features(adata, library_key="library_id")
+        models = {}
+        for label in options.model:
+            model = dict(MODELS[label])
+            own = folds if options.all_folds else [fold for fold in model.pop("folds", folds) if fold in folds]
+            model.pop("folds", None)
+            if own:
+                models[label] = {**model, "folds": own}
+        h2s.tl.benchmark({name: adata}, models, folder=options.out / name, folds=folds, seeds=options.seed, **panel)
+        h2s.pl.benchmark(options.out / name, save=options.out / name / "benchmark.png")
+        if options.publish is not None:
+            publish(options.out / name, name, options.publish)
+        print((options.out / name / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The application: its commands, its version, how much it says."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Annotated
+
+import typer
+
+from hist2scrna.cli.data import convert, extract_features, info, simulate
+from hist2scrna.cli.demo import demo
+from hist2scrna.cli.fit import fit
+from hist2scrna.cli.predict import predict
+from hist2scrna.cli.score import benchmark, evaluate, report
+
+app = typer.Typer(
+    help="Gene expression, as counts, from H&E histology.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+for command in (simulate, fit, predict, evaluate, benchmark, report, extract_features, convert, info, demo):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from hist2scrna import __version__
+
+        typer.echo(f"hist2scrna {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is assumed and done on the way.")] = False,
+) -> None:
+    """Gene expression, as counts, from H&E histology."""
+    # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
+    warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
+    warnings.showwarning = _warn
+    if verbose:
+        from rich.logging import RichHandler
+
+        log = logging.getLogger("hist2scrna")
+        log.addHandler(RichHandler(show_path=False))
+        log.setLevel(logging.INFO)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning for the user in a line; those of libraries about themselves are left out."""
+    if issubclass(category, UserWarning):
+        typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)

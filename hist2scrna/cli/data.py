@@ -1,0 +1,196 @@
+"""`hist2scrna simulate`, `extract-features`, `convert` and `info`: data before and after a model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hist2scrna import slots
+from hist2scrna.cli.config import Config
+from hist2scrna.cli.errors import in_one_line
+from hist2scrna.cli.reading import STORES, read_data, section_key, write_one
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Form = Literal["h5ad", "zarr", "patches"]
+
+
+@in_one_line
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the sections, one file or patch folder each.")] = Path("data"),
+    preset: Annotated[
+        str, typer.Option(help="small (50 spots, 500 genes) or medium (200 spots, 2,000 genes).")
+    ] = "small",
+    sections: Annotated[int, typer.Option(help="How many.", min=1)] = 1,
+    spots: Annotated[int | None, typer.Option(help="Spots of a section; default: the preset's.")] = None,
+    genes: Annotated[int | None, typer.Option(help="Genes; default: the preset's.")] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="h5ad, zarr or patches (the folder of the first version).")
+    ] = "h5ad",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace sections that are there.")] = False,
+    config: Config = None,
+    seed: Annotated[int, typer.Option(help="Of the tissue and of the counts.")] = 0,
+) -> None:
+    """Make sections whose picture carries the signal and whose true means are known, to try everything on.
+
+    Example: hist2scrna simulate --preset small --sections 3 --out data
+    """
+    from hist2scrna import datasets, io
+
+    made = datasets.simulate(preset, n_sections=sections, n_spots=spots, n_genes=genes, seed=seed)
+    for section in made:
+        name = str(section.obs[slots.LIBRARY].iloc[0])
+        if form == "patches":
+            io.write_patch_folder(section, out / name, labels_key=slots.CELL_TYPE, overwrite=overwrite)
+            typer.echo(f"Wrote {out / name}/")
+        else:
+            write_one(section, out / f"{name}.{form}", overwrite=overwrite)
+
+
+@in_one_line
+def extract_features(
+    data: Annotated[list[Path], typer.Argument(help="Sections, as for predict.", show_default=False)],
+    encoder: Annotated[
+        str, typer.Option(help="Name of a pathology encoder or of a timm model, or 'morphology'.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="File for the result, .h5ad or .zarr.")] = Path("features.h5ad"),
+    config: Config = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at --out.")] = False,
+    key_added: Annotated[str | None, typer.Option(help="Slot of .obsm; default: X_ and the encoder's name.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with its weights; default: from the hub.", show_default=False)
+    ] = None,
+    patch_um: Annotated[float | None, typer.Option(help="Side of a patch in microns; default: the encoder's.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Patches at once.")] = 32,
+    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=slots.LIBRARY)] = None,
+    img_key: Annotated[str | None, typer.Option(help="Which image; default: the finest.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Full-resolution picture of the only section.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="Microns per full-resolution pixel.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder that keeps finished batches; started again, it goes on.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
+) -> None:
+    """Describe every spot by an encoder, for hist2scrna-lightweight and ridge.
+
+    Example: hist2scrna extract-features sections.h5ad --encoder uni --out features.h5ad
+    """
+    from hist2scrna import pp
+
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+    adata = read_data(data)
+    where = {"library_key": section_key(adata, library_key), "img_key": img_key, "image": image, "mpp": mpp}
+    if encoder == "morphology":
+        named = {} if key_added is None else {"key_added": key_added}
+        pp.morphology_features(adata, patch_um=patch_um, **named, **where)
+    else:
+        pp.extract_features(
+            adata,
+            encoder,
+            key_added=key_added,
+            weights=weights,
+            patch_um=patch_um,
+            batch_size=batch_size,
+            store=store,
+            accelerator=accelerator,
+            **where,
+        )
+    write_one(adata, out, overwrite=overwrite)
+
+
+@in_one_line
+def convert(
+    data: Annotated[list[Path], typer.Argument(help="Sections, as for predict.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(help=".h5ad or .zarr; a name without such an ending is a patch folder.", show_default=False),
+    ],
+    spatialdata: Annotated[bool, typer.Option("--spatialdata", help="Write --out as a SpatialData store.")] = False,
+    image: Annotated[str | None, typer.Option(help="Image element of a SpatialData store.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of a SpatialData store.")] = None,
+    labels_key: Annotated[
+        str | None, typer.Option(help="Cell types of a patch folder; '' for none.", show_default=slots.CELL_TYPE)
+    ] = None,
+    patch_px: Annotated[
+        int | None, typer.Option(help="Side of a patch of a patch folder in pixels.", show_default="224, or as it is")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out.")] = False,
+) -> None:
+    """Turn one form of data into another: AnnData, SpatialData, patch folder.
+
+    Example: hist2scrna convert patch-folder/ --out section.h5ad
+    """
+    from hist2scrna import io
+    from hist2scrna.cli.reading import label_key
+
+    adata = read_data(data, image=image, table=table)
+    if spatialdata:
+        if out.exists() and not overwrite:
+            raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+        converted = io.to_spatialdata(adata)
+        if out.exists():
+            shutil.rmtree(out)
+        converted.write(out)
+        typer.echo(f"Wrote {out}")
+    elif out.suffix in STORES:
+        write_one(adata, out, overwrite=overwrite)
+    else:
+        labels = label_key(adata, labels_key)
+        io.write_patch_folder(adata, out, labels_key=labels, patch_px=patch_px, overwrite=overwrite)
+        typer.echo(f"Wrote {out}/")
+
+
+@in_one_line
+def info(
+    path: Annotated[Path, typer.Argument(help="A data set, or the folder of a model.", show_default=False)],
+) -> None:
+    """Say what a data set or a model holds, and what is missing."""
+    from hist2scrna.trained import CARD, TrainedModel
+
+    if (path / CARD).is_file():
+        typer.echo(str(TrainedModel.load(path)))
+        return
+    _describe(read_data([path]))
+
+
+def _describe(adata: AnnData) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hist2scrna.slides.library import library_entry, open_image
+    from hist2scrna.slides.patches import section_scale
+    from hist2scrna.slides.spots import read_sections
+
+    key = section_key(adata, None)
+    names, section = read_sections(adata, key)
+    shown = Table(title=f"{adata.n_obs:,} spots, {adata.n_vars:,} genes, {len(names)} sections")
+    for column in ("section", "spots", "picture", "um a pixel", "spot diameter"):
+        shown.add_column(column)
+    for code, name in enumerate(names):
+        try:
+            library = None if key is None else name
+            picture = open_image(adata, library, img_key=None, image=None)
+            width, height = picture.size()
+            seen = f"{picture.origin}: {width:,} x {height:,} px"
+            scale = section_scale(name, library_entry(adata, library)[1], None, picture)
+            um = f"{scale.mpp:.4g} (by {scale.known_from})"
+            spot = "-" if scale.spot_px is None else f"{scale.spot_px * scale.mpp:.4g} um"
+        except (KeyError, ValueError, OSError) as error:
+            reason = error.args[0] if error.args else error
+            seen, um, spot = f"none: {' '.join(str(reason).split())}", "-", "-"
+        shown.add_row(name, f"{int((section == code).sum()):,}", seen, um, spot)
+    console = Console(width=160)
+    console.print(shown)
+    held = {
+        "counts": "none" if adata.X is None else "X" + "".join(f", layer {name!r}" for name in adata.layers),
+        "obs": ", ".join(adata.obs.columns) or "none",
+        "obsm": ", ".join(adata.obsm) or "none",
+        "graph": slots.CONNECTIVITIES if slots.CONNECTIVITIES in adata.obsp else "built when it is needed",
+    }
+    for what, content in held.items():
+        console.print(f"{what:>7}  {content}", highlight=False)

@@ -1,0 +1,241 @@
+"""The command line: from simulated data to a page, options from files, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hist2scrna import TrainedModel, datasets, tl
+from hist2scrna.cli import app
+from hist2scrna.cli.config import parse_settings
+
+FAST = ["--preset", "tiny", "--max-epochs", "1", "--accelerator", "cpu"]
+
+
+def run(*arguments, expect=0) -> str:
+    """Run a command in this process; returns what it printed."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    said = result.output + (repr(result.exception) if result.exception else "")
+    assert result.exit_code == expect, said
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two small simulated sections, and a model."""
+    place = tmp_path_factory.mktemp("cli")
+    run("simulate", "--preset", "small", "--sections", 2, "--spots", 30, "--genes", 20, "--out", place / "data")
+    run("fit", place / "data", *FAST, "--out", place / "model")
+    return place
+
+
+def test_from_simulation_to_page(folder, tmp_path) -> None:
+    assert sorted(path.name for path in (folder / "data").iterdir()) == ["section_0.h5ad", "section_1.h5ad"]
+    section = ad.read_h5ad(folder / "data" / "section_0.h5ad")
+    (expected,) = datasets.simulate("small", n_spots=30, n_genes=20)
+    assert (section.X != expected.X).sum() == 0
+    model = TrainedModel.load(folder / "model")
+    assert model.classes and len(model.history) == 1
+    said = run("predict", folder / "data", "--model", folder / "model", "--out", tmp_path / "p.h5ad")
+    assert f"Wrote {tmp_path / 'p.h5ad'}".replace(" ", "") in said.replace(" ", "")
+    predicted = ad.read_h5ad(tmp_path / "p.h5ad")
+    by_hand = model.predict(section.copy(), progress=False, library_key="library_id")
+    own = predicted[predicted.obs["library_id"] == "section_0"]
+    np.testing.assert_allclose(own.layers["hist2scrna_mean"], by_hand.layers["hist2scrna_mean"], rtol=1e-4)
+    run("evaluate", tmp_path / "p.h5ad", "--model", folder / "model", "--out", tmp_path / "e.json")
+    headline = json.loads((tmp_path / "e.json").read_text())["headline"]
+    with pytest.warns(UserWarning, match="NOT HELD OUT"):
+        found = tl.evaluate(predicted, model, labels_key="cell_type", progress=False)
+    assert headline["pearson"] == pytest.approx(found.headline["pearson"])
+    run("report", tmp_path / "e.json", "--out", tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_every_option_of_fit_reaches_it(folder, tmp_path, monkeypatch) -> None:
+    seen = {}
+
+    def caught(adata, **arguments):
+        seen.update(arguments, n_obs=adata.n_obs)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(tl, "fit", caught)
+    given = {
+        **{"model": "hist2scrna", "preset": "small", "max-epochs": 100, "patience": 7, "batch-size": 8, "lr": 1e-4},
+        **{"weight-decay": 0.02, "alpha": 0.3, "likelihood": "nb", "validation": 0.2, "accumulate": 2, "seed": 5},
+        **{"precision": "32-true", "accelerator": "cpu", "devices": 1, "patch-px": 96, "patch-um": 120.0, "mpp": 0.5},
+        **{
+            "token-px": 8,
+            "width": 64,
+            "depth": 3,
+            "heads": 4,
+            "dropout": 0.2,
+            "layer": "true_mean",
+            "img-key": "hires",
+        },
+        **{"library-key": "library_id", "labels-key": "cell_type", "features-key": "f", "checkpoint-dir": "c"},
+    }
+    flags = [text for name, value in given.items() for text in (f"--{name}", value)]
+    more = ["--option", "graph=false", "--option", "decoder=[32, 16]", "--loss", "smoothness=0.01", "--no-augment"]
+    assert "enough" in run("fit", folder / "data", "--out", tmp_path / "m", *flags, *more, expect=1)
+    for name, value in given.items():
+        reached = seen[name.replace("-", "_")]
+        assert str(reached) == str(value), name
+    assert (seen["graph"], seen["decoder"], seen["losses"], seen["augment"]) == (
+        False,
+        [32, 16],
+        {"smoothness": 0.01},
+        False,
+    )
+    assert seen["n_obs"] == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("o.toml", 'max-epochs = 3\npreset = "tiny"\nlr = 0.001\n[option]\ndepth = 1\n'),
+        ("o.yaml", "max_epochs: 3\npreset: tiny\nlr: 0.001\noption: {depth: 1}\n"),
+        ("o.json", '{"max_epochs": 3, "preset": "tiny", "lr": 0.001, "option": {"depth": 1}}'),
+    ],
+)
+def test_options_from_a_file_and_flags_above_them(folder, tmp_path, name, text) -> None:
+    (tmp_path / name).write_text(text)
+    run("fit", folder / "data", "--config", tmp_path / name, "--max-epochs", 1, "--out", tmp_path / "m")
+    model = TrainedModel.load(tmp_path / "m")
+    assert model.parameters["max_epochs"] == 1
+    assert model.parameters["lr"] == 0.001
+    assert (model.parameters["preset"], model.options["depth"]) == ("tiny", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("o.toml", "epochs = 3", "Did you mean 'max_epochs'"),
+        ("o.toml", "max-epochs = ", "cannot be read as options"),
+        ("o.yaml", "a: [", "cannot be read as options"),
+        ("o.yaml", "- 1", "table of options"),
+        ("o.txt", "a", ".toml, .yaml"),
+    ],
+)
+def test_bad_files_of_options(folder, tmp_path, name, text, said) -> None:
+    (tmp_path / name).write_text(text)
+    found = run("fit", folder / "data", "--config", tmp_path / name, "--out", tmp_path / "m", expect=2)
+    assert said.replace(" ", "") in found.replace("│", "").replace(" ", "")
+    assert not (tmp_path / "m").exists()
+
+
+def test_errors_are_one_line_and_nothing_is_replaced(folder, tmp_path) -> None:
+    (tmp_path / "there.h5ad").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("x")
+    data, model = folder / "data", folder / "model"
+    for arguments, said in {
+        ("fit", tmp_path / "no", "--out", tmp_path / "m"): "No data at",
+        ("fit", tmp_path / "empty", "--out", tmp_path / "m"): "holds no data",
+        ("fit", tmp_path / "notes.txt", "--out", tmp_path / "m"): "is no data set",
+        ("fit", data, "--out", model): "exists already",
+        ("fit", data, "--preset", "huge", "--out", tmp_path / "m"): "Unknown preset",
+        ("fit", data, "--model", "hist2scrnaa", "--out", tmp_path / "m"): "Did you mean 'hist2scrna'",
+        ("fit", data, "--labels-key", "kind", "--out", tmp_path / "m"): "'kind'",
+        ("predict", data, "--model", tmp_path / "empty", "--out", tmp_path / "p.h5ad"): "no saved model",
+        ("predict", data, "--model", model, "--out", tmp_path / "there.h5ad"): "exists already",
+        ("predict", data, "--model", model, "--out", tmp_path / "p.csv"): ".h5ad",
+        ("evaluate", data): "hist2scrna_mean",
+        ("report", tmp_path / "notes.txt"): "no evaluation",
+        ("convert", data, "--out", tmp_path / "there.h5ad"): "exists already",
+        ("info", tmp_path / "no"): "No data at",
+    }.items():
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == 1, (arguments, result.output)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        assert len(errors) == 1 and said in errors[0], (arguments, result.stderr)
+        assert "Traceback" not in result.output
+    assert (tmp_path / "there.h5ad").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "notes.txt", "there.h5ad"]
+
+
+def test_wrong_flags_end_with_two() -> None:
+    run("fit", "--no-such-flag", expect=2)
+    run("predict", "x.h5ad", expect=2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["simulate", "fit", "predict", "evaluate", "benchmark", "report", "extract-features", "convert", "info", "demo"],
+)
+def test_help_says_what_a_command_does(command) -> None:
+    said = run(command, "--help")
+    assert "Usage" in said and len(said) > 300
+
+
+def test_a_terminal_and_a_pipe() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from hist2scrna.cli import app; app()", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("hist2scrna ")
+
+
+def test_start_is_quick_because_nothing_heavy_is_imported() -> None:
+    code = "import sys, hist2scrna.cli; print(any(m in sys.modules for m in ('torch', 'squidpy', 'lightning')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_convert_and_info(folder, tmp_path) -> None:
+    run("convert", folder / "data", "--out", tmp_path / "both.zarr")
+    both = ad.read_zarr(tmp_path / "both.zarr")
+    assert both.n_obs == 60 and set(both.uns["spatial"]) == {"section_0", "section_1"}
+    said = run("info", tmp_path / "both.zarr")
+    assert "60 spots, 20 genes, 2 sections" in said
+    assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
+
+
+def test_features_by_hand_feed_ridge(folder, tmp_path) -> None:
+    run("extract-features", folder / "data", "--encoder", "morphology", "--out", tmp_path / "f.h5ad")
+    run("fit", tmp_path / "f.h5ad", "--model", "ridge", "--features-key", "X_morphology", "--out", tmp_path / "m")
+    assert TrainedModel.load(tmp_path / "m").name == "ridge"
+
+
+def test_settings_are_numbers_words_and_lists() -> None:
+    given = ["a=1", "b=0.5", "c=word", "d=[1, 2]", "e=True", "f=false", "g-h=a=b", "i=None"]
+    expected = {"a": 1, "b": 0.5, "c": "word", "d": [1, 2], "e": True, "f": False, "g_h": "a=b", "i": None}
+    assert parse_settings(given) == expected
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        parse_settings(["depth"])
+
+
+def test_quick_start_of_the_first_version(tmp_path) -> None:
+    """Dummy data as a folder of patches, train by its flags, evaluate: each step has its command."""
+    run(
+        "simulate",
+        "--preset",
+        "small",
+        "--spots",
+        40,
+        "--genes",
+        25,
+        "--format",
+        "patches",
+        "--out",
+        tmp_path / "dummy",
+    )
+    folder = tmp_path / "dummy" / "section_0"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"patches", "gene_expression.csv", "spatial_coordinates.csv", "spatial_edges.csv", "cell_types.csv"}
+    options = ["--patch-px", 32, "--token-px", 8, "--width", 24, "--depth", 2, "--heads", 2, "--dropout", 0.1]
+    training = ["--max-epochs", 2, "--batch-size", 8, "--lr", 0.0001, "--weight-decay", 0.01, "--alpha", 0.1]
+    out = tmp_path / "output"
+    run("fit", folder, *options, *training, "--checkpoint-dir", out / "checkpoints", "--out", out / "model")
+    model = TrainedModel.load(out / "model")
+    assert (model.options["depth"], model.options["width"], model.geometry.px) == (2, 24, 32)
+    assert TrainedModel.load(out / "checkpoints" / "best").genes == model.genes
+    run("predict", folder, "--model", out / "model", "--out", out / "predicted.h5ad")
+    run("evaluate", out / "predicted.h5ad", "--model", out / "model", "--out", out / "metrics.json")
+    found = json.loads((out / "metrics.json").read_text())
+    for part in ("scores", "zeros", "cell_types", "levels"):
+        assert found[part]
