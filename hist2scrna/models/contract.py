@@ -188,10 +188,6 @@ class SpotModel(nn.Module):
         What it predicts: the distribution of the counts, or `"mse"` for log-normalised expression.
     on_array
         It reads array columns and rows, and its neighbours are the nearest four on the array.
-    terms
-        Loss terms of its own: a weight for a known name, or a function and its weight.
-    n_views
-        Augmented views of each batch, where the loss has a distillation term.
     """
 
     context: Context
@@ -201,12 +197,12 @@ class SpotModel(nn.Module):
 
     @property
     def terms(self) -> Mapping[str, float | tuple[Term, float]]:
-        """Loss terms of the model's own."""
+        """Loss terms of the model's own: a weight for a known name, or a function and its weight."""
         return {}
 
     @property
     def n_views(self) -> int:
-        """Augmented views of a batch for distillation."""
+        """Augmented views of each batch, where the loss has a distillation term."""
         return 2
 
     def encode(self, batch: SpotBatch) -> Tensor:
