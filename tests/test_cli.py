@@ -9,6 +9,7 @@ import sys
 import anndata as ad
 import numpy as np
 import pytest
+import tifffile
 from typer.testing import CliRunner
 
 from hist2scrna import TrainedModel, datasets, tl
@@ -193,6 +194,23 @@ def test_convert_and_info(folder, tmp_path) -> None:
     said = run("info", tmp_path / "both.zarr")
     assert "60 spots, 20 genes, 2 sections" in said
     assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
+
+
+def test_a_picture_alone_is_described_and_predicted(folder, tmp_path) -> None:
+    section = ad.read_h5ad(folder / "data" / "section_0.h5ad")
+    picture = section.uns["spatial"]["section_0"]["images"]["hires"]
+    path = tmp_path / "slide.tif"
+    # 10,000 pixels a centimetre are a micron each.
+    tifffile.imwrite(path, picture, tile=(128, 128), resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    height, width = picture.shape[:2]
+    assert f"{width:,} x {height:,} px, microns a pixel: 1" in run("info", path)
+    run("predict", path, "--spacing-um", 60, "--model", folder / "model", "--out", tmp_path / "p.h5ad")
+    predicted = ad.read_h5ad(tmp_path / "p.h5ad")
+    assert predicted.n_vars == 20 and predicted.n_obs > 10
+    assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
+    xy = predicted.obsm["spatial"]
+    assert (xy > 0).all() and xy[:, 0].max() < width and xy[:, 1].max() < height
+    run("predict", path, path, "--spacing-um", 60, "--model", folder / "model", "--out", tmp_path / "q.h5ad", expect=1)
 
 
 def test_features_by_hand_feed_ridge(folder, tmp_path) -> None:

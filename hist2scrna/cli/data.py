@@ -147,15 +147,28 @@ def convert(
 
 @in_one_line
 def info(
-    path: Annotated[Path, typer.Argument(help="A data set, or the folder of a model.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="A data set, a picture, or the folder of a model.", show_default=False)],
 ) -> None:
-    """Say what a data set or a model holds, and what is missing."""
+    """Say what a data set, a picture or a model holds, and what is missing."""
     from hist2scrna.trained import CARD, TrainedModel
 
     if (path / CARD).is_file():
         typer.echo(str(TrainedModel.load(path)))
-        return
-    _describe(read_data([path]))
+    elif path.is_file() and path.suffix not in STORES:
+        _describe_picture(path)
+    else:
+        _describe(read_data([path]))
+
+
+def _describe_picture(path: Path) -> None:
+    from hist2scrna.slides.files import open_file
+
+    picture = open_file(path)
+    um = "not in the file: pass mpp=" if picture.mpp is None else f"{picture.mpp:.4g}"
+    typer.echo(f"{path}: {picture.size()[0]:,} x {picture.size()[1]:,} px, microns a pixel: {um}")
+    for level, scale in enumerate(picture.scales):
+        width, height = picture.size(level)
+        typer.echo(f"  level {level}: {width:,} x {height:,} px, {scale / picture.scale:.4g} of the finest")
 
 
 def _describe(adata: AnnData) -> None:
