@@ -1,4 +1,4 @@
-"""Where numbers come from: the spots that a model was fitted on, and the versions of the packages."""
+"""Where numbers come from: the spots that a model was fitted on, the genes, and the versions of the packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import hist2scrna
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
     from scipy import sparse
 
@@ -26,6 +28,11 @@ def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
         products = counts.data.astype(np.uint64) * weights[counts.indices]
         running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
         return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
+
+
+def panel_hash(genes: Iterable[str]) -> str:
+    """Return the SHA-256 of the sorted gene names, a line each: equal for equal panels in any order."""
+    return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()
 
 
 def package_versions() -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hist2scrna.metrics.scales import log_normalise
+from hist2scrna.provenance import panel_hash
 from hist2scrna.slides.counts import choose_genes, read_counts
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Panel:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the sorted names, a line each, as in an evaluation: equal for equal panels in any order."""
-        return hashlib.sha256("\n".join(sorted(self.genes)).encode()).hexdigest()
+        """SHA-256 of the names, as in an evaluation."""
+        return panel_hash(self.genes)
 
 
 def choose_panel(

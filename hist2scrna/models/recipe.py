@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -53,18 +53,7 @@ HIST2ST = Recipe(
     clip=None,
     patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
 )
-HISTOGENE = Recipe(
-    max_epochs=100,
-    patience=None,
-    lr=1e-5,
-    weight_decay=0.0,
-    validation=0.0,
-    augment=False,
-    optimiser="adam",
-    decay="none",
-    clip=None,
-    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
-)
+HISTOGENE = replace(HIST2ST, max_epochs=100, decay="none")
 # The published rate of 1e-6 (summed squared error, momentum) tunes ImageNet weights. Ours trains from scratch too.
 STNET = Recipe(batch_size=32, lr=3e-4)
 # Solved at once, its penalty chosen by cross-validation over sections: it needs no validation of its own.

@@ -11,7 +11,7 @@ from scipy import sparse
 import hist2scrna
 from hist2scrna import slots
 from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
-from hist2scrna.provenance import fingerprint
+from hist2scrna.provenance import fingerprint, panel_hash
 from hist2scrna.scoring import passes, summary
 from hist2scrna.scoring.predictors import SCALES, Expression, NullExpression, Predictor
 from hist2scrna.tl._drawings import drawings
@@ -155,11 +155,6 @@ def evaluate(
     )
     drawn = drawings(adata, predicted, scored, genes["pearson"], names, labels_key, library_key, seed)
     return Evaluation(results, genes, drawn)
-
-
-def panel_hash(genes: list[str]) -> str:
-    """Return the SHA-256 of the sorted gene names, a line each: equal for equal panels in any order."""
-    return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()
 
 
 def counts_hash(scored: Scored) -> str:

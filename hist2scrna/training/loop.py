@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Spots of a section beyond which activations are not kept for the backward pass: half as fast again, a sixth the memory
-# of a model that looks at six views.
+# Spots of a section beyond which a model that reads it whole computes activations again in the backward pass. Other
+# models have blocks, of a size that the user sets.
 LARGE_SECTION = 512
 
 
@@ -125,7 +125,7 @@ class _Training(L.LightningModule):
         def predict() -> Prediction:
             return self.model(batch if view is None else view(batch))
 
-        if len(batch.section) <= LARGE_SECTION:
+        if self.model.context.kind != "section" or len(batch.section) <= LARGE_SECTION:
             return predict()
         contexts = partial(_recomputing, self.model)
         return checkpoint(predict, use_reentrant=False, context_fn=contexts)
