@@ -9,6 +9,7 @@ import sys
 import anndata as ad
 import numpy as np
 import pytest
+import spatialdata
 import tifffile
 from typer.testing import CliRunner
 
@@ -194,6 +195,24 @@ def test_convert_and_info(folder, tmp_path) -> None:
     said = run("info", tmp_path / "both.zarr")
     assert "60 spots, 20 genes, 2 sections" in said
     assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
+
+
+def test_spatialdata_is_read_as_any_other(folder, tmp_path) -> None:
+    section = folder / "data" / "section_0.h5ad"
+    run("convert", section, "--spatialdata", "--out", tmp_path / "s.zarr")
+    run("convert", section, "--spatialdata", "--out", tmp_path / "s.zarr", expect=1)
+    run("fit", tmp_path / "s.zarr", *FAST, "--out", tmp_path / "m")
+    for data, out in ((section, "a.h5ad"), (tmp_path / "s.zarr", "b.h5ad")):
+        run("predict", data, "--model", folder / "model", "--out", tmp_path / out)
+    a, b = (ad.read_h5ad(tmp_path / name) for name in ("a.h5ad", "b.h5ad"))
+    np.testing.assert_allclose(b.layers["hist2scrna_mean"], a.layers["hist2scrna_mean"], rtol=1e-4)
+    sdata = spatialdata.read_zarr(tmp_path / "s.zarr")
+    (name,) = sdata.images
+    sdata.images["other"] = sdata.images[name]
+    sdata.write(tmp_path / "two.zarr")
+    assert "holds 2 images" in run("fit", tmp_path / "two.zarr", *FAST, "--out", tmp_path / "n", expect=1)
+    run("convert", tmp_path / "two.zarr", "--image", name, "--out", tmp_path / "one.h5ad")
+    np.testing.assert_allclose(ad.read_h5ad(tmp_path / "one.h5ad").obsm["spatial"], a.obsm["spatial"], atol=1e-6)
 
 
 def test_a_picture_alone_is_described_and_predicted(folder, tmp_path) -> None:

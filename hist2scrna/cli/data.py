@@ -113,6 +113,7 @@ def convert(
     spatialdata: Annotated[bool, typer.Option("--spatialdata", help="Write --out as a SpatialData store.")] = False,
     image: Annotated[str | None, typer.Option(help="Image element of a SpatialData store.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store.")] = None,
+    region: Annotated[str | None, typer.Option(help="Spots or cells of a SpatialData store.")] = None,
     labels_key: Annotated[
         str | None, typer.Option(help="Cell types of a patch folder; '' for none.", show_default=slots.CELL_TYPE)
     ] = None,
@@ -128,7 +129,7 @@ def convert(
     from hist2scrna import io
     from hist2scrna.cli.reading import label_key
 
-    adata = read_data(data, image=image, table=table)
+    adata = read_data(data, image=image, table=table, region=region)
     if spatialdata:
         if out.exists() and not overwrite:
             raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")

@@ -20,14 +20,16 @@ PATCH_FOLDER = ("patches", "spatial_coordinates.csv")
 STORES = (".h5ad", ".zarr")
 
 
-def read_data(paths: Sequence[Path], *, image: str | None = None, table: str | None = None) -> AnnData:
+def read_data(
+    paths: Sequence[Path], *, image: str | None = None, table: str | None = None, region: str | None = None
+) -> AnnData:
     """Read data sets and put them side by side as sections.
 
     Parameters
     ----------
     paths
         Each a `.h5ad`, a `.zarr` of AnnData or SpatialData, a patch folder, or a folder of any of these.
-    image, table
+    image, table, region
         Names of the elements of a SpatialData store, where it has several.
 
     Raises
@@ -39,7 +41,7 @@ def read_data(paths: Sequence[Path], *, image: str | None = None, table: str | N
     """
     from hist2scrna import io
 
-    parts = [read_one(path, image=image, table=table) for given in paths for path in _members(given)]
+    parts = [read_one(path, image=image, table=table, region=region) for given in paths for path in _members(given)]
     return parts[0] if len(parts) == 1 else io.concat(parts)
 
 
@@ -63,7 +65,7 @@ def is_patch_folder(path: Path) -> bool:
     return path.is_dir() and any((path / name).exists() for name in PATCH_FOLDER)
 
 
-def read_one(path: Path, *, image: str | None = None, table: str | None = None) -> AnnData:
+def read_one(path: Path, *, image: str | None = None, table: str | None = None, region: str | None = None) -> AnnData:
     """Read one data set; see :func:`read_data`."""
     import anndata as ad
 
@@ -80,7 +82,13 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None) 
         if "spatialdata_attrs" in kind or not str(kind.get("encoding-type", "")).startswith("anndata"):
             import spatialdata
 
-            return io.from_spatialdata(spatialdata.read_zarr(path), image=image, table=table)
+            sdata = spatialdata.read_zarr(path)
+            if image is None and len(sdata.images) != 1:
+                raise ValueError(
+                    f"'{path}' holds {len(sdata.images)} images: {list(sdata.images)}. Take one section out first: "
+                    "hist2scrna convert --image NAME --table NAME --region NAME --out section.h5ad."
+                )
+            return io.from_spatialdata(sdata, image=image or next(iter(sdata.images)), table=table, region=region)
         return _named(ad.read_zarr(path), path)
     raise ValueError(
         f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. A picture alone: predict --spacing-um."
