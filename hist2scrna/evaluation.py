@@ -27,7 +27,8 @@ class Evaluation:
         Nested dictionary of plain numbers and words; None stands for a number that is not defined.
 
         - `"schema_version"`, `"package_version"`, `"model"`, `"panel"` (number of genes, SHA-256 of their names),
-          `"normalisation"`, `"split"`, `"nulls"`, `"data"`: what was scored, and how.
+          `"normalisation"`, `"read_out"` (how the prediction was read on the log-normalised scale), `"split"`,
+          `"nulls"`, `"data"`: what was scored, and how.
         - `"headline"`: the numbers to quote, on log-normalised expression. Pearson is per gene over the spots of a
           section, averaged over genes, then over sections.
         - `"scores"`: by scale (`"counts"`, `"log1p"`, `"residual"`), then by predictor (`"model"`, `"mean_null"`,

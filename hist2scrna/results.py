@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from hist2scrna.models.contract import Prediction
 
 ROWS_PER_CHUNK = 256
 STORES = (".zarr", ".h5ad")
+# Attributes of a prediction that are not called as their layer.
+ATTRIBUTES = {"log_normalised": "read_out"}
+# Of the spots; as far off as 1 % of the training spots are by definition.
+MOST_UNLIKE = 0.05
 
 
 class Rows(Protocol):
@@ -106,6 +112,7 @@ class PredictionWriter:
         wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
         n = adata.n_obs
         self.library = np.full(n, np.nan, dtype=np.float32)
+        self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
         self.embedding: NDArray[np.float32] | None = None
         self._scratch: Path | None = None
@@ -143,11 +150,11 @@ class PredictionWriter:
         order = np.argsort(seeds)
         rows = seeds[order]
         for name, array in self.arrays.items():
-            value = getattr(prediction, name)
+            value = _layer(prediction, name)
             if value is None:
                 raise ValueError(
                     f"This model's likelihood has no {name!r}. Choose `layers` from what it has: "
-                    f"{[k for k in slots.LAYERS if getattr(prediction, k) is not None]}."
+                    f"{[k for k in slots.LAYERS if _layer(prediction, k) is not None]}."
                 )
             block = np.full((len(rows), self.out.n_vars), np.nan, dtype=np.float32)
             block[:, self.columns] = value.float().cpu().numpy()[order]
@@ -160,6 +167,8 @@ class PredictionWriter:
             self.probability[seeds] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
         if prediction.log_library is not None:
             self.library[seeds] = prediction.log_library.float().exp().cpu().numpy()
+        if prediction.tissue_distance is not None:
+            self.distance[seeds] = prediction.tissue_distance.float().cpu().numpy()
 
     def finish(self, library_size: NDArray[np.float32] | None, parameters: Mapping[str, Any]) -> ad.AnnData:
         """Write all slots and return the AnnData.
@@ -170,6 +179,11 @@ class PredictionWriter:
             `(n,)` library sizes that were imposed; None: those that the model gave.
         parameters
             What goes to `.uns`.
+
+        Warns
+        -----
+        UserWarning
+            If more than 5 % of the spots are unlike the training tissue.
         """
         names, out = self.names, self.out
         obs: dict[str, Any] = {}
@@ -177,6 +191,10 @@ class PredictionWriter:
         used = self.library if library_size is None else library_size
         if np.isfinite(used).all():
             obs[names.library_size] = used
+        unlike = self.distance > 1
+        if np.isfinite(self.distance).all():
+            obs[names.tissue_distance] = self.distance
+            obs[names.unlike_training] = unlike
         if self.classes:
             best = self.probability.argmax(axis=1)
             obs[names.cell_type] = pd.Categorical.from_codes(best, categories=self.classes)
@@ -195,7 +213,17 @@ class PredictionWriter:
             out.obsm[key] = matrix
         out.var[names.modelled] = self.modelled
         out.uns[names.parameters] = writable(parameters)
-        return out if self.store is None else self._close_store()
+        written = out if self.store is None else self._close_store()
+        if unlike.mean() > MOST_UNLIKE:
+            warnings.warn(
+                f"{int(unlike.sum())} of {len(unlike)} spots ({unlike.mean():.0%}) are unlike the training tissue "
+                f"(adata.obs[{names.unlike_training!r}]): predictions there are extrapolation. See where they lie: "
+                f"squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}); if all over the section, its "
+                "stain, scanner or scale may be another one.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return written
 
     def _close_store(self) -> ad.AnnData:
         assert self.store is not None and self._scratch is not None
@@ -223,6 +251,12 @@ class PredictionWriter:
                 self._file.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+
+def _layer(prediction: Prediction, name: str) -> Tensor | None:
+    """Return what one of :data:`hist2scrna.slots.LAYERS` holds."""
+    found: Tensor | None = getattr(prediction, ATTRIBUTES.get(name, name))
+    return found
 
 
 def _backed(store: Path, out: ad.AnnData) -> ad.AnnData:

@@ -43,8 +43,8 @@ ENCODER_FIELDS = ("encoder", "licence", "hub_id", "weights", "weights_sha256")
 
 # -- written by predict -----------------------------------------------------------------------------------------------
 KEY_ADDED = "hist2scrna"
-LAYERS = ("mean", "dropout", "mu", "dispersion")
-DEFAULT_LAYERS = ("mean", "dropout")
+LAYERS = ("mean", "dropout", "mu", "dispersion", "log_normalised", "uncertainty")
+DEFAULT_LAYERS = ("mean", "dropout", "log_normalised")
 
 
 def image_scale(img_key: str) -> str:
@@ -54,7 +54,7 @@ def image_scale(img_key: str) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """Names under which :func:`hist2scrna.tl.predict` writes, for one `key_added`."""
+    """Names under which :func:`hist2scrna.tl.predict` and `tl.attention` write, for one `key_added`."""
 
     key: str = KEY_ADDED
 
@@ -83,6 +83,16 @@ class Written:
         return f"{self.key}_library_size"
 
     @property
+    def tissue_distance(self) -> str:
+        """Column of `.obs` with the distance to the training tissue."""
+        return f"{self.key}_tissue_distance"
+
+    @property
+    def unlike_training(self) -> str:
+        """Column of `.obs`, true for spots beyond what the training tissue spans."""
+        return f"{self.key}_unlike_training"
+
+    @property
     def embedding(self) -> str:
         """Array in `.obsm`, the embedding before the heads."""
         return f"X_{self.key}"
@@ -96,3 +106,17 @@ class Written:
     def parameters(self) -> str:
         """Entry of `.uns`: model name, version, parameters, geometry, library size used."""
         return self.key
+
+    @property
+    def attention(self) -> str:
+        """Matrix in `.obsp`, and entry of `.uns` with what it takes to read and draw it."""
+        return f"{self.key}_attention"
+
+    @property
+    def attention_patch(self) -> str:
+        """Array in `.obsm`, spots x tokens of their patch."""
+        return f"{self.key}_attention_patch"
+
+    def saliency(self, gene: str) -> str:
+        """Array in `.obsm`, spots x tokens of their patch or features."""
+        return f"{self.key}_saliency_{gene}"

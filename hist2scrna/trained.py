@@ -195,7 +195,11 @@ class TrainedModel:
             arrays = load_arrays(folder / REFERENCE)
             history = pd.read_csv(folder / HISTORY, index_col="epoch")
             module = create_model(
-                card["name"], n_genes=len(card["genes"]), n_classes=len(card["classes"]), **card["options"]
+                card["name"],
+                preset=card["parameters"].get("preset"),
+                n_genes=len(card["genes"]),
+                n_classes=len(card["classes"]),
+                **card["options"],
             )
             module.load_state_dict(weights)
             fingerprints = arrays.pop("fingerprints")
@@ -278,7 +282,8 @@ class TrainedModel:
             writer.discard()
 
     def _default_layers(self) -> list[str]:
-        return [name for name in slots.DEFAULT_LAYERS if name != "dropout" or self.likelihood == "zinb"]
+        absent = {"mse": {"dropout", "log_normalised"}, "zinb": set()}.get(self.likelihood, {"dropout"})
+        return [name for name in slots.DEFAULT_LAYERS if name not in absent]
 
     def read(
         self,

@@ -11,7 +11,6 @@ half the deviance (the *kernel*) and the log-likelihood of the saturated model, 
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 from typing import Any, Self
 
@@ -21,6 +20,8 @@ from scipy import special
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
+
+from hist2scrna.special import expected_log1p, log_ratio, stirling, stirling_slope
 
 ArrayLike = Tensor | np.ndarray | float
 
@@ -42,37 +43,13 @@ class _Analytic(torch.autograd.Function):
         return None, *gradients, *[None] * half
 
 
-def _stirling(y: Tensor) -> Tensor:
-    """`lgamma(y) - y log y + y` for `y > 0`: Stirling's series at `y + 6`, brought down by the recurrence."""
-    r = 1 / (y + 6)
-    r2 = r * r
-    series = r * (1 / 12 - r2 * (1 / 360 - r2 * (1 / 1260 - r2 * (1 / 1680 - r2 / 1188))))
-    pair = 1 - 7 * r
-    product = y * r * (1 - r) * (pair + 10 * r2) * (pair + 12 * r2)  # y (y + 1) ... (y + 5) / (y + 6)^6
-    return series + (y * torch.log1p(6 / y) - 6) - torch.log(product) + 0.5 * torch.log(2 * math.pi * r)
-
-
-def _stirling_slope(y: Tensor) -> Tensor:
-    """`digamma(y) - log y`, the derivative of :func:`_stirling`, in the same way."""
-    r = 1 / (y + 6)
-    r2 = r * r
-    series = r / 2 + r2 * (1 / 12 - r2 * (1 / 120 - r2 * (1 / 252 - r2 * (1 / 240 - r2 / 132))))
-    a = y * (y + 5)
-    return torch.log1p(6 / y) - (2 * y + 5) * (1 / a + 1 / (a + 4) + 1 / (a + 6)) - series
-
-
-def _log_ratio(u: Tensor, far: Tensor) -> Tensor:
-    """`log(1 + u)`; below `u = -1/2`, where `1 + u` loses digits, it is `far`, the same computed in log space."""
-    return torch.log1p(u.clamp(min=-0.5)) + (far + math.log(2)).clamp(max=0)
-
-
 # `x.sign()` below is the 0/1 mask of positive counts: `lerp` by it is exact, and `torch.where` far slower on CPU.
 def _poisson_kernel(x: Tensor, log_mu: Tensor) -> Tensor:
     """`x log(mu / x) - mu + x`."""
     with torch.no_grad():
         score = x - log_mu.exp()
         x_safe = x + (1 - x.sign())
-        value = score + x * _log_ratio(-score / x_safe, log_mu - x_safe.log())
+        value = score + x * log_ratio(-score / x_safe, log_mu - x_safe.log())
     return _Analytic.apply(value.clamp(max=0), log_mu, score)
 
 
@@ -85,8 +62,8 @@ def _nb_kernel(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
         x_safe, log_n = x + (1 - x.sign()), (x + theta).log()
         u_theta = (x - mu) / (theta + mu)
         score = theta * u_theta
-        log_theta_ratio = _log_ratio(u_theta, log_n - log_theta - log_spread)
-        log_x_ratio = _log_ratio(-score / x_safe, log_n - x_safe.log() + log_odds - log_spread)
+        log_theta_ratio = log_ratio(u_theta, log_n - log_theta - log_spread)
+        log_x_ratio = log_ratio(-score / x_safe, log_n - x_safe.log() + log_odds - log_spread)
         value = x * log_x_ratio + theta * log_theta_ratio
     return _Analytic.apply(value.clamp(max=0), log_mu, log_theta, score, theta * (log_theta_ratio - u_theta))
 
@@ -108,12 +85,12 @@ def _zero_inflated_kernel(x: Tensor, kernel: Tensor, logits: Tensor) -> Tensor:
 def _saturated(x: Tensor, log_theta: Tensor | None) -> Tensor:
     """Log-likelihood at `mu = x`, without dropout."""
     x_safe = x + (1 - x.sign())
-    value = -x.sign() * (_stirling(x_safe) + x_safe.log())
+    value = -x.sign() * (stirling(x_safe) + x_safe.log())
     if log_theta is None:
         return value
     theta = log_theta.detach().exp()
-    value = value + x.sign() * (_stirling(x + theta) - _stirling(theta))
-    slope = x.sign() * theta * (_stirling_slope(x + theta) - _stirling_slope(theta))
+    value = value + x.sign() * (stirling(x + theta) - stirling(theta))
+    slope = x.sign() * theta * (stirling_slope(x + theta) - stirling_slope(theta))
     return _Analytic.apply(value, log_theta, slope)
 
 
@@ -191,6 +168,18 @@ class CountDistribution:
     def p_zero(self) -> Tensor:
         """P(X = 0)."""
         return self.log_prob(0).exp()
+
+    def expected_log1p(self, scale: ArrayLike) -> Tensor:
+        """E[log(1 + scale X)] for a finite `scale >= 0` (ValueError otherwise), to a relative 2e-6; differentiable.
+
+        `scale` broadcasts against the parameters, e.g. (spots, 1) for 1e4 over the library size: the prediction of
+        log-normalised expression that has the least squared error. The logarithm of the mean lies above it (Jensen).
+        """
+        factor = self._values(scale)
+        if not ((factor >= 0) & factor.isfinite()).all():
+            raise ValueError(f"scale must be finite and not negative. Found {factor.min()} to {factor.max()}.")
+        value = expected_log1p(factor, self.mu, None if self._log_theta is None else self.theta)
+        return value if self._logits is None else value * (-self._logits).sigmoid()
 
     def _values(self, x: ArrayLike) -> Tensor:
         return torch.as_tensor(x, dtype=self._log_mu.dtype, device=self._log_mu.device)

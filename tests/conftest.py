@@ -54,6 +54,20 @@ def shared_fixtures() -> Path:
     return shared_folder("fixtures")
 
 
+@pytest.fixture(scope="session")
+def expected_log() -> Callable[..., np.ndarray]:
+    """Return E[log(1 + a X)], summed over the probabilities that SciPy gives every count."""
+    from scipy import stats
+
+    def add_up(scale, mu, theta=None, dropout=0.0) -> np.ndarray:
+        x = np.arange(1, 200 + int(np.max(mu) + 40 * np.sqrt(np.max(mu + (0 if theta is None else mu**2 / theta)))))
+        x = x.reshape(-1, *[1] * np.ndim(mu))
+        p = stats.poisson.pmf(x, mu) if theta is None else stats.nbinom.pmf(x, theta, theta / (theta + mu))
+        return (1 - dropout) * (p * np.log1p(scale * x)).sum(axis=0)
+
+    return add_up
+
+
 def lattice(kind: str, n: int, pitch: float = 50.0) -> np.ndarray:
     """Coordinates of `n` spots on a hexagonal, square or irregular lattice, away from the origin."""
     column, row = np.arange(n) % 8, np.arange(n) // 8

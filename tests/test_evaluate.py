@@ -22,6 +22,7 @@ from hist2scrna.models import SpotModel
 from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint
 from hist2scrna.tl import evaluate
+from hist2scrna.tl._scored import LAYERS_OF
 from hist2scrna.trained import TrainedModel
 
 N_GENES = 14
@@ -117,15 +118,26 @@ def run(adata: AnnData, *args: Any, **kwargs: Any) -> Evaluation:
     return evaluate(adata, *args, progress=False, **kwargs)
 
 
+@pytest.fixture
+def read(expected_log):
+    """Return what is to be expected of log(1 + 1e4 x / total) under the distribution that is predicted."""
+
+    def expectation(adata: AnnData) -> np.ndarray:
+        layers = {name: adata.layers[NAMES.layer(name)].astype(float) for name in LAYERS_OF["zinb"]}
+        scale = 1e4 / layers["mean"].sum(axis=1, keepdims=True)
+        return expected_log(scale, layers["mu"], layers["dispersion"], layers["dropout"])
+
+    return expectation
+
+
 # -- numbers ----------------------------------------------------------------------------------------------------------
-def test_headline_is_the_protocol_of_the_field(two) -> None:
+def test_headline_is_the_protocol_of_the_field(two, read) -> None:
     found = run(two)
     expected = {}
     for name in ("s0", "s1"):
         part = two[two.obs["library_id"] == name]
         t = np.log1p(1e4 * part.X.toarray() / part.X.toarray().sum(axis=1, keepdims=True))
-        mean = np.asarray(part.layers[NAMES.layer("mean")], dtype=float)
-        p = np.log1p(1e4 * mean / mean.sum(axis=1, keepdims=True))
+        p = read(part)
         expected[name] = np.array([stats.pearsonr(a, b).statistic for a, b in zip(t.T, p.T, strict=True)])
         assert found.results["sections"][name]["n_spots"] == part.n_obs
         assert found.results["sections"][name]["pearson"] == pytest.approx(expected[name].mean(), rel=1e-6)
@@ -133,12 +145,12 @@ def test_headline_is_the_protocol_of_the_field(two) -> None:
     np.testing.assert_allclose(found.genes["pearson"], np.mean(list(expected.values()), axis=0), rtol=1e-6)
 
 
-def test_scores_are_those_of_the_metrics(one) -> None:
+def test_scores_are_those_of_the_metrics(one, read) -> None:
     found = run(one)
     truth, mean = one.X.toarray().astype(float), one.layers[NAMES.layer("mean")].astype(float)
     scales = {"counts": lambda x: x, "log1p": metrics.log_normalise, "residual": metrics.pearson_residuals}
     for scale, transform in scales.items():
-        t, p = transform(truth), transform(mean)
+        t, p = transform(truth), read(one) if scale == "log1p" else transform(mean)
         got, suffix = found.results["scores"][scale]["model"], "" if scale == "log1p" else f"_{scale}"
         whole = metrics.overall(t, p)
         if scale == "residual":
@@ -153,7 +165,7 @@ def test_scores_are_those_of_the_metrics(one) -> None:
             rtol=1e-4,
             atol=1e-6,
         )
-    t, p = metrics.log_normalise(truth), metrics.log_normalise(mean)
+    t, p = metrics.log_normalise(truth), read(one)
     np.testing.assert_allclose(found.genes["spearman"], metrics.spearman_by_gene(t, p), rtol=1e-6)
     by_spot = found.results["scores"]["log1p"]["model"]["by_spot"]
     assert by_spot["pearson_mean"] == pytest.approx(metrics.pearson_by_spot(t, p).mean(), rel=1e-5)
@@ -162,7 +174,7 @@ def test_scores_are_those_of_the_metrics(one) -> None:
 
 def test_counts_and_zeros_are_those_of_the_metrics(one) -> None:
     found = run(one)
-    layers = {name: one.layers[NAMES.layer(name)].astype(float) for name in slots.LAYERS}
+    layers = {name: one.layers[NAMES.layer(name)].astype(float) for name in LAYERS_OF["zinb"]}
     expected = metrics.count_scores(one.X, layers["mu"], layers["dispersion"], layers["dropout"])
     got = found.results["counts"]["model"]
     assert got["log_likelihood"] == pytest.approx(expected.scores["log_likelihood"], rel=1e-5)
@@ -186,6 +198,7 @@ def test_mu_is_found_from_mean_and_dropout(one) -> None:
 def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
     nulls = Nulls.fit(two.X)
     two.layers[NAMES.layer("mean")] = np.array(nulls.predict_mean(two.n_obs))
+    del two.layers[NAMES.layer("mu")]
     two.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(two)
     scores = found.results["scores"]["counts"]
@@ -206,22 +219,98 @@ def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
 def test_depth_times_rate_scores_exactly_as_the_depth_null(one) -> None:
     nulls = Nulls.fit(one.X)
     one.layers[NAMES.layer("mean")] = nulls.predict_depth(np.asarray(one.X.sum(axis=1)).ravel())
+    del one.layers[NAMES.layer("mu")]
     one.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(one)
     scores = found.results["scores"]["counts"]
     assert scores["model"]["overall"] == pytest.approx(scores["depth_null"]["overall"], rel=1e-12)
     assert scores["model"]["by_gene"]["pearson_mean"] > 0
     assert found.results["scores"]["residual"]["model"]["by_gene"]["pearson_mean"] == 0
-    assert found.headline["depth_partial"] == 0
+    # What is to be expected of a logarithm rises with the depth, nearly along a line in the log total.
+    assert 0 < found.headline["pearson"] < found.headline["depth_null"]
+    assert found.headline["depth_partial"] == pytest.approx(0, abs=0.1)
+    # The logarithm of the means knows nothing of depth: the total is divided out again.
+    one.uns[NAMES.parameters] = {}
+    assert run(one).headline["pearson"] == run(one).headline["depth_partial"] == 0
 
 
 def test_true_means_are_their_own_ceiling(one) -> None:
-    one.layers[slots.TRUE_MEAN] = one.layers[NAMES.layer("mean")].copy()
+    for name in LAYERS_OF["zinb"]:
+        one.layers[f"true_{name}"] = one.layers[NAMES.layer(name)].copy()
     found = run(one)
     assert found.headline["score_over_ceiling"] == pytest.approx(1)
     assert found.results["ceiling"]["method"] == "true means"
-    one.layers[NAMES.layer("mean")] = np.random.default_rng(0).permutation(one.layers[slots.TRUE_MEAN])
+    assert set(found.results["counts"]) == {"model", "mean_null", "depth_null"}
+    shuffled = np.random.default_rng(0).permutation(one.n_obs)
+    for name in LAYERS_OF["zinb"]:
+        one.layers[NAMES.layer(name)] = one.layers[f"true_{name}"][shuffled]
     assert run(one).headline["score_over_ceiling"] < 0.5
+
+
+def test_expected_logarithms_know_depth_where_logarithms_of_means_do_not() -> None:
+    """At few counts a spot, a measured log(1 + 1e4 x / total) is a zero or a large number by depth alone."""
+    rng = np.random.default_rng(5)
+    mean = np.outer(rng.gamma(4, 10, 300), rng.dirichlet(np.ones(N_GENES)))
+    adata = ad.AnnData(
+        sparse.csr_matrix((rng.poisson(mean) + np.eye(1, N_GENES)).astype(np.float32)),
+        layers={NAMES.layer("mean"): mean},
+        uns={NAMES.parameters: {"likelihood": "poisson"}},
+    )
+    expected = run(adata)
+    assert "expectation under the predicted distribution" in expected.results["read_out"]
+    adata.uns[NAMES.parameters] = {}
+    plain = run(adata)
+    assert plain.results["read_out"] == "log-normalised predicted mean"
+    assert expected.headline["pearson"] > plain.headline["pearson"] + 0.1
+    rmse = [found.results["scores"]["log1p"]["model"]["overall"]["rmse"] for found in (expected, plain)]
+    assert rmse[0] < 0.95 * rmse[1]
+
+
+def test_a_log_normalised_prediction_comes_first(one) -> None:
+    own = np.random.default_rng(2).normal(4, 2, one.shape).astype(np.float32)
+    before = run(one)
+    one.layers[NAMES.layer("log_normalised")] = own
+    found = run(one)
+    assert found.results["read_out"] == "layer 'hist2scrna_log_normalised', as predicted"
+    expected = metrics.pearson_by_gene(metrics.log_normalise(one.X.toarray()), own)
+    np.testing.assert_allclose(found.genes["pearson"], expected, rtol=1e-6)
+    for scale in ("counts", "residual"):
+        assert found.results["scores"][scale] == before.results["scores"][scale]
+    assert found.results["counts"] == before.results["counts"]
+    assert found.results["normalisation"] == before.results["normalisation"]
+    found.compare(before)
+    assert "normalises over" not in str(found)
+    own[3, 2] = np.nan
+    one.layers[NAMES.layer("log_normalised")] = own
+    with pytest.raises(ValueError, match="'hist2scrna_log_normalised'.* holds NaN"):
+        run(one)
+
+
+def test_a_model_that_estimates_logarithms_is_asked_for_them() -> None:
+    training, full = section("s1", 80, 5), section("s0")
+    full.layers[NAMES.layer("log_normalised")] = metrics.log_normalise(full.X.toarray())
+    model = stub(training, full)
+    model.module.estimates_log = True
+    bare = ad.AnnData(full.X, obs=full.obs[["library_id"]], var=full.var[[]])
+    assert run(bare, model).headline["pearson"] == pytest.approx(1)
+    assert model.calls[0]["layers"] == [*LAYERS_OF["zinb"], "log_normalised"]
+    # Its logarithms are over the total of genes that are not scored here.
+    said = "The model normalises over its 14 genes, the truth is normalised over the 4 scored."
+    assert said in run(bare[:, :4].copy(), model).results["notes"]
+
+
+def test_expected_logarithms_are_over_the_scored_genes(expected_log) -> None:
+    training, full = section("s1", 80, 5), section("s0")
+    bare = ad.AnnData(full.X[:, :4], obs=full.obs[["library_id"]], var=full.var.iloc[:4][[]])
+    found = run(bare, stub(training, full))
+    mean, mu, theta, dropout = (
+        full.layers[NAMES.layer(name)][:, :4].astype(float) for name in ("mean", "mu", "dispersion", "dropout")
+    )
+    expected = expected_log(1e4 / mean.sum(axis=1, keepdims=True), mu, theta, dropout)
+    kept = full.X[:, :4].toarray().sum(axis=1) > 0
+    truth = metrics.log_normalise(full.X[kept, :4].toarray())
+    np.testing.assert_allclose(found.genes["pearson"], metrics.pearson_by_gene(truth, expected[kept]), rtol=1e-5)
+    assert "normalises over" not in str(found)
 
 
 def test_constant_genes_are_counted_and_named(two) -> None:
@@ -451,7 +540,7 @@ def test_model_predicts_what_is_missing() -> None:
     training, full = section("s1", 80, 5), section("s0")
     model, expected = stub(training, full), run(full)
     bare = full.copy()
-    for name in slots.LAYERS:
+    for name in LAYERS_OF["zinb"]:
         del bare.layers[NAMES.layer(name)]
     for adata in (bare, full[:, ::-1].copy()):
         if adata is not bare:
@@ -463,7 +552,7 @@ def test_model_predicts_what_is_missing() -> None:
         )
         assert found.results["model"]["predicted_by_evaluate"]
     assert len(model.calls) == 2
-    assert set(model.calls[0]["layers"]) == set(slots.LAYERS)
+    assert model.calls[0]["layers"] == list(LAYERS_OF["zinb"])
     run(full, model)
     assert len(model.calls) == 2
 

@@ -24,7 +24,7 @@ NAMESPACES = [name for name in hist2scrna.__all__ if name[0].islower() and name 
 # From the bottom up. A module may import from its own line and from lines above it in this list.
 LAYERS = [
     {"slots"},
-    {"zinb", "metrics"},
+    {"special", "zinb", "metrics"},
     {"nulls", "models.contract"},
     {"models", "slides", "scoring"},
     {"training"},
@@ -35,7 +35,7 @@ LAYERS = [
     {"report", "reporting", "demo"},
     {"cli"},
 ]
-KNOW_NO_ANNDATA = ("models", "zinb", "metrics")
+KNOW_NO_ANNDATA = ("models", "special", "zinb", "metrics")
 
 
 def run_python(code: str) -> str:

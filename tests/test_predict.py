@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
-from hist2scrna import TrainedModel
+from hist2scrna import TrainedModel, slots
 from hist2scrna.models import Context
 from hist2scrna.slides.batches import make_batch
-from hist2scrna.tl import fit, predict
+from hist2scrna.tl import evaluate, fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
@@ -35,20 +38,28 @@ def bare(adata):
     return ad.AnnData(obs=adata.obs.copy(), obsm=dict(adata.obsm), uns=adata.uns)
 
 
-def test_all_genes_are_written_in_place(model, unseen):
+def test_all_genes_are_written_in_place(model, unseen, expected_log):
     before = unseen.X.toarray()
-    out = predict(unseen, model, layers=("mean", "dropout", "mu", "dispersion"), **QUIET)
+    out = predict(unseen, model, layers=slots.LAYERS, **QUIET)
     assert out is unseen
     np.testing.assert_array_equal(unseen.X.toarray(), before)
     known = unseen.var["hist2scrna_modelled"].to_numpy()
     assert list(unseen.var_names[known]) == ["g1", "g3", "g5", "g8"]
-    for name in ("mean", "dropout", "mu", "dispersion"):
+    for name in slots.LAYERS:
         layer = unseen.layers[f"hist2scrna_{name}"]
         assert layer.dtype == np.float32
         assert np.isnan(layer[:, ~known]).all() and np.isfinite(layer[:, known]).all()
     mean, dropout, mu = (unseen.layers[f"hist2scrna_{name}"][:, known] for name in ("mean", "dropout", "mu"))
     np.testing.assert_allclose(mean, (1 - dropout) * mu, rtol=1e-5)
     assert (dropout >= 0).all() and (dropout <= 1).all()
+    theta, log, spread = (
+        unseen.layers[f"hist2scrna_{name}"][:, known] for name in ("dispersion", "log_normalised", "uncertainty")
+    )
+    scale = 1e4 / mean.sum(axis=1, keepdims=True, dtype=float)
+    np.testing.assert_allclose(log, expected_log(scale, mu.astype(float), theta, dropout), rtol=1e-5)
+    count = stats.nbinom(theta.astype(float), theta / (theta + mu.astype(float)))
+    square = (1 - dropout) * (count.var() + count.mean() ** 2)
+    np.testing.assert_allclose(spread, np.sqrt(square - mean.astype(float) ** 2), rtol=1e-4)
     probability = unseen.obsm["hist2scrna_cell_type_probability"]
     assert list(probability.columns) == ["stroma", "tumour"] and list(probability.index) == list(unseen.obs_names)
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
@@ -188,10 +199,79 @@ def test_order_of_spots_and_other_sections_do_not_matter(model, make_section):
 def test_layer_that_the_likelihood_lacks_is_refused(make_section):
     poisson = fit(make_section(), likelihood="poisson", **FAST)
     adata = make_section()
-    with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu'\]"):
+    with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu', 'log_normalised', 'uncertainty'\]"):
         predict(adata, poisson, layers=("mean", "dropout"), **QUIET)
     assert list(adata.layers) == []
     assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean"]
+
+
+def test_models_of_log_normalised_expression_have_no_other(make_section):
+    mse = fit(make_section(), likelihood="mse", **FAST)
+    out = predict(make_section(), mse, layers=("mean", "log_normalised"), **QUIET)
+    np.testing.assert_array_equal(out.layers["hist2scrna_mean"], out.layers["hist2scrna_log_normalised"])
+    with pytest.raises(ValueError, match=r"no 'uncertainty'.*\['mean', 'log_normalised'\]"):
+        predict(make_section(), mse, layers=("uncertainty",), **QUIET)
+
+
+def decoding(model, monkeypatch, **fields):
+    """Let the network say more; values are those of the whole section, in the order of its spots."""
+    original = type(model.module).decode
+
+    def more(self, tokens, batch):
+        return replace(original(self, tokens, batch), **fields)
+
+    monkeypatch.setattr(type(model.module), "decode", more)
+
+
+def test_logarithms_that_a_model_estimates_are_written_as_they_are(model, unseen, monkeypatch):
+    own = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
+    decoding(model, monkeypatch, log_normalised=own)
+    out = predict(unseen, model, copy=True, layers=("mean", "log_normalised"), **QUIET)
+    np.testing.assert_array_equal(out.layers["hist2scrna_log_normalised"], own.numpy())
+    assert (out.layers["hist2scrna_mean"] > 0).all()
+
+
+def test_expected_logarithms_score_alike_as_a_layer_and_from_the_distribution(model, unseen):
+    predict(unseen, model, layers=slots.LAYERS, **QUIET)
+    written = evaluate(unseen, progress=False)
+    del unseen.layers["hist2scrna_log_normalised"]
+    computed = evaluate(unseen, progress=False)
+    assert written.results["read_out"] != computed.results["read_out"]
+    assert written.genes["pearson"].std() > 0.01
+    for column in ("mse", "prediction_mean"):
+        np.testing.assert_allclose(written.genes[column], computed.genes[column], rtol=1e-5)
+    # After two epochs the prediction hardly varies, and rounding to float32 is seen.
+    np.testing.assert_allclose(written.genes["pearson"], computed.genes["pearson"], atol=1e-3)
+
+
+@pytest.mark.parametrize("store", [None, "p.h5ad", "p.zarr"])
+def test_spots_unlike_the_training_tissue_are_marked_and_warned_of(model, unseen, monkeypatch, tmp_path, store):
+    distance = torch.linspace(0.02, 1.2, 33)
+    decoding(model, monkeypatch, tissue_distance=distance)
+    path = None if store is None else tmp_path / store
+    with pytest.warns(UserWarning, match=r"^6 of 33 spots \(18%\) are unlike .*extrapolation.*'k_tissue_dis") as said:
+        out = predict(unseen, model, key_added="k", store=path, **QUIET)
+    assert [w.filename for w in said if "unlike" in str(w.message)] == [__file__]
+    if store is not None:
+        out = ad.read_h5ad(path) if store.endswith("h5ad") else ad.read_zarr(path)
+    assert out.obs["k_tissue_distance"].dtype == np.float32
+    np.testing.assert_array_equal(out.obs["k_tissue_distance"], distance.numpy())
+    assert out.obs["k_unlike_training"].dtype == bool
+    np.testing.assert_array_equal(out.obs["k_unlike_training"], distance.numpy() > 1)
+
+
+def test_a_spot_or_two_that_is_unlike_the_training_tissue_is_no_alarm(model, unseen, monkeypatch):
+    distance = torch.full((33,), 0.4)
+    distance[7] = 3
+    decoding(model, monkeypatch, tissue_distance=distance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        out = predict(unseen, model, **QUIET)
+    assert out.obs["hist2scrna_unlike_training"].sum() == 1
+
+
+def test_without_a_distance_to_the_training_tissue_nothing_is_said_of_it(model, unseen):
+    assert not [c for c in predict(unseen, model, **QUIET).obs if "tissue" in c or "unlike" in c]
 
 
 def test_saved_model_predicts_the_same_bits_in_a_fresh_process(model, unseen, tmp_path):

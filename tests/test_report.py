@@ -207,7 +207,7 @@ def test_structure_is_that_of_a_document(page) -> None:
 
 def test_every_plot_is_drawn_with_words_beside_it(page) -> None:
     parsed = Page(page)
-    plots = set(pl.__all__) - {"spatial_compare", "history", "benchmark"}
+    plots = set(pl.__all__) - {"spatial_compare", "history", "benchmark", "attention"}
     assert {str(a["id"]).removeprefix("figure-") for a in parsed.all("figure")} == plots
     pictures = parsed.all("img")
     assert len(pictures) == len(plots) == len(parsed.all("figcaption"))

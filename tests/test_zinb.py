@@ -134,6 +134,82 @@ def test_probabilities_sum_to_one_and_moments_are_those_of_the_sums(cls, natural
     assert distribution.cdf(3.7) == distribution.cdf(3)
 
 
+SCALES = np.array([0, 1e-3, 0.4, 7.0, 1e6])
+
+
+@any_distribution
+def test_expected_log_is_the_sum_over_all_counts(cls, natural, expected_log):
+    mu, *rest = natural
+    theta, dropout = rest[0] if rest else None, rest[1] if len(rest) > 1 else 0.0
+    truth = [expected_log(scale, mu, theta, dropout) for scale in SCALES]
+    np.testing.assert_allclose(made(cls, natural).expected_log1p(SCALES), truth, rtol=1e-6)
+    narrow = cls.from_parameters(*natural).expected_log1p(torch.tensor(SCALES))
+    assert narrow.dtype == torch.float32
+    np.testing.assert_allclose(narrow, truth, rtol=2e-6)
+
+
+def test_expected_log_of_tables_of_spots_and_genes(expected_log):
+    rng = np.random.default_rng(0)
+    mu, theta, dropout = rng.gamma(0.5, 20, (6, 4)), rng.gamma(1, 2, 4) + 0.2, rng.random((6, 4))
+    scale = 1e4 / rng.gamma(2, 100, (6, 1))
+    found = ZINB.from_parameters(mu, theta, dropout).expected_log1p(scale)
+    np.testing.assert_allclose(found, expected_log(scale, mu, theta, dropout), rtol=1e-6)
+    assert ZINB.from_parameters(0.5, theta, dropout).expected_log1p(3.0).shape == (6, 4)
+    assert NB.from_parameters(mu[:0], theta).expected_log1p(scale[:0]).shape == (0, 4)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(LOGS, LOGS, LOGS, st.booleans())
+@example(EDGE, EDGE, -EDGE, True)  # nearly all zeros, the others huge
+@example(-EDGE, -EDGE, EDGE, True)
+def test_expected_log_is_exact_over_the_whole_range(log_scale, log_mu, log_theta, is_poisson):
+    """The same integral, by adaptive Gauss-Legendre quadrature at 20 digits."""
+    with mpmath.workdps(20):
+        scale, mu, theta = (mpmath.exp(value) for value in (log_scale, log_mu, log_theta))
+
+        def integrand(u):
+            exponent = -mu * mpmath.expm1(-scale * mpmath.exp(u))
+            exponent = exponent if is_poisson else theta * mpmath.log1p(exponent / theta)
+            return -mpmath.expm1(-exponent) * mpmath.exp(-mpmath.exp(u))
+
+        ends = np.linspace(-75 - 2 * EDGE, 4, 40).tolist()
+        truth = float(mpmath.quad(integrand, ends, maxdegree=5))
+    for dtype, rtol in ((torch.float64, 1e-6), (torch.float32, 3e-6)):
+        logs = [torch.tensor(value, dtype=dtype) for value in (log_mu, log_theta)]
+        found = (Poisson(logs[0]) if is_poisson else NB(*logs)).expected_log1p(
+            torch.tensor(log_scale, dtype=dtype).exp()
+        )
+        assert found.item() == pytest.approx(truth, rel=rtol)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(LOGS, LOGS, LOGS, LOGITS)
+def test_expected_log_rises_with_the_mean_and_stays_below_the_log_of_the_mean(log_scale, log_mu, log_theta, logits):
+    def expected(log_mu):
+        return ZINB(*doubles(log_mu, log_theta, logits)).expected_log1p(scale).item()
+
+    scale, mean = np.exp(log_scale), ZINB(*doubles(log_mu, log_theta, logits)).mean.item()
+    assert 0 < expected(log_mu) <= np.log1p(scale * mean) * (1 + 1e-6)  # Jensen's inequality
+    assert expected(log_mu + 0.01) > expected(log_mu) * (1 - 1e-6)
+    assert expected(log_mu + 3) > expected(log_mu)
+
+
+def test_limits_of_the_expected_log():
+    nothing = ZINB.from_parameters(np.float64(7.0), 2.0, 1.0).expected_log1p(3.0)
+    assert nothing.item() == 0
+    assert made(NB, (7.0, 2.0)).expected_log1p(0.0).item() == 0
+    for scale in (1e-3, 5.0):
+        limit = made(Poisson, (7.0,)).expected_log1p(scale).item()
+        assert made(NB, (7.0, 1e8)).expected_log1p(scale).item() == pytest.approx(limit, rel=1e-6)
+        # Counts that hardly vary have the logarithm of their mean.
+        many = made(Poisson, (1e8,)).expected_log1p(scale / 1e8).item()
+        assert many == pytest.approx(np.log1p(scale), rel=1e-6)
+    lost = Poisson(torch.tensor([0.0, np.nan])).expected_log1p(1.0)
+    assert lost.isnan().tolist() == [False, True]
+    with pytest.raises(ValueError, match="scale must be finite and not negative. Found -1.0 to 2.0"):
+        Poisson(0.0).expected_log1p(np.array([2.0, -1.0]))
+
+
 def test_parameters_are_given_back_in_natural_units():
     # Python floats take the width of the arrays beside them, with all their digits.
     zinb = ZINB.from_parameters(np.float64(7.5), 1.3, 0.4)
@@ -245,7 +321,7 @@ def test_deviance_of_zinb_is_that_from_the_best_mean_and_dropout(x, log_mu, log_
         assert perfect.deviance(x).item() == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("method", ["log_prob", "deviance"])
+@pytest.mark.parametrize("method", ["log_prob", "deviance", "expected_log1p"])
 def test_autocast_and_half_precision_change_nothing(method):
     generator = torch.Generator().manual_seed(0)
     parameters = [torch.randn(shape, generator=generator) for shape in ((8, 5), (5,), (8, 5))]
@@ -259,7 +335,7 @@ def test_autocast_and_half_precision_change_nothing(method):
     assert torch.equal(getattr(ZINB(*halves), method)(x), raised)
 
 
-@pytest.mark.parametrize("method", ["log_prob", "deviance"])
+@pytest.mark.parametrize("method", ["log_prob", "deviance", "expected_log1p"])
 def test_gradients_are_summed_over_broadcast_dimensions_and_pass_gradcheck(method):
     x = torch.tensor([[0.0, 3.0, 1.0], [12.0, 0.0, 40.0]], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)

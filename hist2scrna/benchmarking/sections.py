@@ -77,8 +77,9 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
         var=pd.DataFrame(index=pd.Index(list(genes))),
         obsm={key: _in_memory(view.obsm[key]) for key in reads.obsm},
     )
-    if slots.TRUE_MEAN in view.layers:
-        kept.layers[slots.TRUE_MEAN] = _in_memory(view[:, list(genes)].layers[slots.TRUE_MEAN])
+    for name in (slots.TRUE_MEAN, slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT):
+        if name in view.layers:
+            kept.layers[name] = _in_memory(view[:, list(genes)].layers[name])
     if slots.CONNECTIVITIES in view.obsp:
         kept.obsp[slots.CONNECTIVITIES] = view.obsp[slots.CONNECTIVITIES].copy()
     libraries = adata.uns.get(slots.SPATIAL, {})

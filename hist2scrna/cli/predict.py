@@ -31,7 +31,11 @@ def predict(
         typer.Option(help="DATA is a picture alone: predict a lattice of spots on its tissue."),
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option(help="mean, dropout, mu, dispersion; repeatable.", show_default="mean, dropout")
+        list[str] | None,
+        typer.Option(
+            help="mean, dropout, mu, dispersion, log_normalised, uncertainty; repeatable.",
+            show_default="mean, dropout, log_normalised",
+        ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Prefix of what is written.")] = "hist2scrna",
     library_size: Annotated[

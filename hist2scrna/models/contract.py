@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM
 from hist2scrna.zinb import NB, ZINB, Poisson
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ class Prediction:
         `(n_seeds, 1)`, how much this view of the spots counts among augmented ones.
     views
         Predictions from augmented views of the same spots, in training with distillation.
+    log_normalised
+        `(n_seeds, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
+    tissue_distance
+        `(n_seeds,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
+        are from the other sections.
     """
 
     embedding: Tensor
@@ -130,6 +136,8 @@ class Prediction:
     log_base: float = math.e
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
+    log_normalised: Tensor | None = None
+    tissue_distance: Tensor | None = None
 
     @property
     def distribution(self) -> ZINB | NB | Poisson | None:
@@ -151,6 +159,27 @@ class Prediction:
             raise ValueError("The prediction has neither `log_mu` nor `value`.")
         mu = self.log_mu.float().exp()
         return mu if self.dropout_logits is None else mu * torch.sigmoid(-self.dropout_logits.float())
+
+    @property
+    def read_out(self) -> Tensor:
+        """`(n_seeds, G)`, expected ln(1 + 1e4 x / library size).
+
+        What the model says of it, as `value` or as `log_normalised`; else the expectation under the predicted
+        distribution, with the sum of the means of the spot for its library size.
+        """
+        if self.value is not None:
+            return self.mean
+        if self.log_normalised is not None:
+            return self.log_normalised
+        if self.distribution is None:
+            raise ValueError("The prediction has neither `log_mu` nor `value`.")
+        total = self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)
+        return self.distribution.expected_log1p(TARGET_SUM / total)
+
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """`(n_seeds, G)`, standard deviation of the predicted distribution of the counts."""
+        return None if self.distribution is None else self.distribution.variance.sqrt()
 
     @property
     def mu(self) -> Tensor | None:
@@ -188,12 +217,15 @@ class SpotModel(nn.Module):
         What it predicts: the distribution of the counts, or `"mse"` for log-normalised expression.
     on_array
         It reads array columns and rows, and its neighbours are the nearest four on the array.
+    estimates_log
+        It fills :attr:`Prediction.log_normalised` beside a distribution of counts.
     """
 
     context: Context
     needs: Literal["patches", "features"]
     likelihood: Likelihood
     on_array: ClassVar[bool] = False
+    estimates_log: ClassVar[bool] = False
 
     @property
     def terms(self) -> Mapping[str, float | tuple[Term, float]]:

@@ -22,6 +22,8 @@ class Recipe:
         Largest norm of the gradient; None: not clipped.
     patch_per_spot
         Side of a patch in spot diameters, where `patch_um` is not given.
+    widest_view
+        How many times as wide as a patch the picture is that the model is given.
     """
 
     max_epochs: int = 50
@@ -35,6 +37,7 @@ class Recipe:
     decay: Literal["cosine", "step", "none"] = "cosine"
     clip: float | None = 1.0
     patch_per_spot: float = 1.5
+    widest_view: float = 1.0
 
 
 # 112 px where a spot measures 136 px: the patches that HisToGene and Hist2ST cut from the pictures of HER2ST.
@@ -58,3 +61,5 @@ HISTOGENE = replace(HIST2ST, max_epochs=100, decay="none")
 STNET = Recipe(batch_size=32, lr=3e-4)
 # Solved at once, its penalty chosen by cross-validation over sections: it needs no validation of its own.
 RIDGE = Recipe(validation=0.0)
+# Solved at once, its penalties chosen and its dispersion estimated on sections left out.
+FEW = replace(RIDGE, widest_view=4.0)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.models import recipe
+from hist2scrna.models.few import FewFeatures, FewSections
 from hist2scrna.models.hist2scrna import Hist2scRNA
 from hist2scrna.models.hist2st import Hist2ST
 from hist2scrna.models.histogene import HisToGene
@@ -38,6 +39,8 @@ class ModelEntry:
         Name of the default preset.
     patch_option
         Which option says how many pixels a patch is wide; None for models on features.
+    few
+        What the preset `"few"` stands for, where there is one: a model of its own for little data.
     """
 
     model: type[SpotModel]
@@ -45,8 +48,10 @@ class ModelEntry:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default: str = "small"
     patch_option: str | None = "patch_px"
+    few: ModelEntry | None = None
 
 
+FEW = "few"
 MODELS: dict[str, ModelEntry] = {
     "hist2scrna": ModelEntry(
         Hist2scRNA,
@@ -64,6 +69,7 @@ MODELS: dict[str, ModelEntry] = {
             "small": {},
             "base": {"width": 768, "depth": 12, "heads": 12},
         },
+        few=ModelEntry(FewSections, recipe.FEW, {FEW: {}}, default=FEW),
     ),
     "hist2scrna-lightweight": ModelEntry(
         Hist2scRNALightweight,
@@ -72,6 +78,7 @@ MODELS: dict[str, ModelEntry] = {
             "small": {},
         },
         patch_option=None,
+        few=ModelEntry(FewFeatures, recipe.FEW, {FEW: {}}, default=FEW, patch_option=None),
     ),
     "hist2st": ModelEntry(Hist2ST, recipe.HIST2ST, {"published": {}}, default="published", patch_option="fig_size"),
     "histogene": ModelEntry(
@@ -95,9 +102,18 @@ def _known(kind: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
-def model_entry(name: str) -> ModelEntry:
-    """Return the registry's entry, or raise `ValueError` with the nearest known name."""
-    return MODELS[_known("model", name, MODELS)]
+def model_entry(name: str, preset: str | None = None) -> ModelEntry:
+    """Return the registry's entry of a model and preset.
+
+    Raises
+    ------
+    ValueError
+        If the model or the preset is not known; the nearest known name is given.
+    """
+    entry = MODELS[_known("model", name, MODELS)]
+    if preset is not None:
+        _known(f"preset of {name}", preset, [*entry.presets, *([FEW] if entry.few else [])])
+    return entry.few if entry.few is not None and preset == FEW else entry
 
 
 def model_options(name: str, preset: str | None = None, **options: Any) -> dict[str, Any]:
@@ -108,8 +124,8 @@ def model_options(name: str, preset: str | None = None, **options: Any) -> dict[
     ValueError
         If the model, the preset or an option is not known; the nearest known name is given.
     """
-    entry = model_entry(name)
-    preset = entry.default if preset is None else _known(f"preset of {name}", preset, entry.presets)
+    entry = model_entry(name, preset)
+    preset = entry.default if preset is None else preset
     parameters = inspect.signature(entry.model).parameters
     allowed = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key in options:
@@ -133,7 +149,8 @@ def create_model(
     n_classes
         Number of cell types; 0 leaves the cell-type head out.
     preset
-        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"` for our own models; see `MODELS` for the others.
+        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"` for our own models, and `"few"`: a model of its
+        own for few sections, solved instead of trained. See `MODELS` for the others.
     **options
         Any keyword argument of the model's class; these win over the preset.
 
@@ -151,7 +168,7 @@ def create_model(
     if n_classes < 0:
         raise ValueError(f"Expected `n_classes` to be 0 or more, found {n_classes}.")
     settings = model_options(name, preset, **options)
-    entry = model_entry(name)
+    entry = model_entry(name, preset)
     missing = [
         key
         for key, p in inspect.signature(entry.model).parameters.items()

@@ -155,7 +155,7 @@ class Ridge(SpotModel):
                 errors += [np.square(_ridge(found, y[kept], p).predict(tested) - y[left]).sum() for p in penalties]
             if labels is not None:
                 label_errors += [
-                    _cross_entropy(tested, labels[left], *_classify(found, labels[kept], self.n_classes, p))
+                    _cross_entropy(tested, labels[left], *classify(found, labels[kept], self.n_classes, p))
                     for p in LABEL_PENALTIES
                 ]
 
@@ -172,7 +172,7 @@ class Ridge(SpotModel):
         self.chosen_penalty.fill_(best)
         if labels is not None:
             label_best = LABEL_PENALTIES[int(label_errors.argmin())]
-            coefficients, intercept = _classify(found, labels, self.n_classes, label_best)
+            coefficients, intercept = classify(found, labels, self.n_classes, label_best)
             self._keep(self.label_coefficients.T, coefficients.T)
             self.label_intercept.copy_(torch.from_numpy(intercept))
             self.chosen_label_penalty.fill_(label_best)
@@ -253,7 +253,7 @@ def _leave_one_out(
     return np.array([-RidgeCV([penalty]).fit(found, y).best_score_ for penalty in penalties])
 
 
-def _classify(
+def classify(
     found: NDArray[np.float64], labels: NDArray[np.int64], n_classes: int, penalty: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return coefficients `(n_classes, k)` and intercepts `(n_classes,)` of a multinomial logistic regression."""

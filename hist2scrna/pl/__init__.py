@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_confusion_matrix": ["confusion_matrix"],
         "_reliability": ["reliability"],
         "_benchmark": ["benchmark"],
+        "_attention": ["attention"],
     },
 )

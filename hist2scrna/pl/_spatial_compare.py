@@ -11,10 +11,12 @@ from hist2scrna.metrics.correlation import pearson_by_gene
 from hist2scrna.metrics.scales import log_normalise
 from hist2scrna.pl._figure import save_figure
 from hist2scrna.pl._tissue import DIVERGING, UNIT, Tissue, colour_bar, draw_spots, even_limits, limits
+from hist2scrna.scoring.predictors import Sections
 from hist2scrna.slides.counts import read_counts
 from hist2scrna.slides.library import open_image
 from hist2scrna.slides.preview import corners, spot_diameter
 from hist2scrna.slides.spots import read_coordinates, read_sections
+from hist2scrna.tl._scored import Remarks, read_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +49,9 @@ def spatial_compare(
 ) -> NDArray[Any]:
     """Draw measured beside predicted expression of genes in one section, on the tissue.
 
-    Both are shown as log(1 + 1e4 x / total over the modelled genes); a predicted mean is divided by its own predicted
-    total. Spots have their true diameter. Colours end at the 1st and 99th percentile; spots without counts are grey.
+    Both are shown as log(1 + 1e4 x / total over the modelled genes), of a predicted distribution the expectation, as
+    :func:`hist2scrna.tl.evaluate` reads it. Spots have their true diameter. Colours end at the 1st and 99th percentile;
+    spots without counts are grey.
 
     Parameters
     ----------
@@ -160,11 +163,9 @@ def _expression(
     counts = read_counts(adata[spots], list(modelled), layer)
     truth = np.asarray(log_normalise(counts)[:, wanted].toarray(), dtype=np.float64)
     truth[np.asarray(counts.sum(axis=1)).ravel() == 0] = np.nan
-    columns = adata.var_names.get_indexer(modelled)
-    values = np.asarray(adata.layers[mean])[np.ix_(spots, columns)].astype(np.float64)
-    written = adata.uns.get(names.parameters, {})
-    on_log_scale = str(written.get("scale", "counts")) == "log1p"
-    return truth, (values if on_log_scale else log_normalise(values))[:, wanted]
+    sections = Sections(("drawn",), np.zeros(len(spots), dtype=np.int64))
+    prediction, _ = read_model(adata, names, list(modelled), spots, sections, Remarks())
+    return truth, prediction.region(slice(None), wanted, "log1p")
 
 
 def _tissue(

@@ -100,6 +100,7 @@ def _facts(found: dict[str, Any], sections: str) -> list[tuple[str, str]]:
         ("Split", _sentence(found["split"]["statement"])),
         ("Genes", f"{panel['n_genes']:,}; SHA-256 of the sorted names {panel['sha256'][:16]}..."),
         ("Normalisation", str(found["normalisation"])),
+        *([("Read-out", _sentence(found["read_out"]))] if "read_out" in found else []),
         ("Nulls", _sentence(found["nulls"]["statement"])),
         ("Ceiling", _sentence(CEILING.get(found["ceiling"]["method"], found["ceiling"]["method"]))),
     ]

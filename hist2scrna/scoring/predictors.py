@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hist2scrna.metrics.blocks import Floats, blocks, dense
-from hist2scrna.metrics.scales import TARGET_SUM, residual_block
+from hist2scrna.metrics.calibration import distribution
+from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM, residual_block
 from hist2scrna.nulls import Nulls
 
 Scale = Literal["counts", "log1p", "residual"]
@@ -90,6 +91,12 @@ class Expression:
         Mean of the count component; None: from `values` and `dropout`.
     likelihood
         `"zinb"`, `"nb"`, `"poisson"`; None: no distribution of counts is known.
+
+    Attributes
+    ----------
+    log
+        Expected log-normalised expression; None: `values` are log-normalised, which is right for counts, and for
+        expected counts lies above what is to be expected (Jensen).
     """
 
     scales: tuple[Scale, ...] = SCALES
@@ -110,6 +117,7 @@ class Expression:
         self.rows = np.arange(len(sections.codes)) if rows is None else rows
         self.columns = np.arange(values.shape[1]) if columns is None else columns
         self.mu, self.dispersion, self.dropout, self.likelihood = mu, dispersion, dropout, likelihood
+        self.log: LogExpression | ExpectedLog | None = None
         self.values = values.tocsr() if sparse.issparse(values) else values
         self.by_gene = values.tocsc() if sparse.issparse(values) else values
         self.shape = n_spots, n_genes = len(self.rows), len(self.columns)
@@ -132,6 +140,8 @@ class Expression:
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
+        if scale == "log1p" and self.log is not None:
+            return self.log.region(spots, genes, scale)
         block = self._read(self.values, spots, genes)
         if scale == "counts":
             return block
@@ -149,8 +159,10 @@ class Expression:
 
     def parameters(self, spots: Select, genes: Select) -> Parameters | None:
         """Return the parameters of the likelihood; see :class:`Predictor`."""
-        if self.likelihood is None:
-            return None
+        return None if self.likelihood is None else self.read_parameters(spots, genes)
+
+    def read_parameters(self, spots: Select, genes: Select) -> Parameters:
+        """Return the parameters, whether or not their likelihood is to be scored."""
         mean = self._read(self.values, spots, genes)
         theta = None if self.dispersion is None else self._read(self.dispersion, spots, genes)
         pi = None if self.dropout is None else self._read(self.dropout, spots, genes)
@@ -160,7 +172,7 @@ class Expression:
 
 
 class LogExpression:
-    """Predicted log-normalised expression, of models that know no counts."""
+    """Predicted log-normalised expression: all that a model without counts knows, or beside its counts."""
 
     scales: tuple[Scale, ...] = ("log1p",)
 
@@ -176,6 +188,25 @@ class LogExpression:
     def parameters(self, spots: Select, genes: Select) -> None:
         """Return None; see :class:`Predictor`."""
         return
+
+
+class ExpectedLog:
+    """Expected log(1 + 1e4 x / total) under predicted distributions, the total that of the means of the spot.
+
+    No prediction from the same distributions has a smaller squared error on this scale.
+    """
+
+    def __init__(self, predicted: Expression) -> None:
+        self.predicted = predicted
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64; see :class:`Predictor`."""
+        if scale != "log1p":
+            raise ValueError(f"Expected scale 'log1p', found {scale!r}.")
+        factor = TARGET_SUM / np.maximum(self.predicted.library[spots], LEAST_TOTAL)
+        counts = distribution(*self.predicted.read_parameters(spots, genes))
+        found: Floats = counts.expected_log1p(factor[:, None]).numpy()
+        return found
 
 
 class NullExpression:

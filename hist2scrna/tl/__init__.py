@@ -1,4 +1,4 @@
-"""Tools: fit, predict, evaluate, benchmark."""
+"""Tools: fit, predict, evaluate, attention, benchmark."""
 
 import lazy_loader
 
@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_fit": ["fit"],
         "_predict": ["predict"],
         "_evaluate": ["evaluate"],
+        "_attention": ["attention"],
         "_benchmark": ["benchmark"],
     },
 )

@@ -25,7 +25,7 @@ from hist2scrna.provenance import package_versions
 from hist2scrna.slides.counts import read_counts
 from hist2scrna.tl._evaluate import evaluate
 from hist2scrna.tl._fit import fit
-from hist2scrna.tl._scored import LAYERS_OF
+from hist2scrna.tl._scored import layers_to_score
 from hist2scrna.training.inference import pick_device
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_job(folder: Path) -> None:
     read = time.perf_counter()
     predicted = model.predict(
         slide,
-        layers=LAYERS_OF[model.likelihood],
+        layers=layers_to_score(model),
         library_key=reads.library_key,
         accelerator=request["accelerator"],
         progress=False,

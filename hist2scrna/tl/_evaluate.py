@@ -13,7 +13,7 @@ from hist2scrna import slots
 from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
 from hist2scrna.provenance import fingerprint, panel_hash
 from hist2scrna.scoring import passes, summary
-from hist2scrna.scoring.predictors import SCALES, Expression, NullExpression, Predictor
+from hist2scrna.scoring.predictors import SCALES, ExpectedLog, Expression, NullExpression, Predictor
 from hist2scrna.tl._drawings import drawings
 from hist2scrna.tl._held_out import describe_split
 from hist2scrna.tl._scored import Remarks, Scored, choose_nulls, read_scored, with_predictions
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from hist2scrna.trained import TrainedModel
 
 NORMALISATION = (
-    "log(1 + 1e4 x / total), the total over the scored genes; predicted counts by their own total; no smoothing"
+    "log(1 + 1e4 x / total), the total over the scored genes; its expectation where a distribution of counts is "
+    "predicted, with the predicted total; no smoothing"
 )
 # Constant genes of which the names are in a note; the rest is in `results`.
 MOST_NAMED = 10
@@ -49,8 +50,9 @@ def evaluate(
     """Score a prediction against counts, beside the mean null, the depth null and the ceiling. `adata` is not changed.
 
     Expression is compared on three scales: counts; log(1 + 1e4 x / total over the scored genes), the headline; and
-    analytic Pearson residuals, which hold no depth. A predicted mean goes through the same transform as the counts,
-    with its own predicted total. Gene-wise scores are taken over the spots of a section, then averaged over sections.
+    analytic Pearson residuals, which hold no depth. To the residuals a predicted mean goes through the same transform
+    as the counts, with its own predicted total; for the headline see Notes. Gene-wise scores are taken over the spots
+    of a section, then averaged over sections.
 
     Parameters
     ----------
@@ -95,8 +97,17 @@ def evaluate(
 
     Notes
     -----
-    Beside log-normalised counts, which are noise around a mean, log-normalised *means* lie higher (Jensen): compare
-    models of counts and of log-normalised expression by correlation there, not by MSE.
+    What is to be expected of log(1 + 1e4 x / total) is not the logarithm of the expected count: that lies higher
+    (Jensen), and as counts of few molecules are mostly zero, deep and shallow spots then look alike where measured
+    ones do not. So a prediction is read, on the log-normalised scale, from the first of these that is there, and
+    `results["read_out"]` says from which:
+
+    1. layer `"{key}_log_normalised"`, of models that estimate it, and on request of all (`layers=` of `predict`);
+    2. the expectation under the predicted distribution (its layers are those that `model` would write), the total
+       being that of the predicted means over the scored genes;
+    3. the log-normalised mean; errors there compare with no other model's, correlations with those of such means only.
+
+    For simulated data the true means are read in the same way, from the true distribution if its layers are there.
 
     Examples
     --------
@@ -116,7 +127,7 @@ def evaluate(
     scored = read_scored(adata, predicted, names, layer, library_key, remarks)
     split = describe_split(adata, scored, trained, names, layer, library_key)
     nulls, nulls_from = choose_nulls(trained, scored)
-    predictors = _predictors(adata, scored, nulls)
+    predictors = _predictors(adata, scored, nulls, progress)
     results, genes = _score(scored, predictors, nulls, seed, progress, remarks)
     spatial, morans_i = score_autocorrelation(adata, scored, predictors, remarks, progress)
     genes = genes.assign(**morans_i)
@@ -135,6 +146,7 @@ def evaluate(
             },
             "panel": {"n_genes": len(scored.genes), "sha256": panel_hash(scored.genes)},
             "normalisation": NORMALISATION,
+            "read_out": scored.read_out,
             "split": split,
             "nulls": nulls_from,
             "data": {
@@ -164,7 +176,7 @@ def counts_hash(scored: Scored) -> str:
     return hashlib.sha256(np.sort(fingerprint(counts)).tobytes()).hexdigest()
 
 
-def _predictors(adata: AnnData, scored: Scored, nulls: Nulls) -> dict[str, Predictor]:
+def _predictors(adata: AnnData, scored: Scored, nulls: Nulls, progress: bool) -> dict[str, Predictor]:
     library = scored.truth.library
     found: dict[str, Predictor] = {
         "model": scored.model,
@@ -174,7 +186,15 @@ def _predictors(adata: AnnData, scored: Scored, nulls: Nulls) -> dict[str, Predi
     if slots.TRUE_MEAN in adata.layers:
         columns = adata.var_names.get_indexer(scored.genes).astype(np.int64)
         values = np.asarray(adata.layers[slots.TRUE_MEAN])
-        found["true_means"] = Expression(values, scored.sections, rows=scored.kept, columns=columns)
+        true = Expression(values, scored.sections, rows=scored.kept, columns=columns)
+        others = (slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT)
+        if all(name in adata.layers for name in others):
+            true.mu, true.dispersion, true.dropout = (np.asarray(adata.layers[name]) for name in others)
+            true.log = ExpectedLog(true)
+        found["true_means"] = true
+    for predictor in found.values():
+        if isinstance(predictor, Expression) and isinstance(predictor.log, ExpectedLog):
+            predictor.log = passes.computed(predictor.log, progress)
     return found
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from hist2scrna import slots
+from hist2scrna.models.few import FewFeatures
 from hist2scrna.models.heads import ExpressionHeads
 from hist2scrna.models.lightweight import Hist2scRNALightweight
-from hist2scrna.models.registry import create_model, model_entry, model_options
+from hist2scrna.models.registry import FEW, create_model, model_entry, model_options
 from hist2scrna.models.ridge import Ridge
 from hist2scrna.models.stnet import STNet
 from hist2scrna.nulls import Nulls
@@ -22,9 +23,12 @@ from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
 from hist2scrna.slides.graph import Neighbours
 from hist2scrna.slides.labels import read_labels
+from hist2scrna.slides.patch_files import has_patch_files
 from hist2scrna.slides.spots import read_features, read_spots
 from hist2scrna.trained import TrainedModel, as_trained
 from hist2scrna.training.closed_form import solve
+from hist2scrna.training.few import solve_few
+from hist2scrna.training.inference import pick_device
 from hist2scrna.training.loop import Schedule, Trained, default_precision, train
 from hist2scrna.training.objective import Objective
 from hist2scrna.training.split import split_spots
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
+# Up to here the kernel regression was compared with networks that are trained, and won; beyond, nothing is known.
+MOST_SPOTS_OF_FEW = 20_000
 CHANNELS = "channels"
 
 
@@ -83,6 +89,12 @@ def fit(
 ) -> TrainedModel:
     """Train a model that predicts counts and cell types from histology. `adata` is not changed.
 
+    With up to 20,000 spots and no further wishes, the preset `"few"` of the model is taken, which is solved at once:
+    see :class:`hist2scrna.models.few.FewSections`. It was better than every network on the sections at hand (see the
+    benchmark in the documentation). Any argument that only a network has (such as `preset`, `max_epochs`, `lr`,
+    `losses`, `neighbours`, or an option of the network), several stains, or patches in files, choose the network; the
+    log says what was chosen.
+
     The spots are trained in spatially contiguous blocks, each with the halo of neighbours that the graph layers need,
     so that every spot sees its true neighbourhood; models that read a whole section train on one section a step. The
     loss is the negative log-likelihood of the counts (the squared error, for models of log-normalised expression) +
@@ -105,7 +117,8 @@ def fit(
         `"hist2scrna"`, `"hist2st"`, `"histogene"` or `"stnet"`, which read patches; `"hist2scrna-lightweight"` or
         `"ridge"`, which read features extracted beforehand.
     preset
-        Size of the model: `"tiny"` (CPU, tests), `"small"` (default), `"base"`; the published models have their own.
+        `"few"`: for few sections, solved at once. Else the size of the network: `"tiny"` (CPU, tests), `"small"`,
+        `"base"`; the published models have their own. None: `"few"` or `"small"`, as said above.
     genes
         Genes to model: names, a boolean column of `.var`, or None for all.
     layer
@@ -126,7 +139,7 @@ def fit(
         Slot of `.obsm` with features, for models that read these; no picture is needed then.
     patch_um
         Side of a patch in microns; None: one and a half spot diameters (`hist2st` and `histogene`: 112/136, which is
-        112 full-resolution pixels on HER2ST).
+        112 full-resolution pixels on HER2ST). Preset `"few"` sees views two and four times as wide beside.
     mpp
         Microns per full-resolution pixel; None: from the metadata, else from the spot diameter (65 um for Space Ranger
         data, else 100 um; logged).
@@ -196,7 +209,32 @@ def fit(
     >>> model = hist2scrna.tl.fit(train, layer="counts", labels_key="cell_type", library_key="library_id")
     >>> model.save("breast-model/")
     """
-    entry = model_entry(model)
+    of_networks = {
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "precision": precision,
+        "augment": augment,
+        "accumulate": accumulate if accumulate > 1 else None,
+        "losses": losses,
+        "checkpoint_dir": checkpoint_dir,
+        "init_from": init_from,
+        "neighbours": neighbours,
+        "n_neighbours": n_neighbours,
+        "radius_um": radius_um,
+    }
+    asked = [name for name, value in of_networks.items() if value is not None]
+    several_stains = not (img_key is None or isinstance(img_key, str)) or isinstance(image, list)
+    if preset is None and not asked and not model_options_ and not several_stains and _is_few(adata, model):
+        preset = FEW
+        log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, adata.n_obs)
+    entry = model_entry(model, preset)
+    if entry is model_entry(model).few and asked:
+        raise ValueError(
+            f"Preset {FEW!r} is solved at once: it has no {', '.join(f'`{name}`' for name in asked)}. Leave that "
+            f"out, or choose among preset={[*model_entry(model).presets]}."
+        )
     recipe = entry.recipe
     max_epochs = recipe.max_epochs if max_epochs is None else max_epochs
     lr = recipe.lr if lr is None else lr
@@ -241,8 +279,8 @@ def fit(
         image=image,
         features_key=features_key,
         patch_px=None if entry.patch_option is None else options[entry.patch_option],
-        patch_um=patch_um,
-        patch_per_spot=recipe.patch_per_spot,
+        patch_um=None if patch_um is None else patch_um * recipe.widest_view,
+        patch_per_spot=recipe.patch_per_spot * recipe.widest_view,
         mpp=mpp,
         on_array=entry.model.on_array,
         neighbours=Neighbours(neighbours, n_neighbours, radius_um),
@@ -259,7 +297,7 @@ def fit(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = create_model(model, n_genes=len(gene_names), n_classes=len(classes), **options)
+        network = create_model(model, preset=preset, n_genes=len(gene_names), n_classes=len(classes), **options)
         reach = max(1, network.context.hops)
         training, validating, how = split_spots(spots, usable, validation, reach, seed)
         nulls = Nulls.fit(counts[training])
@@ -340,10 +378,29 @@ def fit(
             if checkpoint_dir is not None:
                 trained(run).save(Path(checkpoint_dir) / "best", overwrite=True)
 
+        if isinstance(network, FewFeatures):
+            how = f"sections or blocks left out in turn, for penalties and dispersion; then {how}"
+            solved = solve_few(
+                network,
+                spots,
+                training,
+                batch_size=schedule.batch_size,
+                device=pick_device(accelerator),
+                seed=seed,
+                progress=progress,
+            )
+            return trained(solved)
         if isinstance(network, Ridge):
             how = f"sections or blocks left out in turn, to choose the penalty; then {how}"
             return trained(solve(network, spots, training))
         return trained(train(network, spots, training, validating, objective, schedule, keep))
+
+
+def _is_few(adata: AnnData, model: str) -> bool:
+    """Tell whether the model has a form for little data, and these are little data that it can read."""
+    if model_entry(model).few is None or adata.n_obs > MOST_SPOTS_OF_FEW:
+        return False
+    return not has_patch_files(adata.uns.get(slots.SPATIAL) or {})
 
 
 def _start(init_from: TrainedModel | str | Path) -> TrainedModel | dict[str, torch.Tensor]:

@@ -50,7 +50,8 @@ def predict(
         A `.zarr` or `.h5ad` path that does not exist yet: the results are streamed there, and the returned AnnData
         reads its predicted layers from it. `adata` is left as it is.
     layers
-        Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"` to write; default: mean and, for ZINB, dropout.
+        Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalised"`, `"uncertainty"` to write; default:
+        mean, for ZINB dropout, and, of count models, log-normalised expression.
     copy
         Return a new AnnData restricted to the model's genes, with `X` the mean.
     library_size
@@ -79,12 +80,25 @@ def predict(
         expression.
     `.layers[f"{key}_dropout"]`, `.layers[f"{key}_mu"]`, `.layers[f"{key}_dispersion"]` : float32 (n_obs, n_vars)
         Zero-inflation probability; mean and inverse dispersion of the count component. As asked by `layers`.
+    `.layers[f"{key}_log_normalised"]` : float32 (n_obs, n_vars)
+        Expected ln(1 + 1e4 x / library size), on request (`layers`): as the model estimates it, else the expectation
+        under its distribution, with the predicted total of the spot over the model's genes for the library size. It
+        is what log-normalised counts should be compared with: the logarithm of the mean lies above it, and shows
+        nothing of how sparse counts move with the depth.
+    `.layers[f"{key}_uncertainty"]` : float32 (n_obs, n_vars)
+        Standard deviation of the predicted distribution of the counts, on request: the noise of counting, the spread
+        of the gene about its mean and the excess zeros; not the error of the mean itself.
     `.obs[f"{key}_cell_type"]` : categorical
         Most probable class, if the model has classes.
     `.obs[f"{key}_cell_type_confidence"]` : float32
         Its probability.
     `.obs[f"{key}_library_size"]` : float32
         Library size at which the means stand.
+    `.obs[f"{key}_tissue_distance"]` : float32
+        How unlike the training tissue a spot is, for models that know; 1 is as far as the farthest 1 % of the training
+        spots are from the other sections.
+    `.obs[f"{key}_unlike_training"]` : bool
+        Whether it is above 1: the prediction is then an extrapolation.
     `.obsm[f"{key}_cell_type_probability"]` : DataFrame (n_obs, n_classes)
         Probability of every class.
     `.obsm[f"X_{key}"]` : float32 (n_obs, d)
@@ -103,6 +117,12 @@ def predict(
     ValueError
         If a value is wrong: coordinates that are NaN, swapped or off the picture, features of another width, a layer
         that the likelihood does not have.
+
+    Warns
+    -----
+    UserWarning
+        If more than 5 % of the spots are unlike the training tissue; if features, or the way in which microns are
+        known, differ from the training.
 
     Examples
     --------

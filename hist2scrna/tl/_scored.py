@@ -10,7 +10,7 @@ import numpy as np
 from hist2scrna import slots
 from hist2scrna.metrics.blocks import blocks
 from hist2scrna.nulls import Nulls
-from hist2scrna.scoring.predictors import Expression, LogExpression, Predictor, Sections
+from hist2scrna.scoring.predictors import ExpectedLog, Expression, LogExpression, Predictor, Sections
 from hist2scrna.slides.counts import choose_genes, read_counts
 from hist2scrna.slides.spots import read_sections
 
@@ -27,6 +27,7 @@ LAYERS_OF = {
     "mse": ("mean",),
 }
 NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
+LOG = "log_normalised"
 FEWEST_SPOTS = 2
 
 
@@ -50,17 +51,26 @@ class Scored:
         Numbers of the scored spots in `adata`, sorted by section.
     truth, model
         Counts, and what was predicted for them.
+    read_out
+        How the prediction was read on the log-normalised scale, in words.
     """
 
     genes: list[str]
     kept: NDArray[np.int64]
     truth: Expression
     model: Predictor
+    read_out: str
 
     @property
     def sections(self) -> Sections:
         """Their sections."""
         return self.truth.sections
+
+
+def layers_to_score(trained: TrainedModel) -> list[str]:
+    """Return the layers that a prediction needs so that everything about it can be scored."""
+    own = (LOG,) if trained.module.estimates_log and trained.likelihood != "mse" else ()
+    return [*LAYERS_OF[trained.likelihood], *own]
 
 
 def with_predictions(
@@ -99,7 +109,7 @@ def with_predictions(
     made = trained.predict(
         adata,
         key_added=names.key,
-        layers=LAYERS_OF[likelihood],
+        layers=layers_to_score(trained),
         copy=True,
         library_size=str(written.get("library_size", "predicted")) if likelihood != "mse" else "predicted",
         library_key=library_key,
@@ -141,8 +151,8 @@ def read_scored(
     present, local = np.unique(codes[kept], return_inverse=True)
     sections = Sections(tuple(section_names[i] for i in present), local.astype(np.int64))
     truth = Expression(counts[kept], sections)
-    model = _read_model(predicted, names, genes, kept, sections, remarks)
-    return Scored(genes, kept, truth, model)
+    model, read_out = read_model(predicted, names, genes, kept, sections, remarks)
+    return Scored(genes, kept, truth, model, read_out)
 
 
 def _genes(adata: AnnData, predicted: AnnData, names: slots.Written) -> list[str]:
@@ -158,32 +168,40 @@ def _genes(adata: AnnData, predicted: AnnData, names: slots.Written) -> list[str
     return choose_genes(adata, common)
 
 
-def _read_model(
+def read_model(
     predicted: AnnData,
     names: slots.Written,
     genes: list[str],
     kept: NDArray[np.int64],
     sections: Sections,
     remarks: Remarks,
-) -> Predictor:
+) -> tuple[Predictor, str]:
+    """Return the prediction for some genes and spots, and how it is read on the log-normalised scale.
+
+    Raises
+    ------
+    ValueError
+        If predictions are not finite, or expected counts are negative.
+    """
     written = predicted.uns.get(names.parameters, {})
     likelihood = str(written.get("likelihood", "unknown"))
     columns = predicted.var_names.get_indexer(genes).astype(np.int64)
     layers = {
         name: np.asarray(predicted.layers[names.layer(name)])
-        for name in slots.LAYERS
+        for name in (*LAYERS_OF["zinb"], LOG)
         if names.layer(name) in predicted.layers
     }
     log_scale = str(written.get("scale", "counts")) == "log1p"
     _check_finite(layers["mean"], kept, columns, names.layer("mean"), negative=log_scale)
-    if log_scale:
-        why = f"the model ({likelihood}) predicts log-normalised expression, no distribution of counts"
-        remarks.not_scored.update({"counts, residuals, zeros": why})
-        if names.modelled in predicted.var and (total := int(predicted.var[names.modelled].sum())) > len(genes):
+    if (log_scale or LOG in layers) and names.modelled in predicted.var:
+        if (total := int(predicted.var[names.modelled].sum())) > len(genes):
             remarks.notes.append(
                 f"The model normalises over its {total} genes, the truth is normalised over the {len(genes)} scored."
             )
-        return LogExpression(layers["mean"], kept, columns)
+    if log_scale:
+        why = f"the model ({likelihood}) predicts log-normalised expression, no distribution of counts"
+        remarks.not_scored.update({"counts, residuals, zeros": why})
+        return LogExpression(layers["mean"], kept, columns), f"layer {names.layer('mean')!r}, as predicted"
     missing = [name for name in NEEDED_OF.get(likelihood, ()) if name not in layers]
     if likelihood not in LAYERS_OF:
         remarks.not_scored["count likelihood, zeros"] = (
@@ -194,7 +212,7 @@ def _read_model(
             f"no layer {names.layer(missing[0])!r}; pass model=, or predict with layers={list(LAYERS_OF[likelihood])}"
         )
     known = likelihood in LAYERS_OF and not missing
-    return Expression(
+    model = Expression(
         layers["mean"],
         sections,
         rows=kept,
@@ -204,6 +222,18 @@ def _read_model(
         dropout=layers.get("dropout") if likelihood == "zinb" else None,
         likelihood=likelihood if known else None,
     )
+    if LOG in layers:
+        _check_finite(layers[LOG], kept, columns, names.layer(LOG), negative=True)
+        model.log = LogExpression(layers[LOG], kept, columns)
+        return model, f"layer {names.layer(LOG)!r}, as predicted"
+    if known:
+        model.log = ExpectedLog(model)
+        return model, "expectation under the predicted distribution, the total that of its means over the scored genes"
+    remarks.notes.append(
+        "On the log-normalised scale the predicted means were log-normalised, which lie above what is to be expected "
+        "and lose the signal of depth: the distribution or a log-normalised prediction is not there."
+    )
+    return model, "log-normalised predicted mean"
 
 
 def _check_finite(

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 BLOCKS = 5
 
 
+def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the section of each training spot; with one section, the number of one of five contiguous blocks."""
+    group = spots.section[training]
+    if len(np.unique(group)) > 1:
+        return group
+    blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
+    place = {spot: number for number, block in enumerate(blocks) for spot in block}
+    return np.array([place[spot] for spot in training])
+
+
 def solve(model: Ridge, spots: Spots, training: NDArray[np.int64]) -> Trained:
     """Solve the ridge regression on the training spots, its penalty chosen on whole sections left out in turn.
 
@@ -39,11 +49,7 @@ def solve(model: Ridge, spots: Spots, training: NDArray[np.int64]) -> Trained:
     if spots.counts is None or spots.features is None:
         raise ValueError("Ridge regression needs spots with counts and features.")
     start = time.perf_counter()
-    group = spots.section[training]
-    if len(np.unique(group)) == 1:
-        blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
-        place = {spot: number for number, block in enumerate(blocks) for spot in block}
-        group = np.array([place[spot] for spot in training])
+    group = left_out_groups(spots, training)
     target = log_normalised(torch.from_numpy(spots.counts[training].toarray())).numpy()
     label = None if spots.label is None else spots.label[training]
     errors = model.solve(spots.features[training], target, group, label)

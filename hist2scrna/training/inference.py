@@ -36,6 +36,51 @@ def pick_device(accelerator: str) -> torch.device:
 
 
 @torch.no_grad()
+def encode_spots(
+    model: SpotModel,
+    spots: Spots,
+    members: NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: torch.device,
+    progress: bool,
+) -> Tensor:
+    """Return the encodings of some spots, `(members, width)` float32 on the CPU; each patch is read once.
+
+    Parameters
+    ----------
+    model
+        The model; it is moved to the device, in eval mode.
+    spots, members
+        All spots; the numbers of those to encode.
+    batch_size
+        Patches encoded at once.
+    device
+        Where to compute.
+    progress
+        Show a bar.
+    """
+    from tqdm.auto import tqdm
+
+    model = model.to(device).eval()
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    autocast = torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext()
+    tokens: Tensor | None = None
+    bar = tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress)
+    for start in range(0, len(members), batch_size):
+        chunk = members[start : start + batch_size]
+        batch, _ = make_batch(spots, chunk, type(model.context)("spot"), supervised=False)
+        with autocast:
+            encoded = model.encode(batch.to(device)).float().cpu()
+        tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
+        tokens[start : start + len(chunk)] = encoded
+        bar.update(len(chunk))
+    bar.close()
+    assert tokens is not None
+    return tokens
+
+
+@torch.no_grad()
 def predict_blocks(
     model: SpotModel,
     spots: Spots,
@@ -65,25 +110,8 @@ def predict_blocks(
     progress
         Show a bar.
     """
-    from tqdm.auto import tqdm
-
-    model = model.to(device).eval()
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    autocast = torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext()
-    n = len(spots)
-    everyone = np.arange(n)
-    tokens: Tensor | None = None
-    bar = tqdm(total=n, desc="encoding", unit="spot", disable=not progress)
-    for start in range(0, n, batch_size):
-        chunk = everyone[start : start + batch_size]
-        batch, _ = make_batch(spots, chunk, type(model.context)("spot"), supervised=False)
-        with autocast:
-            encoded = model.encode(batch.to(device)).float().cpu()
-        tokens = encoded.new_empty((n, encoded.shape[1])) if tokens is None else tokens
-        tokens[start : start + len(chunk)] = encoded
-        bar.update(len(chunk))
-    bar.close()
-    assert tokens is not None
+    everyone = np.arange(len(spots))
+    tokens = encode_spots(model, spots, everyone, batch_size=batch_size, device=device, progress=progress)
     for seeds in BlockSampler(spots, everyone, model.context, GRAPH_BLOCK):
         batch, nodes = make_batch(spots, seeds, model.context, supervised=False, inputs=False)
         if log_library is not None:

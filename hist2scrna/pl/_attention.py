@@ -1,0 +1,176 @@
+"""What a model attends to, on the tissue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from scipy import sparse
+
+from hist2scrna import slots
+from hist2scrna.pl._figure import save_figure
+from hist2scrna.pl._section import Section, find_section, section_axes
+from hist2scrna.pl._tissue import Tissue, colour_bar, draw_spots, limits
+from hist2scrna.pl._token_map import draw_tokens, token_place
+from hist2scrna.slides.preview import corners
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+Kind = Literal["neighbours", "patch", "saliency"]
+
+
+def attention(
+    adata: AnnData,
+    *,
+    kind: Kind = "neighbours",
+    spot: str | None = None,
+    gene: str | None = None,
+    key: str = slots.KEY_ADDED,
+    library: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str = slots.SPATIAL,
+    img_key: str | None = None,
+    cmap: str | None = None,
+    ax: Axes | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw what a model attends to, of one spot or of a whole section, as :func:`hist2scrna.tl.attention` wrote it.
+
+    Parameters
+    ----------
+    adata
+        Annotated data after :func:`hist2scrna.tl.attention`.
+    kind
+        `"neighbours"`: weights between spots. Of one spot: its neighbours and itself in the colour of their weight,
+        joined by lines as wide as the weight. Of a section: each spot in the colour of the weight that it gives to all
+        its neighbours together, the rest being its own; lines join neighbours, as wide as the mean of the weights in
+        both directions, those below equal attention left out.
+        `"patch"`: attention roll-out over the tokens of the patch, as a multiple of an even share.
+        `"saliency"`: gradient times input of the tokens for `gene`, red where they raise the prediction and blue where
+        they lower it. Of a section, tokens where patches overlap are averaged.
+    spot
+        Name of a spot in `.obs_names`, to draw it from near; None: the section.
+    gene
+        Gene of the saliency.
+    key
+        Prefix of the slots, `key_added` of :func:`hist2scrna.tl.attention`.
+    library
+        Which section; None: that of `spot`, or the only one.
+    library_key
+        Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
+    spatial_key
+        Slot of `.obsm` with the coordinates.
+    img_key
+        Which image of `.uns["spatial"][library]["images"]` to draw on; None: the finest. Without any, there is none.
+    cmap
+        Matplotlib's name of a colour map; None: `"viridis"`, for saliency a diverging one.
+    ax
+        Axes to draw in; None: a new figure.
+    save
+        Path to write the figure to, in the format of its suffix; None: not written.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    KeyError
+        If a spot, section or slot is missing.
+    ValueError
+        If `kind` is not known, `gene` is given without saliency or the other way round, `library` is needed, or the
+        values have no place on the tissue (features).
+
+    Examples
+    --------
+    >>> hist2scrna.tl.attention(slide, model, genes=["ERBB2"])
+    >>> hist2scrna.pl.attention(slide, spot=slide.obs_names[0])
+    >>> hist2scrna.pl.attention(slide, kind="saliency", gene="ERBB2")
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"Expected `kind` to be one of {list(get_args(Kind))}, found {kind!r}.")
+    if (gene is None) == (kind == "saliency"):
+        raise ValueError(f"`gene` goes with kind='saliency', found kind={kind!r} and gene={gene!r}.")
+    section = find_section(adata, spot, library, library_key, spatial_key, img_key)
+    names = slots.Written(key)
+    if kind == "neighbours":
+        weights = sparse.csr_array(_slot(adata.obsp, names.attention, "obsp"))[section.spots][:, section.spots]
+        draw = _one_neighbourhood if spot is not None else _all_neighbourhoods
+        ax = draw(section, sparse.csr_array(weights), cmap or "viridis", ax)
+    else:
+        slot = names.attention_patch if gene is None else names.saliency(gene)
+        side, grid = token_place(section, _slot(adata.uns, names.attention, "uns"))
+        values = np.asarray(_slot(adata.obsm, slot, "obsm"), dtype=np.float64)[section.spots]
+        ax = draw_tokens(section, values, side, grid, gene, cmap, ax)
+    save_figure(ax, save)
+    return ax
+
+
+def _slot(holder: Any, slot: str, where: str) -> Any:
+    if slot not in holder:
+        raise KeyError(
+            f"Key {slot!r} not found in adata.{where}. Available keys: {list(holder)}. Call tl.attention(adata, model) "
+            "first (with genes= for saliency), or pass key=."
+        )
+    return holder[slot]
+
+
+def _one_neighbourhood(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+    """Draw a spot with its neighbours from near."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
+
+    chosen = section.chosen
+    assert chosen is not None
+    row = weights[[chosen], :].tocoo()
+    xy, centre, given = section.xy[row.coords[1]], section.xy[chosen], row.data.astype(np.float64)
+    reach = 1.25 * np.abs(xy - centre).max() + section.diameter
+    low, high = centre - reach, centre + reach
+    tissue = section.tissue(low, high)
+    ax = section_axes(ax, 1.0)
+    near = Tissue(xy, section.diameter, tissue.picture, tissue.extent)
+    dots = draw_spots(ax, near, given, (0.0, float(given.max())), cmap)
+    # Rings, so that the tissue in the spots is seen.
+    dots.set(facecolor="none", edgecolor=None, linewidth=3.5)
+    away = np.linalg.norm(xy - centre, axis=1)
+    apart = away > section.diameter
+    rim = (xy - centre)[apart] / away[apart, None] * section.diameter / 2
+    lines = LineCollection(
+        list(np.stack([centre + rim, xy[apart] - rim], axis=1)),
+        linewidths=1 + 9 * given[apart] / given.max(),
+        cmap=dots.cmap,
+        norm=dots.norm,
+        array=given[apart],
+    )
+    ax.add_collection(lines, autolim=False)
+    ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))
+    for (x, y), weight in zip(xy, given, strict=True):
+        label = ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=10)
+        label.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    ax.set_title(f"{section.title}: attention to neighbours", fontsize=10)
+    colour_bar(dots, ax, "weight")
+    return ax
+
+
+def _all_neighbourhoods(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+    """Draw how much every spot of a section attends to its neighbours, and the edges that weigh more than evenly."""
+    from matplotlib.collections import LineCollection
+
+    tissue = section.tissue(*corners(section.xy, section.diameter))
+    ax = section_axes(ax, tissue.aspect)
+    own = weights.diagonal().astype(np.float64)
+    even = 1 / np.maximum(np.diff(weights.indptr), 1)
+    relative = weights.multiply(1 / even[:, None]).tocsr()
+    both = sparse.triu((relative + relative.T) / 2, k=1).tocoo()
+    strong = both.data > 1
+    ends = section.xy[np.stack([both.row[strong], both.col[strong]], axis=1)]
+    wide = 0.2 + 4 * (both.data[strong] - 1)
+    ax.add_collection(LineCollection(list(ends), linewidths=wide, colors="0.15"), autolim=False)
+    dots = draw_spots(ax, tissue, 1 - own, limits(1 - own), cmap, outline="0.15")
+    ax.set_title(f"{section.title}: attention to neighbours", fontsize=10)
+    colour_bar(dots, ax, "weight of all neighbours (rest: itself)")
+    return ax

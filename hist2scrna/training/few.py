@@ -1,0 +1,199 @@
+"""The model for few sections, solved: features, programmes, kernel regression, counts, cell types."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hist2scrna.models.few import NEAREST, FewFeatures, FewSections
+from hist2scrna.models.ridge import classify
+from hist2scrna.training.closed_form import left_out_groups
+from hist2scrna.training.count_decoder import fit_decoder
+from hist2scrna.training.inference import encode_spots
+from hist2scrna.training.kernel_regression import PENALTIES, regress
+from hist2scrna.training.loop import Trained
+from hist2scrna.training.objective import log_normalised
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hist2scrna.slides.spots import Spots
+
+    Floats = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+# Spots that the axes of expression and the decoder are estimated on: more tell little more, and are held dense.
+MOST_DENSE = 5000
+FAR = 0.99
+
+
+def solve_few(
+    model: FewFeatures,
+    spots: Spots,
+    training: NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    progress: bool,
+) -> Trained:
+    """Solve the model on the training spots; every penalty is chosen on whole sections left out in turn.
+
+    With one section, five contiguous blocks take the place of the sections. The history has a row for each penalty:
+    the squared error over the spots left out, of library size and programmes together, as a share of their variance.
+
+    Parameters
+    ----------
+    model
+        Solved in place.
+    spots
+        All spots, with counts, and patches or features.
+    training
+        Numbers of the spots to solve on.
+    batch_size
+        Patches encoded at once.
+    device
+        Where they are encoded.
+    seed
+        Of the landmarks, and of the spots that programmes are estimated on, where there are too many.
+    progress
+        Show a bar.
+    """
+    if spots.counts is None:
+        raise ValueError("This model needs spots with counts.")
+    start = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    if isinstance(model, FewSections):
+        model.network.load_imagenet()
+    features = encode_spots(model, spots, training, batch_size=batch_size, device=device, progress=progress)
+    model.cpu()
+    group = left_out_groups(spots, training)
+    rotated = _rotate(model, features)
+    landmarks = np.sort(_some(rng, len(rotated), len(model.landmarks)))
+    kernel = _place_landmarks(model, rotated, landmarks, group)
+
+    counts = spots.counts[training]
+    dense = _some(rng, len(training), MOST_DENSE)
+    scores, axes = _programmes(model, counts, dense)
+    targets = np.concatenate([scores, *_one_hot(model, spots, training)], axis=1)
+    found = regress(kernel, kernel[landmarks], targets, group)
+    _keep(model.dual, found.dual)
+    _keep(model.offset, found.offset)
+    n_scores = scores.shape[1]
+    predicted = found.left_out[:, :n_scores]
+    decoder = fit_decoder(counts[dense], scores[dense], predicted[dense], model.likelihood)
+    for name in ("loadings", "intercept", "log_dispersion", "dropout_logits"):
+        _keep(getattr(model, name), getattr(decoder, name))
+    _keep(model.value_loadings, axes[:-1])
+    _keep(model.value_intercept, axes[-1])
+    if model.n_classes and spots.label is not None:
+        # Regressed classes become probabilities by a logistic regression on spots left out.
+        weights, intercept = classify(found.left_out[:, n_scores:], spots.label[training], model.n_classes, penalty=1.0)
+        _keep(model.label_weights, weights)
+        _keep(model.label_intercept, intercept)
+
+    share = found.errors[:, :n_scores].sum(axis=1) / scores.var(axis=0).sum()
+    history = pd.DataFrame({"penalty": PENALTIES, "validation_loss": share})
+    history["seconds"] = time.perf_counter() - start
+    history.index.name = "epoch"
+    log.info(
+        "Library size and %d programmes from %d spots: %.0f %% of their variance in sections left out is explained",
+        n_scores - 1,
+        len(training),
+        100 * (1 - found.errors.min(axis=0)[:n_scores].sum() / scores.var(axis=0).sum()),
+    )
+    return Trained(history, int(share.argmin()), time.perf_counter() - start)
+
+
+def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
+    return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))
+
+
+def _keep(buffer: torch.Tensor, values: Floats) -> None:
+    """Write values into the first rows of a buffer; the others stay zero."""
+    buffer.zero_()
+    place = buffer[: len(values)] if values.ndim else buffer
+    if values.ndim == 2:
+        place = place[:, : values.shape[1]]
+    place.copy_(torch.from_numpy(np.asarray(values)))
+
+
+def _rotate(model: FewFeatures, features: torch.Tensor) -> torch.Tensor:
+    from sklearn.decomposition import PCA
+
+    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    model.feature_mean.copy_(mean)
+    model.feature_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
+    standard = ((features - model.feature_mean) / model.feature_scale).numpy().astype(np.float64)
+    most = min(len(model.components), *standard.shape)
+    solver = "covariance_eigh" if len(standard) >= standard.shape[1] else "full"
+    _keep(model.components, PCA(most, svd_solver=solver).fit(standard).components_)
+    return model.rotate(features)
+
+
+def _place_landmarks(
+    model: FewFeatures, rotated: torch.Tensor, landmarks: NDArray[np.int64], group: NDArray[np.int64]
+) -> Floats:
+    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return the kernel `(n, landmarks)`."""
+    _keep(model.landmarks, rotated[landmarks].numpy())
+    model.n_used.fill_(len(landmarks))
+    squares = model.distances(rotated).numpy().astype(np.float64)
+    among = squares[landmarks]
+    off_diagonal = among[~np.eye(len(landmarks), dtype=bool)]
+    bandwidth = max(float(np.median(off_diagonal)), 1e-6) if len(off_diagonal) else 1.0
+    model.bandwidth.fill_(bandwidth)
+    elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
+    nearest = np.sort(elsewhere, axis=1)[:, :NEAREST]
+    within = np.isfinite(nearest).all(axis=1)
+    far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(bandwidth)
+    model.distance_limit.fill_(max(float(far), 1e-6))
+    return np.exp(-squares / bandwidth)
+
+
+def _programmes(model: FewFeatures, counts: Any, dense: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return centred log library size and programme scores, `(n, 1 + p)`, and what they make of expression.
+
+    The second is `(2 + p, genes)`: log-normalised expression for a unit of each score, and its mean. Programmes are the
+    right singular vectors of log-normalised expression with the log library size regressed out, scores in units of
+    their standard deviation.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    library = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
+    model.log_library_mean.fill_(float(library.mean()))
+    depth = library - library.mean()
+    design = np.stack([depth, np.ones_like(depth)], axis=1)
+    some = log_normalised(torch.from_numpy(counts[dense].toarray())).numpy().astype(np.float64)
+    lines = np.linalg.lstsq(design[dense], some, rcond=None)[0]
+    most = min(model.n_programmes, len(dense) - 1, some.shape[1] - 1)
+    _, _, vectors = randomized_svd(some - design[dense] @ lines, max(1, most), random_state=0)
+    # All spots, block by block: a large table is never dense at once.
+    scores = np.concatenate(
+        [
+            log_normalised(torch.from_numpy(counts[start : start + MOST_DENSE].toarray())).numpy() @ vectors.T
+            for start in range(0, len(depth), MOST_DENSE)
+        ]
+    ) - design @ (lines @ vectors.T)
+    spread = np.maximum(scores.std(axis=0), 1e-12)
+    missing = model.n_programmes - len(vectors)
+    axes = np.concatenate([lines[:1], vectors * spread[:, None], np.zeros((missing, some.shape[1])), lines[1:]])
+    unused = np.zeros((len(depth), missing))
+    return np.concatenate([depth[:, None], scores / spread, unused], axis=1), axes
+
+
+def _one_hot(model: FewFeatures, spots: Spots, training: NDArray[np.int64]) -> list[Floats]:
+    """Return the classes as columns; spots without a label have the shares of the others."""
+    if not model.n_classes or spots.label is None:
+        return []
+    label = spots.label[training]
+    known = label >= 0
+    columns = np.zeros((len(label), model.n_classes))
+    columns[known, label[known]] = 1.0
+    columns[~known] = columns[known].mean(axis=0) if known.any() else 0.0
+    return [columns]

