@@ -202,7 +202,7 @@ def test_layer_that_the_likelihood_lacks_is_refused(make_section):
     with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu', 'log_normalised', 'uncertainty'\]"):
         predict(adata, poisson, layers=("mean", "dropout"), **QUIET)
     assert list(adata.layers) == []
-    assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean"]
+    assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean", "hist2scrna_log_normalised"]
 
 
 def test_models_of_log_normalised_expression_have_no_other(make_section):

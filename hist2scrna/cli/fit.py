@@ -29,7 +29,8 @@ def fit(
         str, typer.Option(help="hist2scrna, hist2scrna-lightweight, hist2st, histogene, stnet or ridge.")
     ] = "hist2scrna",
     preset: Annotated[
-        str | None, typer.Option(help="Size: tiny (CPU), small, base; default: that of the model.", show_default=False)
+        str | None,
+        typer.Option(help="few (few sections), tiny (CPU), small, base; default: what suits.", show_default=False),
     ] = None,
     config: Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model at --out.")] = False,

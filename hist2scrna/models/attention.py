@@ -35,7 +35,7 @@ def graph_attention_layers(model: nn.Module) -> list[nn.Module]:
 def token_grid(model: nn.Module) -> tuple[int, int] | None:
     """Return rows and columns of the tokens that a patch is cut into; None where there are none.
 
-    Of :class:`~hist2scrna.models.few.FewSections`, of the cells of the map that its network makes of the widest view.
+    Of :class:`~hist2scrna.models.FewSections`, of the cells of the map that its network makes of the widest view.
     """
     if isinstance(model, FewSections):
         return model.side // STRIDE, model.side // STRIDE

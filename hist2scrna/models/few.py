@@ -179,8 +179,9 @@ class FewFeatures(SpotModel):
 
 
 class FewSections(FewFeatures):
-    """:class:`FewFeatures` on a picture, by the first stages of an EfficientNet-Lite0 trained on ImageNet.
+    """The model for few sections on a picture, by the first stages of an EfficientNet-Lite0 trained on ImageNet.
 
+    What :class:`~hist2scrna.models.FewFeatures` does with features, on those of this network.
     Three views of each spot, the patch on it, one twice and one four times as wide, pass through the same frozen
     network; the maps of each are averaged over the whole view and over its central half. Weights of the network are
     part of the model once it is fitted.
@@ -188,7 +189,7 @@ class FewSections(FewFeatures):
     Parameters
     ----------
     n_genes, n_classes, n_programmes, n_components, n_landmarks, likelihood
-        See :class:`FewFeatures`.
+        See :class:`~hist2scrna.models.FewFeatures`.
     patch_px
         Side of the widest view in pixels, a multiple of 64; each view is seen at a quarter of it.
     """

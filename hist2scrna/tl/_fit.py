@@ -31,6 +31,7 @@ from hist2scrna.training.few import solve_few
 from hist2scrna.training.inference import pick_device
 from hist2scrna.training.loop import Schedule, Trained, default_precision, train
 from hist2scrna.training.objective import Objective
+from hist2scrna.training.recalibration import recalibrate_dispersion
 from hist2scrna.training.split import split_spots
 from hist2scrna.training.warm_start import read_state_dict, start_from
 
@@ -90,7 +91,7 @@ def fit(
     """Train a model that predicts counts and cell types from histology. `adata` is not changed.
 
     With up to 20,000 spots and no further wishes, the preset `"few"` of the model is taken, which is solved at once:
-    see :class:`hist2scrna.models.few.FewSections`. It was better than every network on the sections at hand (see the
+    see :class:`hist2scrna.models.FewSections`. It was better than every network on the sections at hand (see the
     benchmark in the documentation). Any argument that only a network has (such as `preset`, `max_epochs`, `lr`,
     `losses`, `neighbours`, or an option of the network), several stains, or patches in files, choose the network; the
     log says what was chosen.
@@ -100,7 +101,8 @@ def fit(
     loss is the negative log-likelihood of the counts (the squared error, for models of log-normalised expression) +
     `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size, where the model has these,
     + the model's own terms + `losses`. The weights of the epoch with the lowest validation loss are kept; without
-    validation, those of the last.
+    validation, those of the last. Then the validation spots tell by how much the error of the mean on other tissue
+    widens the counts of our networks, and that is added to the dispersion (`.training["dispersion_shift"]`).
 
     Arguments that are None take the model's recipe: 50 epochs, stopped after 10 without a better validation loss,
     AdamW at a learning rate of 1e-4 along a cosine, weight decay 0.01, blocks of 64, a tenth held out, augmented. The
@@ -393,7 +395,23 @@ def fit(
         if isinstance(network, Ridge):
             how = f"sections or blocks left out in turn, to choose the penalty; then {how}"
             return trained(solve(network, spots, training))
-        return trained(train(network, spots, training, validating, objective, schedule, keep))
+        device = pick_device(accelerator)
+        run = train(network, spots, training, validating, objective, schedule, keep)
+        shift = recalibrate_dispersion(
+            network,
+            spots,
+            validating,
+            batch_size=schedule.batch_size,
+            device=device,
+            seed=seed,
+            progress=progress,
+        )
+        result = trained(run)
+        if shift is not None:
+            result.training["dispersion_shift"] = shift
+            if checkpoint_dir is not None:
+                result.save(Path(checkpoint_dir) / "best", overwrite=True)
+        return result
 
 
 def _is_few(adata: AnnData, model: str) -> bool:

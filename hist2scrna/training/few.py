@@ -149,7 +149,7 @@ def _place_landmarks(
     bandwidth = max(float(np.median(off_diagonal)), 1e-6) if len(off_diagonal) else 1.0
     model.bandwidth.fill_(bandwidth)
     elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
-    nearest = np.sort(elsewhere, axis=1)[:, :NEAREST]
+    nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
     within = np.isfinite(nearest).all(axis=1)
     far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(bandwidth)
     model.distance_limit.fill_(max(float(far), 1e-6))
