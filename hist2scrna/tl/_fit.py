@@ -101,8 +101,8 @@ def fit(
     loss is the negative log-likelihood of the counts (the squared error, for models of log-normalised expression) +
     `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size, where the model has these,
     + the model's own terms + `losses`. The weights of the epoch with the lowest validation loss are kept; without
-    validation, those of the last. Then the validation spots tell by how much the error of the mean on other tissue
-    widens the counts of our networks, and that is added to the dispersion (`.training["dispersion_shift"]`).
+    validation, those of the last. Then one number, chosen on the validation spots, is added to the dispersion 1 / theta
+    of our networks, which holds the error of the mean on tissue not trained on (`.training["dispersion_shift"]`).
 
     Arguments that are None take the model's recipe: 50 epochs, stopped after 10 without a better validation loss,
     AdamW at a learning rate of 1e-4 along a cosine, weight decay 0.01, blocks of 64, a tenth held out, augmented. The
