@@ -87,7 +87,8 @@ def predict(
         nothing of how sparse counts move with the depth.
     `.layers[f"{key}_uncertainty"]` : float32 (n_obs, n_vars)
         Standard deviation of the predicted distribution of the counts, on request: the noise of counting, the spread
-        of the gene about its mean and the excess zeros; not the error of the mean itself.
+        of the gene about its mean, the excess zeros, and, of preset `"few"` and of networks with validation, the error
+        of the mean as it was on average on tissue that was left out.
     `.obs[f"{key}_cell_type"]` : categorical
         Most probable class, if the model has classes.
     `.obs[f"{key}_cell_type_confidence"]` : float32
