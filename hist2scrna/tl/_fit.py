@@ -13,19 +13,18 @@ import torch
 
 from hist2scrna import slots
 from hist2scrna.models.few import FewFeatures
-from hist2scrna.models.heads import ExpressionHeads
 from hist2scrna.models.lightweight import Hist2scRNALightweight
-from hist2scrna.models.registry import FEW, create_model, model_entry, model_options
+from hist2scrna.models.registry import create_model, model_entry, model_options
 from hist2scrna.models.ridge import Ridge
-from hist2scrna.models.stnet import STNet
 from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
 from hist2scrna.slides.graph import Neighbours
 from hist2scrna.slides.labels import read_labels
-from hist2scrna.slides.patch_files import has_patch_files
 from hist2scrna.slides.spots import read_features, read_spots
-from hist2scrna.trained import TrainedModel, as_trained
+from hist2scrna.tl._preset import suited_preset
+from hist2scrna.tl._starting_point import load_reference, loss_terms, start_at_means, starting_point
+from hist2scrna.trained import TrainedModel
 from hist2scrna.training.closed_form import solve
 from hist2scrna.training.few import solve_few
 from hist2scrna.training.inference import pick_device
@@ -33,20 +32,18 @@ from hist2scrna.training.loop import Schedule, Trained, default_precision, train
 from hist2scrna.training.objective import Objective
 from hist2scrna.training.recalibration import recalibrate_dispersion
 from hist2scrna.training.split import split_spots
-from hist2scrna.training.warm_start import read_state_dict, start_from
+from hist2scrna.training.warm_start import start_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
-    from hist2scrna.models.contract import Likelihood, SpotModel, Term
+    from hist2scrna.models.contract import Likelihood, Term
 
 log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
-# Up to here the kernel regression was compared with networks that are trained, and won; beyond, nothing is known.
-MOST_SPOTS_OF_FEW = 20_000
 CHANNELS = "channels"
 
 
@@ -226,17 +223,11 @@ def fit(
         "n_neighbours": n_neighbours,
         "radius_um": radius_um,
     }
-    asked = [name for name, value in of_networks.items() if value is not None]
-    several_stains = not (img_key is None or isinstance(img_key, str)) or isinstance(image, list)
-    if preset is None and not asked and not model_options_ and not several_stains and _is_few(adata, model):
-        preset = FEW
-        log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, adata.n_obs)
+    # Options are the network's, unless the preset is named: the check of their names comes below.
+    wishes = of_networks if preset is not None else {**of_networks, **model_options_}
+    one_stain = (img_key is None or isinstance(img_key, str)) and not isinstance(image, list)
+    preset = suited_preset(adata, model, preset, wishes, rgb=one_stain)
     entry = model_entry(model, preset)
-    if entry is model_entry(model).few and asked:
-        raise ValueError(
-            f"Preset {FEW!r} is solved at once: it has no {', '.join(f'`{name}`' for name in asked)}. Leave that "
-            f"out, or choose among preset={[*model_entry(model).presets]}."
-        )
     recipe = entry.recipe
     max_epochs = recipe.max_epochs if max_epochs is None else max_epochs
     lr = recipe.lr if lr is None else lr
@@ -295,7 +286,7 @@ def fit(
                 "model='hist2scrna', or one picture of each section."
             )
         options[CHANNELS] = spots.patches.channels
-    start = None if init_from is None else _start(init_from)
+    start = None if init_from is None else starting_point(init_from)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -303,12 +294,12 @@ def fit(
         reach = max(1, network.context.hops)
         training, validating, how = split_spots(spots, usable, validation, reach, seed)
         nulls = Nulls.fit(counts[training])
-        objective = Objective(alpha, _terms(network, losses or {}))
-        _start_at_means(network, nulls, spots.library_size[training])
+        objective = Objective(alpha, loss_terms(network, losses or {}))
+        start_at_means(network, nulls, spots.library_size[training])
         if isinstance(network, Hist2scRNALightweight) and spots.features is not None:
             network.standardise_by(torch.from_numpy(spots.features[training]))
         if isinstance(start, dict):
-            _load_reference(network, start, model)
+            load_reference(network, start, model)
         elif start is not None:
             start_from(
                 network,
@@ -412,53 +403,3 @@ def fit(
             if checkpoint_dir is not None:
                 result.save(Path(checkpoint_dir) / "best", overwrite=True)
         return result
-
-
-def _is_few(adata: AnnData, model: str) -> bool:
-    """Tell whether the model has a form for little data, and these are little data that it can read."""
-    if model_entry(model).few is None or adata.n_obs > MOST_SPOTS_OF_FEW:
-        return False
-    return not has_patch_files(adata.uns.get(slots.SPATIAL) or {})
-
-
-def _start(init_from: TrainedModel | str | Path) -> TrainedModel | dict[str, torch.Tensor]:
-    """Return the model to start from, or the state dict of a published implementation if a file is given."""
-    if isinstance(init_from, str | Path) and Path(init_from).is_file():
-        return read_state_dict(Path(init_from))
-    return as_trained(init_from)
-
-
-def _terms(
-    network: SpotModel, losses: Mapping[str, float | Term | tuple[Term, float]]
-) -> dict[str, float | Term | tuple[Term, float]]:
-    """Return the model's own loss terms and the user's, who may give one of the model's another weight."""
-    terms: dict[str, float | Term | tuple[Term, float]] = dict(network.terms)
-    for name, given in losses.items():
-        own = terms.get(name)
-        terms[name] = (own[0], float(given)) if isinstance(own, tuple) and isinstance(given, int | float) else given
-    return terms
-
-
-def _load_reference(network: SpotModel, state: dict[str, torch.Tensor], model: str) -> None:
-    load = getattr(network, "load_reference_state_dict", None)
-    if load is None:
-        raise ValueError(f"Model {model!r} has no published implementation whose weights it could start from.")
-    load(state)
-
-
-def _start_at_means(network: SpotModel, nulls: Nulls, library: np.ndarray) -> None:
-    """Let the heads begin at the mean null."""
-    if isinstance(network, STNet):
-        network.start_from(torch.from_numpy(nulls.log_mean.astype(np.float32)))
-    heads = getattr(network, "heads", None)
-    if not isinstance(heads, ExpressionHeads):
-        return
-    floor = 0.5 / max(1.0, float(library.sum()))
-    log_rate = np.log(np.maximum(nulls.rate, floor))
-    baseline = nulls.log_mean if heads.likelihood == "mse" else log_rate
-    spread = max(float(np.log(library).std()), 0.05)
-    heads.start_from(
-        torch.from_numpy(np.asarray(baseline, dtype=np.float32)),
-        torch.from_numpy(np.log(nulls.dispersion).astype(np.float32)),
-        (float(np.log(np.median(library))), spread),
-    )

@@ -65,9 +65,9 @@ def recalibrate_dispersion(
     Networks are trained at the observed library size and on spots that they come to know, so their dispersion holds
     neither the error of the library size nor that of the mean on other tissue, and intervals are too narrow. A mean
     that is off by a factor of mean 1 and variance `s` makes the variance of the counts about
-    `mu + mu^2 (1 / theta + s)`: the same `s` for all genes, which matters most for those that are nearly Poisson
-    and which a factor on theta would hardly move. `s` is never negative: spots beside the training tissue are easier than another
-    section, and must not narrow what training left.
+    `mu + mu^2 (1 / theta + s)`: the same `s` for all genes. It matters most for those that are nearly Poisson, which
+    a factor on theta would hardly move. `s` is never negative: spots beside the training tissue are easier than
+    another section, and must not narrow what training left.
 
     The validation spots are predicted as :func:`hist2scrna.tl.predict` does, at the model's own library size. `s` is
     the square of the number in 0..3 that :func:`scipy.optimize.minimize_scalar` finds. It goes into the heads' own

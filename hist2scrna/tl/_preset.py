@@ -1,0 +1,55 @@
+"""Which preset suits the data and the wishes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hist2scrna import slots
+from hist2scrna.models.registry import FEW, model_entry
+from hist2scrna.slides.patch_files import has_patch_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+log = logging.getLogger(__name__)
+
+# It was compared with networks on some 1,000 spots, and won; how far beyond it stays ahead is not known.
+MOST_SPOTS = 20_000
+
+
+def suited_preset(
+    adata: AnnData, model: str, preset: str | None, of_networks: Mapping[str, Any], *, rgb: bool
+) -> str | None:
+    """Return the preset to fit: the given one; else `"few"` for few spots, if nothing asks for a network.
+
+    Parameters
+    ----------
+    adata, model, preset
+        As given to :func:`hist2scrna.tl.fit`.
+    of_networks
+        Arguments that only networks have, None where not given.
+    rgb
+        Whether there is one stain, so that the preset can read it.
+
+    Raises
+    ------
+    ValueError
+        If the model or preset is not known, or `"few"` is asked for together with what only a network has.
+    """
+    entry, few = model_entry(model, preset), model_entry(model).few
+    asked = [name for name, value in of_networks.items() if value is not None]
+    if preset is not None or few is None:
+        if entry is few and asked:
+            raise ValueError(
+                f"Preset {FEW!r} is solved at once: it has no {', '.join(f'`{name}`' for name in asked)}. Leave that "
+                f"out, or choose among preset={[*model_entry(model).presets]}."
+            )
+        return preset
+    patches_in_files = has_patch_files(adata.uns.get(slots.SPATIAL) or {})
+    if asked or not rgb or adata.n_obs > MOST_SPOTS or patches_in_files:
+        return None
+    log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, adata.n_obs)
+    return FEW

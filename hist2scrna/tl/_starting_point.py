@@ -1,0 +1,63 @@
+"""What a network starts from: gene means, another model, published weights; and the terms of its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hist2scrna.models.heads import ExpressionHeads
+from hist2scrna.models.stnet import STNet
+from hist2scrna.trained import TrainedModel, as_trained
+from hist2scrna.training.warm_start import read_state_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hist2scrna.models.contract import SpotModel, Term
+    from hist2scrna.nulls import Nulls
+
+
+def starting_point(init_from: TrainedModel | str | Path) -> TrainedModel | dict[str, torch.Tensor]:
+    """Return the model to start from, or the state dict of a published implementation if a file is given."""
+    if isinstance(init_from, str | Path) and Path(init_from).is_file():
+        return read_state_dict(Path(init_from))
+    return as_trained(init_from)
+
+
+def loss_terms(
+    network: SpotModel, losses: Mapping[str, float | Term | tuple[Term, float]]
+) -> dict[str, float | Term | tuple[Term, float]]:
+    """Return the model's own loss terms and the user's, who may give one of the model's another weight."""
+    terms: dict[str, float | Term | tuple[Term, float]] = dict(network.terms)
+    for name, given in losses.items():
+        own = terms.get(name)
+        terms[name] = (own[0], float(given)) if isinstance(own, tuple) and isinstance(given, int | float) else given
+    return terms
+
+
+def load_reference(network: SpotModel, state: dict[str, torch.Tensor], model: str) -> None:
+    load = getattr(network, "load_reference_state_dict", None)
+    if load is None:
+        raise ValueError(f"Model {model!r} has no published implementation whose weights it could start from.")
+    load(state)
+
+
+def start_at_means(network: SpotModel, nulls: Nulls, library: np.ndarray) -> None:
+    """Let the heads begin at the mean null."""
+    if isinstance(network, STNet):
+        network.start_from(torch.from_numpy(nulls.log_mean.astype(np.float32)))
+    heads = getattr(network, "heads", None)
+    if not isinstance(heads, ExpressionHeads):
+        return
+    floor = 0.5 / max(1.0, float(library.sum()))
+    log_rate = np.log(np.maximum(nulls.rate, floor))
+    baseline = nulls.log_mean if heads.likelihood == "mse" else log_rate
+    spread = max(float(np.log(library).std()), 0.05)
+    heads.start_from(
+        torch.from_numpy(np.asarray(baseline, dtype=np.float32)),
+        torch.from_numpy(np.log(nulls.dispersion).astype(np.float32)),
+        (float(np.log(np.median(library))), spread),
+    )
