@@ -84,7 +84,8 @@ def publish(results: Path, name: str, pages: Path) -> None:
             (line,) = ax.plot(own["epoch"], own["train_expression"], label=fold, lw=1)
             if own["validation_expression"].notna().any():
                 ax.plot(own["epoch"], own["validation_expression"], ls="--", lw=1, color=line.get_color())
-        ax.set(title=model, xlabel="epoch")
+        ax.set_title(model, fontsize=8)
+        ax.set(xlabel="epoch")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
     axes[0, -1].legend(fontsize="small", frameon=False, title="held out")
