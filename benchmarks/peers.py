@@ -88,7 +88,8 @@ def publish(results: Path, name: str, pages: Path) -> None:
         ax.set(xlabel="epoch")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
-    axes[0, -1].legend(fontsize="small", frameon=False, title="held out")
+    # The first model has the most folds; the others use the same colours for theirs.
+    axes[0, -1].legend(*axes[0, 0].get_legend_handles_labels(), fontsize="small", frameon=False, title="held out")
     figure.savefig(pages / f"{name}_curves.png", dpi=110)
     plt.close(figure)
 

@@ -20,6 +20,7 @@ import hist2scrna as h2s
 from hist2scrna.models import efficientnet
 from hist2scrna.models.efficientnet import EfficientNetLite
 from hist2scrna.models.few import FewFeatures, FewSections
+from hist2scrna.tl._preset import suited_preset
 from hist2scrna.training.count_decoder import DISPERSION_PRIOR, INTERCEPT_PRIOR, fit_decoder
 from hist2scrna.training.kernel_regression import PENALTIES, regress
 
@@ -364,6 +365,16 @@ def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(m
         graph_width=32, graph_heads=2, decoder=(32,),
     )  # fmt: skip
     assert not isinstance(network.module, FewFeatures)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(3, "few"), (5, None)])
+def test_pictures_of_further_stains_choose_a_network(make_section, channels, expected) -> None:
+    section = make_section()
+    array = np.random.default_rng(0).integers(0, 255, (400, 540, channels)).astype(np.uint8)
+    slots = {"library_key": None, "img_key": None, "image": array}
+    assert suited_preset(section, "hist2scrna", None, {"lr": None}, **slots) == expected
+    assert suited_preset(section, "hist2scrna", None, {"lr": 1e-3}, **slots) is None
+    assert suited_preset(section, "hist2scrna", "tiny", {"lr": 1e-3}, **slots) == "tiny"
 
 
 @pytest.mark.slow

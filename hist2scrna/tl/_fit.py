@@ -225,8 +225,7 @@ def fit(
     }
     # Options are the network's, unless the preset is named: the check of their names comes below.
     wishes = of_networks if preset is not None else {**of_networks, **model_options_}
-    one_stain = (img_key is None or isinstance(img_key, str)) and not isinstance(image, list)
-    preset = suited_preset(adata, model, preset, wishes, rgb=one_stain)
+    preset = suited_preset(adata, model, preset, wishes, library_key=library_key, img_key=img_key, image=image)
     entry = model_entry(model, preset)
     recipe = entry.recipe
     max_epochs = recipe.max_epochs if max_epochs is None else max_epochs
@@ -283,7 +282,7 @@ def fit(
         if CHANNELS not in options:
             raise ValueError(
                 f"Model {model!r} reads RGB pictures, these have {spots.patches.channels} channels. Pass "
-                "model='hist2scrna', or one picture of each section."
+                "a network, model='hist2scrna' with preset='small', or one picture of each section."
             )
         options[CHANNELS] = spots.patches.channels
     start = None if init_from is None else starting_point(init_from)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna import slots
 from hist2scrna.models.registry import FEW, model_entry
+from hist2scrna.slides.library import open_image
 from hist2scrna.slides.patch_files import has_patch_files
+from hist2scrna.slides.spots import read_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -21,18 +23,23 @@ MOST_SPOTS = 20_000
 
 
 def suited_preset(
-    adata: AnnData, model: str, preset: str | None, of_networks: Mapping[str, Any], *, rgb: bool
+    adata: AnnData,
+    model: str,
+    preset: str | None,
+    of_networks: Mapping[str, Any],
+    *,
+    library_key: str | None,
+    img_key: str | Sequence[str] | None,
+    image: Any,
 ) -> str | None:
     """Return the preset to fit: the given one; else `"few"` for few spots, if nothing asks for a network.
 
     Parameters
     ----------
-    adata, model, preset
+    adata, model, preset, library_key, img_key, image
         As given to :func:`hist2scrna.tl.fit`.
     of_networks
         Arguments that only networks have, None where not given.
-    rgb
-        Whether there is one stain, so that the preset can read it.
 
     Raises
     ------
@@ -48,8 +55,18 @@ def suited_preset(
                 f"out, or choose among preset={[*model_entry(model).presets]}."
             )
         return preset
-    patches_in_files = has_patch_files(adata.uns.get(slots.SPATIAL) or {})
-    if asked or not rgb or adata.n_obs > MOST_SPOTS or patches_in_files:
+    if asked or adata.n_obs > MOST_SPOTS:
+        return None
+    if few.model.needs == "patches" and not _is_rgb_picture(adata, library_key, img_key, image):
         return None
     log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, adata.n_obs)
     return FEW
+
+
+def _is_rgb_picture(adata: AnnData, library_key: str | None, img_key: str | Sequence[str] | None, image: Any) -> bool:
+    """Tell whether patches are cut from pictures of three channels: files and further stains are for networks."""
+    if image is None and img_key is None and has_patch_files(adata.uns.get(slots.SPATIAL) or {}):
+        return False
+    name = read_sections(adata, library_key)[0][0]
+    library = None if library_key is None and not isinstance(image, dict) else name
+    return open_image(adata, library, img_key=img_key, image=image).channels == 3

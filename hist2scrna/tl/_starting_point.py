@@ -39,6 +39,7 @@ def loss_terms(
 
 
 def load_reference(network: SpotModel, state: dict[str, torch.Tensor], model: str) -> None:
+    """Take the weights of a published implementation, or raise `ValueError` where there is none."""
     load = getattr(network, "load_reference_state_dict", None)
     if load is None:
         raise ValueError(f"Model {model!r} has no published implementation whose weights it could start from.")
