@@ -102,6 +102,7 @@ def test_every_job_has_the_row_of_its_evaluation(finished):
             counted = evaluation.results["counts"]["model"]
             assert row["log_likelihood"] == pytest.approx(counted["log_likelihood"])
             assert row["coverage_80"] == pytest.approx(counted["coverage"]["80"])
+            assert row["width_80"] == pytest.approx(counted["width"]["80"]) and row["width_80"] > 0
         else:
             assert np.isnan(row["log_likelihood"]) and np.isnan(row["coverage_80"])
         assert row["epochs_run"] == len(pd.read_csv(place / "history.csv")) == MODELS[row["model"]]["max_epochs"]

@@ -179,6 +179,7 @@ def test_counts_and_zeros_are_those_of_the_metrics(one) -> None:
     got = found.results["counts"]["model"]
     assert got["log_likelihood"] == pytest.approx(expected.scores["log_likelihood"], rel=1e-5)
     assert got["coverage"] == pytest.approx(expected.scores["coverage"], rel=1e-4)
+    assert got["width"] == pytest.approx(expected.scores["width"], rel=1e-4)
     np.testing.assert_allclose(found.genes["log_likelihood"], expected.log_likelihood, rtol=1e-5)
     zeros = found.results["zeros"]["model"]
     assert zeros["observed_zero_rate"] == pytest.approx((one.X.toarray() == 0).mean())

@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 
 from hist2scrna import metrics
 from hist2scrna.metrics import blocks as blocks_module
+from hist2scrna.metrics.calibration import MOST_MEASURED
 
 FORMATS = [np.asarray, sparse.csr_array, sparse.csc_array, sparse.csr_matrix]
 
@@ -459,6 +460,51 @@ def test_interval_coverage_is_that_of_quantiles() -> None:
     for level in (0.5, 0.8, 0.95):
         inside = (counts >= nb.ppf((1 - level) / 2)) & (counts <= nb.ppf((1 + level) / 2))
         assert found[f"{level:.0%}".rstrip("%")] == pytest.approx(inside.mean(), abs=2e-4)
+
+
+def width_by_hand(pmf: np.ndarray, level: float) -> np.ndarray:
+    """Sum over all counts (first axis) of the share of their probability that lies within the central `level`."""
+    low, high = (1 - level) / 2, (1 + level) / 2
+    upper = np.cumsum(pmf, axis=0)
+    lower = upper - pmf
+    within = np.clip(np.minimum(upper, high) - np.maximum(lower, low), 0, None)
+    # Between zero and the bulk of a zero-inflated count probabilities are too small to be added up.
+    whole = (lower >= low) & (upper <= high)
+    return np.divide(within, pmf, out=whole.astype(float), where=~whole & (pmf > 0)).sum(axis=0)
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "nb", "zinb"])
+def test_width_counts_what_the_interval_holds(likelihood: str) -> None:
+    counts, mu, theta, dropout = (p[:300] if p.ndim == 2 else p for p in zinb_sample(5))
+    k = np.arange(5000)[:, None, None]
+    if likelihood == "poisson":
+        found, pmf = metrics.count_scores(counts, mu), stats.poisson(mu).pmf(k)
+    else:
+        pmf = stats.nbinom(theta, theta / (theta + mu)).pmf(k)
+        if likelihood == "zinb":
+            pmf = dropout * (k == 0) + (1 - dropout) * pmf
+        found = metrics.count_scores(counts, mu, theta, dropout if likelihood == "zinb" else None)
+    for level in (0.5, 0.8, 0.95):
+        expected = width_by_hand(pmf, level).mean()
+        assert found.scores["width"][f"{level:.0%}".rstrip("%")] == pytest.approx(expected, rel=1e-6)
+
+
+def test_width_of_a_rare_count_is_a_share_of_zero() -> None:
+    mu = np.full((10, 1), -np.log(0.9))
+    width = metrics.count_scores(np.zeros((10, 1)), mu).scores["width"]
+    # From .25 to .75 all is zero, of probability .9; from .1 to .9 it ends where zero does.
+    assert width["50"] == pytest.approx(0.5 / 0.9)
+    assert width["80"] == pytest.approx(0.8 / 0.9)
+
+
+def test_width_of_many_values_is_that_of_some() -> None:
+    counts, mu, theta, dropout = (np.repeat(p, 5, axis=-1) for p in zinb_sample(6))
+    assert counts.size > 5 * MOST_MEASURED
+    found = metrics.count_scores(counts, mu, theta, dropout).scores["width"]
+    again = metrics.count_scores(counts, mu, theta, dropout, seed=1).scores["width"]
+    for level, width in found.items():
+        assert width != again[level]
+        assert width == pytest.approx(again[level], rel=0.03)
 
 
 def test_impossible_counts_stay_finite() -> None:

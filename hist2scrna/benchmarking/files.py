@@ -18,14 +18,16 @@ REFERENCES = (*NULLS.values(), CEILING)
 JOBS, TABLE = "jobs", "table"
 HEADINGS = (
     *("model", "folds x seeds", "Pearson [95 %]", "of ceiling", "depth-partial [95 %]", "spread", "log-likelihood"),
-    *("coverage 50/80/95", "folds over depth null", "collapsed", "failed", "fit s", "predict s", "MiB", "parameters"),
+    *("coverage 50/80/95", "width 50/80/95", "folds over depth null", "collapsed", "failed"),
+    *("fit s", "predict s", "MiB", "parameters"),
 )
 NOTES = """\
 Pearson by gene over the spots of a section, on log-normalised expression, averaged over genes, sections and seeds, then
 over folds. Intervals are Student's t over the folds; folds share training sections, so that they are not independent,
 and the true ones are wider. Depth-partial: with the log total regressed out of truth and prediction. Spread: standard
 deviation of the prediction over that of the truth, median gene; collapsed: below 0.05. Log-likelihood: per count, in
-nats; that of the nulls is of a negative binomial about their means. The depth null knows the true total of each
+nats; that of the nulls is of a negative binomial about their means. Coverage: counts within the central 50, 80 and 95 %
+of what was predicted; width: how many counts these hold. The depth null knows the true total of each
 spot. MiB: peak of the whole process, evaluation included.
 """
 
@@ -86,7 +88,7 @@ def _by_fold(jobs: pd.DataFrame) -> str:
 def _line(row: dict[Any, Any]) -> list[str]:
     row = {name: _cell(value) for name, value in row.items()}
     of_model = row["kind"] == "model"
-    covered = [row[f"coverage_{level}"] for level in (50, 80, 95)]
+    covered, width = ([row[f"{name}_{level}"] for level in (50, 80, 95)] for name in ("coverage", "width"))
     n_complete = row["n_jobs"] - row["n_failed"]
     memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
     if row["gpu_peak_memory_mib"] is not None:
@@ -100,6 +102,7 @@ def _line(row: dict[Any, Any]) -> list[str]:
         number(row["spread_ratio"]),
         number(row["log_likelihood"]),
         "-" if None in covered else " / ".join(percent(v) for v in covered),
+        "-" if None in width else " / ".join(f"{v:.2f}" for v in width),
         f"{row['folds_beating_depth_null']} of {row['n_folds']}" if of_model else "-",
         f"in {row['n_collapsed']} of {n_complete}" if of_model else "-",
         f"{row['n_failed']} of {row['n_jobs']}" if of_model else "-",

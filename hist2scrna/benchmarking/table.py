@@ -22,7 +22,7 @@ SCORES: dict[str, tuple[str, ...]] = {
 }
 COUNT_SCORES: dict[str, tuple[str, ...]] = {
     "log_likelihood": ("log_likelihood",),
-    **{f"coverage_{level}": ("coverage", level) for level in LEVELS},
+    **{f"{name}_{level}": (name, level) for name in ("coverage", "width") for level in LEVELS},
 }
 HEADLINE = ("score_over_ceiling", "beats_mean_null", "beats_depth_null", "collapsed", "held_out")
 MEASURED = (
