@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna import slots
-from hist2scrna.pl._spatial_compare import _picture, _spots
 from hist2scrna.pl._tissue import Tissue
+from hist2scrna.slides.library import open_image
 from hist2scrna.slides.preview import spot_diameter
-from hist2scrna.slides.spots import read_coordinates
+from hist2scrna.slides.spots import read_coordinates, read_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-
 SIDE_INCHES = 4.6
+LONGEST_PICTURE = 1200
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,40 @@ def find_section(
         chosen = int(place[0])
     xy = read_coordinates(adata, spatial_key)[spots]
     return Section(adata, library, spots, xy, spot_diameter(adata, library, xy), chosen, img_key)
+
+
+def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tuple[str | None, NDArray[np.int64]]:
+    """Return the name of the library in `.uns["spatial"]`, and the numbers of its spots."""
+    if library_key is None and slots.LIBRARY in adata.obs:
+        library_key = slots.LIBRARY
+    if library_key is None:
+        return library, np.arange(adata.n_obs)
+    sections, codes = read_sections(adata, library_key)
+    if library is None:
+        if len(sections) > 1:
+            raise ValueError(
+                f"adata.obs[{library_key!r}] holds {len(sections)} sections; one is drawn at a time. Pass library=, "
+                f"one of {list(sections)}."
+            )
+        library = sections[0]
+    if library not in sections:
+        raise KeyError(f"Section {library!r} not found in adata.obs[{library_key!r}]. Available: {list(sections)}.")
+    return library, np.flatnonzero(codes == sections.index(library))
+
+
+def _picture(
+    adata: AnnData, library: str | None, img_key: str | None, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """Read the window between two corners (full-resolution pixels), no finer than a figure can show."""
+    image = open_image(adata, library, img_key=img_key)
+    level = image.level_for(LONGEST_PICTURE / float((high - low).max()))
+    scale, size = image.scales[level], np.array(image.size(level))
+    first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
+    last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
+    window = image.read(level, int(first[0]), int(first[1]), *(int(v) for v in last - first))
+    step = max(1, int((last - first).max()) // LONGEST_PICTURE)
+    left, top, right, bottom = (float(v) for v in np.concatenate([first, last]) / scale)
+    return window[::step, ::step], (left, right, bottom, top)
 
 
 def section_axes(ax: Axes | None, aspect: float) -> Axes:

@@ -10,12 +10,11 @@ from hist2scrna import slots
 from hist2scrna.metrics.correlation import pearson_by_gene
 from hist2scrna.metrics.scales import log_normalise
 from hist2scrna.pl._figure import save_figure
-from hist2scrna.pl._tissue import DIVERGING, UNIT, Tissue, colour_bar, draw_spots, even_limits, limits
+from hist2scrna.pl._section import find_section
+from hist2scrna.pl._tissue import DIVERGING, UNIT, colour_bar, draw_spots, even_limits, limits
 from hist2scrna.scoring.predictors import Sections
 from hist2scrna.slides.counts import read_counts
-from hist2scrna.slides.library import open_image
-from hist2scrna.slides.preview import corners, spot_diameter
-from hist2scrna.slides.spots import read_coordinates, read_sections
+from hist2scrna.slides.preview import corners
 from hist2scrna.tl._scored import Remarks, read_model
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-LONGEST_PICTURE = 1200
 PANEL_INCHES = 2.9
 
 
@@ -103,9 +101,9 @@ def spatial_compare(
     >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", residual=True, save="compare.png")
     """
     names, genes = slots.Written(key), [genes] if isinstance(genes, str) else list(genes)
-    spots = _spots(adata, library, library_key)
-    truth, predicted = _expression(adata, spots[1], names, layer, genes)
-    tissue = _tissue(adata, *spots, spatial_key, img_key)
+    section = find_section(adata, None, library, library_key, spatial_key, img_key)
+    truth, predicted = _expression(adata, section.spots, names, layer, genes)
+    tissue = section.tissue(*corners(section.xy, section.diameter))
     axes = _axes(ax, len(genes), 3 if residual else 2, ncols, tissue.aspect)
     scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
     for row, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
@@ -122,25 +120,6 @@ def spatial_compare(
             colour_bar(dots, row[2], "difference")
     save_figure(axes[0, 0], save)
     return axes
-
-
-def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tuple[str | None, NDArray[np.int64]]:
-    """Return the name of the library in `.uns["spatial"]`, and the numbers of its spots."""
-    if library_key is None and slots.LIBRARY in adata.obs:
-        library_key = slots.LIBRARY
-    if library_key is None:
-        return library, np.arange(adata.n_obs)
-    sections, codes = read_sections(adata, library_key)
-    if library is None:
-        if len(sections) > 1:
-            raise ValueError(
-                f"adata.obs[{library_key!r}] holds {len(sections)} sections; one is drawn at a time. Pass library=, "
-                f"one of {list(sections)}."
-            )
-        library = sections[0]
-    if library not in sections:
-        raise KeyError(f"Section {library!r} not found in adata.obs[{library_key!r}]. Available: {list(sections)}.")
-    return library, np.flatnonzero(codes == sections.index(library))
 
 
 def _expression(
@@ -166,35 +145,6 @@ def _expression(
     sections = Sections(("drawn",), np.zeros(len(spots), dtype=np.int64))
     prediction, _ = read_model(adata, names, list(modelled), spots, sections, Remarks())
     return truth, prediction.region(slice(None), wanted, "log1p")
-
-
-def _tissue(
-    adata: AnnData, library: str | None, spots: NDArray[np.int64], spatial_key: str, img_key: str | None
-) -> Tissue:
-    xy = read_coordinates(adata, spatial_key)[spots]
-    diameter = spot_diameter(adata, library, xy)
-    low, high = corners(xy, diameter)
-    entry = adata.uns.get(slots.SPATIAL, {})
-    entry = entry.get(library, {}) if library is not None else next(iter(entry.values()), {})
-    source = (entry.get(slots.METADATA) or {}).get(slots.SOURCE_IMAGE_PATH)
-    if img_key is None and not entry.get(slots.IMAGES) and not source:
-        return Tissue(xy, diameter)
-    return Tissue(xy, diameter, *_picture(adata, library, img_key, low, high))
-
-
-def _picture(
-    adata: AnnData, library: str | None, img_key: str | None, low: NDArray[np.float64], high: NDArray[np.float64]
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """Read the window between two corners (full-resolution pixels), no finer than a figure can show."""
-    image = open_image(adata, library, img_key=img_key)
-    level = image.level_for(LONGEST_PICTURE / float((high - low).max()))
-    scale, size = image.scales[level], np.array(image.size(level))
-    first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
-    last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
-    window = image.read(level, int(first[0]), int(first[1]), *(int(v) for v in last - first))
-    step = max(1, int((last - first).max()) // LONGEST_PICTURE)
-    left, top, right, bottom = (float(v) for v in np.concatenate([first, last]) / scale)
-    return window[::step, ::step], (left, right, bottom, top)
 
 
 def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:
