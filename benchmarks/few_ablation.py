@@ -21,6 +21,7 @@ import peers
 import torch
 
 import hist2scrna as h2s
+from hist2scrna.models.efficientnet import VARIANTS
 from hist2scrna.models.few import FewSections
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.training.inference import encode_spots
@@ -33,6 +34,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "patch on the spot alone": {**FEW, "features_key": "X_spot"},
     "without the widest view": {**FEW, "features_key": "X_narrow"},
     "widest view alone": {**FEW, "features_key": "X_wide"},
+    "the smaller network alone": {**FEW, "features_key": "X_lite0"},
+    "the larger network alone": {**FEW, "features_key": "X_lite2"},
     "random weights": {**FEW, "features_key": "X_random"},
     "features by hand": {**FEW, "features_key": "X_morphology"},
     "features by hand joined": {**FEW, "features_key": "X_joined"},
@@ -61,13 +64,17 @@ def add_features(adata: ad.AnnData) -> None:
         torch.manual_seed(0)
         model = FewSections(1, patch_px=PATCH_PX)
         if pretrained:
-            model.network.load_imagenet()
+            model.load_imagenet()
         found = encode_spots(model, spots, everyone, batch_size=64, device=torch.device("cpu"), progress=True)
         adata.obsm[key] = found.numpy()
     h2s.pp.morphology_features(adata, library_key="library_id")
-    spot, twice, wide = np.split(adata.obsm["X_imagenet"], 3, axis=1)
+    views = np.split(adata.obsm["X_imagenet"], 3, axis=1)
+    spot, twice, wide = views
+    smaller = 2 * VARIANTS["lite0"].channels[-1]
     adata.obsm.update(
         {
+            "X_lite0": np.concatenate([view[:, :smaller] for view in views], axis=1),
+            "X_lite2": np.concatenate([view[:, smaller:] for view in views], axis=1),
             "X_spot": spot,
             "X_narrow": np.concatenate([spot, twice], axis=1),
             "X_wide": wide,

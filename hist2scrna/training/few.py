@@ -70,7 +70,7 @@ def solve_few(
     start = time.perf_counter()
     rng = np.random.default_rng(seed)
     if isinstance(model, FewSections):
-        model.network.load_imagenet()
+        model.load_imagenet()
     features = encode_spots(model, spots, training, batch_size=batch_size, device=device, progress=progress)
     model.cpu()
     group = left_out_groups(spots, training)
