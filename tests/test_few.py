@@ -388,6 +388,9 @@ def test_on_her2st_it_beats_the_true_depth_of_the_spots(shared_data, shared_fixt
     model = h2s.tl.fit(train, genes=panel, library_key="library_id", progress=False)
     evaluation = h2s.tl.evaluate(test, model, library_key="library_id", progress=False)
     headline = evaluation.headline
-    assert headline["pearson"] > headline["depth_null_pearson"]
-    for level, covered in evaluation.results["counts"]["model"]["coverage"].items():
+    assert headline["pearson"] > headline["depth_null"]
+    counts = evaluation.results["counts"]
+    assert counts["model"]["log_likelihood"] > counts["mean_null"]["log_likelihood"]
+    for level, covered in counts["model"]["coverage"].items():
         assert covered == pytest.approx(float(level) / 100, abs=0.03)
+        assert counts["model"]["width"][level] < counts["mean_null"]["width"][level]
