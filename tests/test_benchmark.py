@@ -86,6 +86,34 @@ def one(sections, folder, models=None, **changes):
     return tl.benchmark({"sim": sections}, models or {"counts": FAST}, folder=folder, **asked)
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from hist2scrna.benchmarking.lock import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_at_once_in_one_folder_are_refused_and_a_killed_one_leaves_no_trace(sections, tmp_path):
+    """They would read each other's held-out section: a model was once scored on what it was trained on."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match=f"Another benchmark is at work in '{folder}'"):
+            one(sections, folder)
+        assert not list(folder.glob("*.csv")) and not (folder / "sim").exists()
+    finally:
+        other.kill()
+        other.communicate()
+    assert one(sections, folder)["n_failed"].fillna(0).eq(0).all()
+
+
 # -- tables -----------------------------------------------------------------------------------------------------------
 def test_every_job_has_the_row_of_its_evaluation(finished):
     folder, _, jobs = finished
@@ -230,7 +258,7 @@ def test_interrupted_and_started_again_gives_the_same_table(sections, finished, 
     with pytest.raises(KeyboardInterrupt):
         tl.benchmark({"sim": sections}, MODELS, **asked)
     assert len(list(tmp_path.rglob("job.json"))) == 5
-    assert list(tmp_path.rglob(".[!.]*")) == []
+    assert list(tmp_path.rglob(".[!.]*")) == [tmp_path / ".lock"]
     # What a process that was killed leaves behind.
     left = tmp_path / "sim" / "section_1" / "counts" / ".3.abc"
     left.mkdir(parents=True)
@@ -241,17 +269,17 @@ def test_interrupted_and_started_again_gives_the_same_table(sections, finished, 
     monkeypatch.setattr(_benchmark, "launch", runner)
     table = tl.benchmark({"sim": sections}, MODELS, **asked)
     assert runner.started == 7
-    assert list(tmp_path.rglob(".[!.]*")) == []
+    assert list(tmp_path.rglob(".[!.]*")) == [tmp_path / ".lock"]
     _, expected, jobs = finished
     pd.testing.assert_frame_equal(table.drop(columns=TIMES), expected.drop(columns=TIMES), check_dtype=False)
     again = pd.read_csv(tmp_path / "jobs.csv")
     pd.testing.assert_frame_equal(again.drop(columns=TIMES), jobs.drop(columns=TIMES))
 
-    written = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    written = {path: path.read_bytes() for path in tmp_path.glob("[!.]*.*")}
     assert len(written) == 5
     tl.benchmark({"sim": sections}, MODELS, **asked)
     assert runner.started == 7
-    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == written
+    assert {path: path.read_bytes() for path in tmp_path.glob("[!.]*.*")} == written
 
 
 def test_adding_models_and_seeds_runs_only_these(sections, tmp_path, in_process):

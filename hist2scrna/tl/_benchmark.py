@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna.benchmarking.files import write_tables
 from hist2scrna.benchmarking.job import LOG, Done, Job, read_done, write_card, written_whole
+from hist2scrna.benchmarking.lock import alone_in
 from hist2scrna.benchmarking.sections import restrict
 from hist2scrna.benchmarking.table import jobs_table, summary_table
 from hist2scrna.tl._benchmark_job import ERROR, MEASURED, REQUEST
@@ -133,6 +134,8 @@ def benchmark(
 
     Raises
     ------
+    BlockingIOError
+        If another benchmark is at work in `folder`.
     FileExistsError
         If a job in `folder` had other settings (options, genes, data, split); the message names which.
     FileNotFoundError
@@ -166,10 +169,11 @@ def benchmark(
         if absent := sorted(set(options.get(FOLDS, [])) - held_out):
             raise KeyError(f"Folds {absent} of model {label!r} not found. Held out are {sorted(held_out)}.")
     jobs = [job for plan in plans for job in plan.jobs]
-    done = {i: found for i, job in enumerate(jobs) if (found := read_done(job, folder)) is not None}
     folder.mkdir(parents=True, exist_ok=True)
-    failed = _run_all(plans, done, folder, keep_models, accelerator, progress)
-    table = _write(jobs, done, failed, folder)
+    with alone_in(folder):
+        done = {i: found for i, job in enumerate(jobs) if (found := read_done(job, folder)) is not None}
+        failed = _run_all(plans, done, folder, keep_models, accelerator, progress)
+        table = _write(jobs, done, failed, folder)
     table.attrs["folder"] = str(folder)
     return table
 
