@@ -27,7 +27,7 @@ over folds. Intervals are Student's t over the folds; folds share training secti
 and the true ones are wider. Depth-partial: with the log total regressed out of truth and prediction. Spread: standard
 deviation of the prediction over that of the truth, median gene; collapsed: below 0.05. Log-likelihood: per count, in
 nats; that of the nulls is of a negative binomial about their means. Coverage: counts within the central 50, 80 and 95 %
-of what was predicted; width: how many counts these hold. The depth null knows the true total of each
+of what was predicted; width: how many counts these hold, median gene. The depth null knows the true total of each
 spot. MiB: peak of the whole process, evaluation included.
 """
 

@@ -131,7 +131,7 @@ class CountTally:
             "poisson_deviance": float(np.mean(self.poisson_deviance)),
             "coverage": {k: float(v) for k, v in zip(names, self.covered[0] / n, strict=True)},
             "interval_coverage": {k: float(v) for k, v in zip(names, self.covered[1] / n, strict=True)},
-            "width": {k: float(v) for k, v in zip(names, self.width.mean(axis=1), strict=True)},
+            "width": {k: float(v) for k, v in zip(names, np.median(self.width, axis=1), strict=True)},
             "pit": (self.fine.reshape(PIT_BINS, -1).sum(axis=1) / n).tolist(),
             "pit_distance": float(np.abs(steps - np.linspace(0, 1, FINE_BINS + 1)).max()),
         }
@@ -159,10 +159,10 @@ class CountScores:
         that the true distribution scores exactly the nominal level whatever its granularity. `interval_coverage`: share
         of counts within the closed interval of quantiles; at least nominal for the true distribution, and far above for
         sparse counts. `width`: number of counts within the central 50, 80 and 95 %, edges by the same share as in
-        `coverage`, which it is to be read with: of two predictions that hold, the narrower knows more. Mean over genes,
-        each over the same spots at random, some 20,000 values in all. `pit`: share of the randomised probability
-        integral transform in each of 20 bins, 0.05 where calibrated; `pit_distance`: largest distance of its
-        distribution function from the uniform, on a grid of 0.001.
+        `coverage`, which it is to be read with: of two predictions that hold, the narrower knows more. Of the median
+        gene, as one of many counts would outweigh all others; each over the same spots at random, some 20,000 values in
+        all. `pit`: share of the randomised probability integral transform in each of 20 bins, 0.05 where calibrated;
+        `pit_distance`: largest distance of its distribution function from the uniform, on a grid of 0.001.
     log_likelihood, deviance, poisson_deviance, p_zero
         `(genes,)`, mean over the spots.
     """

@@ -39,7 +39,7 @@ LIKELIHOOD: list[Row] = [
     ("log-likelihood per count", ("log_likelihood",)),
     ("Poisson deviance per count", ("poisson_deviance",)),
     *[(f"coverage of {level} % intervals", ("coverage", level)) for level in ("50", "80", "95")],
-    *[(f"width of {level} % intervals, counts", ("width", level)) for level in ("50", "80", "95")],
+    *[(f"width of {level} % intervals, median", ("width", level)) for level in ("50", "80", "95")],
 ]
 ZEROS: list[Row] = [
     ("zero rate predicted", ("predicted_zero_rate",)),

@@ -114,8 +114,8 @@ def benchmark(
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
       `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider.
     - `score_over_ceiling`, `spread_ratio`, `coverage_50`, `coverage_80`, `coverage_95`, `width_50`, `width_80`,
-      `width_95` (counts within the interval), `beats_mean_null`, `beats_depth_null` (shares of genes), `n_collapsed`
-      (jobs), `folds_beating_depth_null` (by Pearson).
+      `width_95` (counts within the interval, median gene), `beats_mean_null`, `beats_depth_null` (shares of genes),
+      `n_collapsed` (jobs), `folds_beating_depth_null` (by Pearson).
     - `fit_seconds`, `predict_seconds`, `peak_memory_mib` (of the process, evaluation included), `gpu_peak_memory_mib`,
       `n_parameters`, `epochs_run`.
     - `n_genes`, `panel`, `panel_sha256`, `normalisation`, `smoothing`, `split`, `ceiling`: what the numbers must be

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS, LOGIT_BOUND
 from hist2scrna.zinb import NB, ZINB, Poisson
@@ -55,8 +56,8 @@ def fit_decoder(
     """Estimate what each programme does to a gene from the true scores, and what is left over from predicted ones.
 
     Loadings come from a negative binomial regression on the true scores, which are nearly free of noise. With these
-    held, intercept, dispersion and dropout are estimated on the scores that were predicted for spots left out: the
-    dispersion then holds the error of the prediction, and the intercept the mean of its exponential.
+    held, dispersion and dropout are estimated on the scores that were predicted for spots left out, and the intercept
+    so that each gene has its total there: the dispersion then holds the error of the prediction.
 
     Parameters
     ----------
@@ -105,13 +106,19 @@ def _loadings(counts: Tensor, scores: Tensor) -> Tensor:
 
 
 def _remainder(counts: Tensor, log_mu: Tensor, likelihood: Likelihood) -> Tensor:
-    """Return intercept, log dispersion and dropout logit, `(3, genes)`, about a given log mean."""
+    """Return intercept, log dispersion and dropout logit, `(3, genes)`, about a given log mean.
+
+    The intercept is not the likeliest one: where a few spots are predicted far too low, as in a gene that differs
+    between batches, it would lift all others many times over to make these possible.
+    """
     start = _start(counts, log_mu)
-    intercept, dispersion = start.clone(), torch.zeros_like(start)
-    dropout = torch.full_like(start, DROPOUT_START)
+    dispersion, dropout = torch.zeros_like(start), torch.full_like(start, DROPOUT_START)
+
+    def intercept() -> Tensor:
+        return start + softplus(dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND)) if likelihood == "zinb" else start
 
     def distribution() -> ZINB | NB | Poisson:
-        mean, log_theta = log_mu + intercept, dispersion.clamp(*LOG_DISPERSION_BOUNDS)
+        mean, log_theta = log_mu + intercept(), dispersion.clamp(*LOG_DISPERSION_BOUNDS)
         if likelihood == "poisson":
             return Poisson(mean)
         if likelihood == "nb":
@@ -119,12 +126,12 @@ def _remainder(counts: Tensor, log_mu: Tensor, likelihood: Likelihood) -> Tensor
         return ZINB(mean, log_theta, dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND).expand_as(mean))
 
     def loss() -> Tensor:
-        priors = INTERCEPT_PRIOR * (intercept - start).square().sum() + DISPERSION_PRIOR * dispersion.square().sum()
-        priors = priors + DROPOUT_PRIOR * (dropout - DROPOUT_START).square().sum()
+        priors = DISPERSION_PRIOR * dispersion.square().sum() + DROPOUT_PRIOR * (dropout - DROPOUT_START).square().sum()
         return priors - distribution().log_prob(counts).sum()
 
-    _minimise(loss, [intercept, dispersion, dropout], len(counts))
-    found = intercept.detach(), dispersion.clamp(*LOG_DISPERSION_BOUNDS), dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND)
+    if likelihood != "poisson":
+        _minimise(loss, [dispersion, dropout], len(counts))
+    found = intercept(), dispersion.clamp(*LOG_DISPERSION_BOUNDS), dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND)
     return torch.stack([value.detach() for value in found])
 
 
