@@ -225,7 +225,15 @@ class FewSections(FewFeatures):
         self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def load_imagenet(self) -> None:
-        """Take the ImageNet weights; see :meth:`~hist2scrna.models.efficientnet.EfficientNetLite.load_imagenet`."""
+        """Take the ImageNet weights, from the packages that carry them.
+
+        Raises
+        ------
+        ImportError
+            If one is not installed.
+        ValueError
+            If a file is not the published one.
+        """
         for network in self.networks:
             cast("EfficientNetLite", network).load_imagenet()
 
