@@ -16,7 +16,7 @@ import pytest
 from scipy import sparse, stats
 from typer.testing import CliRunner
 
-from hist2scrna import datasets, pl, tl
+from hist2scrna import TrainedModel, datasets, pl, tl
 from hist2scrna.benchmarking.folds import leave_one_group_out
 from hist2scrna.benchmarking.panel import choose_panel
 from hist2scrna.benchmarking.process import peak_memory
@@ -408,11 +408,13 @@ def test_donors_are_held_out_whole(sections, tmp_path, in_process):
     folds = leave_one_group_out(sections, "library_id", "donor")
     assert [fold.name for fold in folds] == ["a", "b"]
     np.testing.assert_array_equal(folds[0].test, sections.obs["library_id"] != "section_2")
-    table = one(sections, tmp_path, group_key="donor", folds={"sim": ["b"]})
+    table = one(sections, tmp_path, group_key="donor", folds={"sim": ["b"]}, keep_models=True)
     assert table["split"].unique().tolist() == ["leave one group out (donor)"]
     evaluation = Evaluation.from_json(tmp_path / "sim" / "b" / "counts" / "0" / "evaluation.json")
     assert list(evaluation.results["sections"]) == ["section_2"]
     assert evaluation.results["split"]["trained_on"] == ["section_0", "section_1"]
+    model = TrainedModel.load(tmp_path / "sim" / "b" / "counts" / "0" / "model")
+    assert model.parameters["group_key"] == "donor"
 
 
 def test_section_in_two_groups_is_refused(sections):

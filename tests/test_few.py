@@ -332,6 +332,35 @@ def test_the_same_seed_gives_the_same_model(unseen) -> None:
     assert not np.array_equal(means[0], means[2])
 
 
+# -- donors ------------------------------------------------------------------------------------------------------------
+def draw_donors(seed: int, sections_each: int, n_donors: int = 6) -> ad.AnnData:
+    """Donors with some sections; each has its own depth and its own level of each gene, told by nothing."""
+    adata = draw_sections(seed, n_sections=sections_each * n_donors)
+    rng = np.random.default_rng(1000 + seed)
+    donor = np.arange(len(adata)) // (sections_each * SPOTS)
+    shift = rng.normal(0, 0.7, (n_donors, GENES))
+    # What tells donors apart in the picture tells nothing of the next one.
+    adata.obsm["X_f"] = np.concatenate([adata.obsm["X_f"], rng.normal(0, 2, (n_donors, 4))[donor]], axis=1)
+    adata.X = sparse.csr_matrix(rng.poisson(adata.X.toarray() * np.exp(shift)[donor]).astype(np.float32))
+    adata.obs["donor"] = pd.Categorical.from_codes(donor, [f"d{i}" for i in range(n_donors)])
+    return adata
+
+
+def test_by_donor_the_intervals_hold_for_another_donor() -> None:
+    """Sections of one donor are alike: left out one by one, they say nothing of how donors differ."""
+    train, other = draw_donors(0, sections_each=2), draw_donors(1, sections_each=1)
+    other.obs["library_id"] = "other " + other.obs["library_id"].astype(str)
+    found = {}
+    for key in (None, "donor"):
+        model = h2s.tl.fit(train, group_key=key, likelihood="nb", **OPTIONS)
+        assert model.parameters["group_key"] == key
+        found[key] = h2s.tl.evaluate(other, model, library_key="library_id", progress=False).results["counts"]["model"]
+    for level, nominal in (("50", 0.5), ("80", 0.8), ("95", 0.95)):
+        assert found["donor"]["coverage"][level] == pytest.approx(nominal, abs=0.05)
+        assert found[None]["coverage"][level] < nominal - 0.05
+    assert found["donor"]["log_likelihood"] > found[None]["log_likelihood"] + 0.05
+
+
 # -- on a picture ------------------------------------------------------------------------------------------------------
 def test_views_see_the_middle_and_more() -> None:
     model = FewSections(3, patch_px=256)

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from hist2scrna.slides.counts import choose_genes, read_counts
+from hist2scrna.slides.sections import read_groups
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.tl import fit
+from hist2scrna.training.closed_form import left_out_groups
 from hist2scrna.training.split import split_spots
 
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
@@ -123,6 +125,33 @@ def test_whole_sections_are_held_out(sections):
     assert "held-out sections" in how
     named = split_spots(spots, usable, ["s2", "s3"], 2, seed=0)[1]
     assert set(spots.section[named]) == {2, 3}
+
+
+def test_whole_groups_are_held_out(make_section):
+    adata = ad.concat([make_section(f"s{i}", seed=i, n_spots=16) for i in range(6)], uns_merge="unique")
+    adata.obs["donor"] = adata.obs["library_id"].astype(str).map(lambda name: "abc"[int(name[1]) // 2])
+    spots = spots_of(adata)
+    spots.groups, spots.group = read_groups(adata, "library_id", "donor")
+    usable = np.ones(len(spots), dtype=bool)
+    held = set()
+    for seed in range(8):
+        training, validating, how = split_spots(spots, usable, 0.1, 2, seed)
+        (donor,) = set(adata.obs["donor"].iloc[validating])
+        assert donor not in set(adata.obs["donor"].iloc[training])
+        assert len(training) + len(validating) == len(spots)
+        assert how == f"held-out groups: {donor}"
+        held.add(donor)
+    assert len(held) > 1
+    np.testing.assert_array_equal(left_out_groups(spots, np.arange(len(spots))), spots.section // 2)
+    # Of one donor, its sections; of one section, blocks of a fifth of its spots, rounded up: here four.
+    assert set(left_out_groups(spots, np.flatnonzero(spots.group == 1))) == {2, 3}
+    assert len(set(left_out_groups(spots, np.flatnonzero(spots.section == 1)))) == 4
+
+
+def test_a_section_of_two_groups_is_refused(sections):
+    sections.obs["donor"] = np.where(np.arange(sections.n_obs) % 2, "odd", "even")
+    with pytest.raises(ValueError, match="'s0' lies in 2 groups of adata.obs"):
+        fit(sections, library_key="library_id", group_key="donor", **FAST)
 
 
 @pytest.mark.parametrize("gap", [1, 2])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.slides.spots import read_sections
+from hist2scrna.slides.sections import read_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,16 +55,8 @@ def leave_one_group_out(
     ValueError
         If there are fewer than two groups, or a section is in more than one: its spots are alike, and would leak.
     """
-    sections, section = read_sections(adata, library_key)
     key = library_key if group_key is None else group_key
-    groups, group = read_sections(adata, key)
-    for code, name in enumerate(sections):
-        within = np.unique(group[section == code])
-        if len(within) > 1:
-            raise ValueError(
-                f"Section {name!r} lies in {len(within)} groups of adata.obs[{key!r}]: {[groups[g] for g in within]}. "
-                "Neighbouring spots are alike, so that a section must be held out as a whole: give each one group."
-            )
+    groups, group = read_groups(adata, library_key, group_key)
     if len(groups) < 2:
         raise ValueError(
             f"Expected two groups or more in adata.obs[{key!r}], found {list(groups)}: one is held out, the others are "

@@ -16,7 +16,7 @@ from scipy import sparse
 from hist2scrna import slots
 from hist2scrna.slides.counts import read_counts
 from hist2scrna.slides.image import ArrayImage
-from hist2scrna.slides.spots import read_sections
+from hist2scrna.slides.sections import read_groups, read_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,17 +40,25 @@ class Reads:
         Layer with raw counts; None: `.X`.
     obsm
         Slots of `.obsm`: coordinates, features.
+    group_key
+        Column of `.obs` with the group of each section, or None.
     """
 
     library_key: str
     labels_key: str | None
     layer: str | None
     obsm: tuple[str, ...]
+    group_key: str | None = None
+
+    @property
+    def obs(self) -> list[str]:
+        """Columns of `.obs` that must be there."""
+        return [key for key in (self.library_key, self.group_key, self.labels_key) if key]
 
 
 def check_slots(adata: ad.AnnData, reads: Reads) -> None:
     """Raise `KeyError` if a slot that is read is missing."""
-    for key in [reads.library_key] + ([reads.labels_key] if reads.labels_key else []):
+    for key in reads.obs:
         if key not in adata.obs:
             raise KeyError(f"Key {key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
     for key in reads.obsm:
@@ -66,9 +74,10 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
     Pictures are those of the sections at hand, and are not copied.
     """
     view = adata[rows]
-    columns = [reads.library_key, *PLACES] + ([reads.labels_key] if reads.labels_key else [])
+    columns = dict.fromkeys([*reads.obs, *PLACES])
     obs = view.obs[[c for c in columns if c in view.obs]].copy()
-    obs[reads.library_key] = pd.Categorical(obs[reads.library_key].astype(str))
+    for key in {reads.library_key, reads.group_key or reads.library_key}:
+        obs[key] = pd.Categorical(obs[key].astype(str))
     if reads.labels_key:
         obs[reads.labels_key] = obs[reads.labels_key].astype("category").cat.remove_unused_categories()
     kept = ad.AnnData(
@@ -111,6 +120,9 @@ def digests(adata: ad.AnnData, genes: Sequence[str], reads: Reads) -> dict[str, 
         "sections": _digest([*sections, section]),
         "counts": _digest([*sorted(genes), *_by_name(counts, genes)]),
     }
+    if reads.group_key:
+        groups, group = read_groups(adata, reads.library_key, reads.group_key)
+        found["groups"] = _digest([*groups, group])
     for key in reads.obsm:
         values = adata.obsm[key]
         found[f"obsm[{key!r}]"] = _digest([values.to_numpy() if isinstance(values, pd.DataFrame) else values])

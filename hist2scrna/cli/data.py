@@ -178,7 +178,7 @@ def _describe(adata: AnnData) -> None:
 
     from hist2scrna.slides.library import library_entry, open_image
     from hist2scrna.slides.patches import section_scale
-    from hist2scrna.slides.spots import read_sections
+    from hist2scrna.slides.sections import read_sections
 
     key = section_key(adata, None)
     names, section = read_sections(adata, key)

@@ -106,6 +106,10 @@ def fit(
         str | None,
         typer.Option(help="Column with the section.", show_default=slots.LIBRARY, rich_help_panel=SLOTS),
     ] = None,
+    group_key: Annotated[
+        str | None,
+        typer.Option(help="Column with the donor: validate on other donors.", rich_help_panel=SLOTS),
+    ] = None,
     features_key: Annotated[
         str | None, typer.Option(help="Slot of .obsm with features, for models on these.", rich_help_panel=SLOTS)
     ] = None,
@@ -146,6 +150,7 @@ def fit(
         layer=layer,
         labels_key=label_key(adata, labels_key),
         library_key=section_key(adata, library_key),
+        group_key=group_key,
         img_key=img_key,
         image=image,
         features_key=features_key,

@@ -10,7 +10,8 @@ import numpy as np
 from hist2scrna import slots
 from hist2scrna.slides.library import library_entry, open_image
 from hist2scrna.slides.preview import spot_diameter
-from hist2scrna.slides.spots import read_coordinates, read_sections
+from hist2scrna.slides.sections import read_sections
+from hist2scrna.slides.spots import read_coordinates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

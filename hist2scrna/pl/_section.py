@@ -11,7 +11,8 @@ from hist2scrna import slots
 from hist2scrna.pl._tissue import Tissue
 from hist2scrna.slides.library import open_image
 from hist2scrna.slides.preview import spot_diameter
-from hist2scrna.slides.spots import read_coordinates, read_sections
+from hist2scrna.slides.sections import read_sections
+from hist2scrna.slides.spots import read_coordinates
 
 if TYPE_CHECKING:
     from anndata import AnnData

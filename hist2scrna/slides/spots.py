@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from hist2scrna import slots
@@ -24,10 +23,12 @@ from hist2scrna.slides.patches import (
     section_scale,
 )
 from hist2scrna.slides.placement import check_placement
+from hist2scrna.slides.sections import read_sections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -65,6 +66,9 @@ class Spots:
         `(n, G)` CSR float32; None for prediction.
     label
         `(n,)` int64 class, -1 where unknown; None without labels.
+    groups, group
+        Names of the groups of sections that are left out together, such as donors, and `(n,)` int64 the number of the
+        group of each spot; None: each section is left out alone.
     """
 
     names: pd.Index
@@ -78,6 +82,8 @@ class Spots:
     grid: NDArray[np.float32] | None = None
     counts: sparse.csr_array | None = None
     label: NDArray[np.int64] | None = None
+    groups: tuple[str, ...] | None = None
+    group: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,35 +94,6 @@ class Spots:
         if self.counts is None:
             raise ValueError("These spots were read without counts.")
         return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
-
-
-def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the names of the sections and the number of the section of each spot.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
-    ValueError
-        If a spot belongs to no section, or there is no spot.
-    """
-    if adata.n_obs == 0:
-        raise ValueError("adata has no spots (n_obs is 0).")
-    if library_key is None:
-        libraries = list(adata.uns.get(slots.SPATIAL, {}))
-        if len(libraries) > 1:
-            library_entry(adata, None)
-        return (libraries[0] if libraries else "section",), np.zeros(adata.n_obs, dtype=np.int64)
-    if library_key not in adata.obs:
-        raise KeyError(f"Key {library_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
-    column = adata.obs[library_key].astype("category").cat.remove_unused_categories()
-    codes = column.cat.codes.to_numpy(dtype=np.int64)
-    if (codes < 0).any():
-        raise ValueError(
-            f"{int((codes < 0).sum())} spots have no value in adata.obs[{library_key!r}] "
-            f"(the first is {adata.obs_names[codes < 0][0]!r}). Name their section, or drop them."
-        )
-    return tuple(str(c) for c in column.cat.categories), codes
 
 
 def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:

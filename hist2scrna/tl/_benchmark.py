@@ -80,7 +80,7 @@ def benchmark(
         Where results are written and complete jobs are found again; one benchmark at a time.
     group_key
         Column of `.obs` of which each value is held out in turn, for instance the donor; None: the section. A section
-        is never split.
+        is never split. Each fit is given it too, to validate on other donors than it trains on.
     folds
         Which of these values to hold out: a list, or lists by data set; None: each. All others are trained on.
     seeds

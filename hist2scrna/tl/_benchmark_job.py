@@ -54,6 +54,7 @@ def run_job(folder: Path) -> None:
     model = fit(
         train,
         library_key=reads.library_key,
+        group_key=reads.group_key,
         labels_key=reads.labels_key,
         seed=request["seed"],
         accelerator=request["accelerator"],

@@ -26,6 +26,7 @@ SHARED = {
     "genes": "genes= or n_genes=",
     "layer": "layer=",
     "library_key": "library_key=",
+    "group_key": "group_key=",
     "seed": "seeds=",
     "accelerator": "accelerator=",
     "progress": "progress=",
@@ -164,6 +165,7 @@ def plan_dataset(
         question.labels_key,
         question.layer,
         tuple(dict.fromkeys(key for one in reads.values() for key in one.obsm)),
+        question.group_key,
     )
     check_slots(adata, union)
     given = None if question.n_genes is not None else question.genes
@@ -212,7 +214,7 @@ def _reads(options: Mapping[str, Any], library_key: str, question: Question) -> 
                 f"without cell types; found {options['labels_key']!r}."
             )
         labels_key = options["labels_key"] or None
-    return Reads(library_key, labels_key, question.layer, tuple(key for key in keys if key))
+    return Reads(library_key, labels_key, question.layer, tuple(key for key in keys if key), question.group_key)
 
 
 def _is_read(part: str, reads: Reads) -> bool:

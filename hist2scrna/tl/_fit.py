@@ -21,6 +21,7 @@ from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.slides.counts import choose_genes, read_counts
 from hist2scrna.slides.graph import Neighbours
 from hist2scrna.slides.labels import read_labels
+from hist2scrna.slides.sections import read_groups
 from hist2scrna.slides.spots import read_features, read_spots
 from hist2scrna.tl._preset import suited_preset
 from hist2scrna.tl._starting_point import load_reference, loss_terms, start_at_means, starting_point
@@ -56,6 +57,7 @@ def fit(
     layer: str | None = None,
     labels_key: str | None = None,
     library_key: str | None = None,
+    group_key: str | None = None,
     spatial_key: str = slots.SPATIAL,
     img_key: str | Sequence[str] | None = None,
     image: Any = None,
@@ -126,6 +128,10 @@ def fit(
         Categorical column of `.obs` with cell types; spots without a label train on counts alone. None: no such head.
     library_key
         Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: one section.
+    group_key
+        Column of `.obs` with what sections belong together, for instance the donor. Then whole donors are left out for
+        validation, penalties and dispersions, instead of sections: give it where tissue of other donors will be
+        predicted, or intervals are those of further sections of the same ones. None: sections.
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key
@@ -160,8 +166,8 @@ def fit(
         of your choice, as `function(prediction, batch) -> scalar` or `(function, weight)`. They replace the model's own
         of the same name (`hist2st`: `"counts"` and `"distillation"`).
     validation
-        Fraction of sections to hold out (with fewer than three sections: of each, one spatial block, with a gap as
-        wide as the model's view), or the names of the sections, or 0.
+        Fraction of sections to hold out (of groups, where there are three or more; with fewer than three sections: of
+        each, one spatial block, with a gap as wide as the model's view), or the names of the sections, or 0.
     max_epochs, patience
         Most epochs; epochs without a better validation loss after which training stops.
     batch_size
@@ -278,6 +284,8 @@ def fit(
         neighbours=Neighbours(neighbours, n_neighbours, radius_um),
     )
     spots.counts, spots.label = counts, label
+    if group_key is not None:
+        spots.groups, spots.group = read_groups(adata, library_key, group_key)
     if spots.patches is not None and spots.patches.channels != 3:
         if CHANNELS not in options:
             raise ValueError(
@@ -329,6 +337,7 @@ def fit(
             "layer": layer,
             "labels_key": labels_key,
             "library_key": library_key,
+            "group_key": group_key,
             "spatial_key": spatial_key,
             "features_key": features_key,
             "img_key": None if img_key is None or isinstance(img_key, str) else list(img_key),
@@ -371,7 +380,7 @@ def fit(
                 trained(run).save(Path(checkpoint_dir) / "best", overwrite=True)
 
         if isinstance(network, FewFeatures):
-            how = f"sections or blocks left out in turn, for penalties and dispersion; then {how}"
+            how = f"groups, sections or blocks left out in turn, for penalties and dispersion; then {how}"
             solved = solve_few(
                 network,
                 spots,
@@ -383,7 +392,7 @@ def fit(
             )
             return trained(solved)
         if isinstance(network, Ridge):
-            how = f"sections or blocks left out in turn, to choose the penalty; then {how}"
+            how = f"groups, sections or blocks left out in turn, to choose the penalty; then {how}"
             return trained(solve(network, spots, training))
         device = pick_device(accelerator)
         run = train(network, spots, training, validating, objective, schedule, keep)

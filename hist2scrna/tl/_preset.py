@@ -9,7 +9,7 @@ from hist2scrna import slots
 from hist2scrna.models.registry import FEW, model_entry
 from hist2scrna.slides.library import open_image
 from hist2scrna.slides.patch_files import has_patch_files
-from hist2scrna.slides.spots import read_sections
+from hist2scrna.slides.sections import read_sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ from hist2scrna.metrics.blocks import blocks
 from hist2scrna.nulls import Nulls
 from hist2scrna.scoring.predictors import ExpectedLog, Expression, LogExpression, Predictor, Sections
 from hist2scrna.slides.counts import choose_genes, read_counts
-from hist2scrna.slides.spots import read_sections
+from hist2scrna.slides.sections import read_sections
 
 if TYPE_CHECKING:
     from anndata import AnnData

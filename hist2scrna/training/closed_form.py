@@ -23,19 +23,22 @@ BLOCKS = 5
 
 
 def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the section of each training spot; with one section, the number of one of five contiguous blocks."""
-    group = spots.section[training]
-    if len(np.unique(group)) > 1:
-        return group
+    """Return what to leave out together, as a number a training spot.
+
+    Its group of sections; with one group, its section; with one section, one of five contiguous blocks.
+    """
+    for group in (spots.group, spots.section):
+        if group is not None and len(np.unique(group[training])) > 1:
+            return group[training]
     blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
     place = {spot: number for number, block in enumerate(blocks) for spot in block}
     return np.array([place[spot] for spot in training])
 
 
 def solve(model: Ridge, spots: Spots, training: NDArray[np.int64]) -> Trained:
-    """Solve the ridge regression on the training spots, its penalty chosen on whole sections left out in turn.
+    """Solve the ridge regression on the training spots, its penalty chosen on groups or sections left out in turn.
 
-    With one section, five contiguous blocks take the place of the sections. The history has a row for each penalty.
+    With one section, five contiguous blocks take their place. The history has a row for each penalty.
 
     Parameters
     ----------

@@ -43,9 +43,9 @@ def solve_few(
     seed: int,
     progress: bool,
 ) -> Trained:
-    """Solve the model on the training spots; every penalty is chosen on whole sections left out in turn.
+    """Solve the model on the training spots; every penalty is chosen on groups or sections left out in turn.
 
-    With one section, five contiguous blocks take the place of the sections. The history has a row for each penalty:
+    With one section, five contiguous blocks take their place. The history has a row for each penalty:
     the squared error over the spots left out, of library size and programmes together, as a share of their variance.
 
     Parameters

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SECTIONS_TO_HOLD_OUT = 3
+FEWEST_TO_HOLD_OUT = 3
 
 
 def split_spots(
     spots: Spots, usable: NDArray[np.bool_], validation: float | Sequence[str], gap: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
-    """Split into training and validation spots: by section, or by spatial block with a gap.
+    """Split into training and validation spots: by group of sections, by section, or by spatial block with a gap.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def split_spots(
     usable
         `(n,)`, spots that may train or validate.
     validation
-        Fraction to hold out, 0 for none, or the names of the sections to hold out. With three sections or more, whole
-        sections are held out; with fewer, one contiguous block of each.
+        Fraction to hold out, 0 for none, or the names of the sections to hold out. With three groups or more, whole
+        groups are held out; else, with three sections or more, whole sections; else one contiguous block of each.
     gap
         Spots at most this many edges from a validation block neither train nor validate: their neighbourhoods overlap.
     seed
-        Chooses the sections or the place of the blocks.
+        Chooses the groups or sections or the place of the blocks.
 
     Returns
     -------
@@ -53,21 +53,22 @@ def split_spots(
     everything = np.flatnonzero(usable)
     n_sections = len(spots.sections)
     if not isinstance(validation, int | float):
-        names = [validation] if isinstance(validation, str) else [str(v) for v in validation]
-        unknown = sorted(set(names) - set(spots.sections))
+        named = [validation] if isinstance(validation, str) else [str(v) for v in validation]
+        unknown = sorted(set(named) - set(spots.sections))
         if unknown:
             raise ValueError(f"Sections {unknown} in `validation` not found. Available: {list(spots.sections)}.")
-        held = np.isin(spots.section, [spots.sections.index(name) for name in names])
-        how = f"held-out sections: {', '.join(names)}"
+        held = np.isin(spots.section, [spots.sections.index(name) for name in named])
+        how = f"held-out sections: {', '.join(named)}"
     elif not 0 <= validation < 1:
         raise ValueError(f"Expected `validation` to be at least 0 and less than 1, found {validation}.")
     elif validation == 0:
         return everything, everything[:0], "no validation"
-    elif n_sections >= SECTIONS_TO_HOLD_OUT:
-        count = min(max(1, round(validation * n_sections)), n_sections - 1)
-        chosen = np.sort(rng.choice(n_sections, count, replace=False))
-        held = np.isin(spots.section, chosen)
-        how = f"held-out sections: {', '.join(spots.sections[c] for c in chosen)}"
+    elif spots.groups is not None and spots.group is not None and len(spots.groups) >= FEWEST_TO_HOLD_OUT:
+        held, names = _hold_out(spots.groups, spots.group, validation, rng)
+        how = f"held-out groups: {names}"
+    elif n_sections >= FEWEST_TO_HOLD_OUT:
+        held, names = _hold_out(spots.sections, spots.section, validation, rng)
+        how = f"held-out sections: {names}"
     else:
         held = np.zeros(len(spots), dtype=bool)
         for code in range(n_sections):
@@ -87,3 +88,11 @@ def split_spots(
         )
     log.info("validation: %s (%d spots train, %d validate)", how, len(training), len(validating))
     return training, validating, how
+
+
+def _hold_out(
+    names: tuple[str, ...], code: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], str]:
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    chosen = np.sort(rng.choice(len(names), count, replace=False))
+    return np.isin(code, chosen), ", ".join(names[c] for c in chosen)
