@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hist2scrna.models import SpotBatch
-from hist2scrna.slides.augment import PatchAugmentation
+from hist2scrna.slides.augment import PatchAugmentation, StainVariation
 from hist2scrna.training.loop import learning_rate_factor
 
 
@@ -49,10 +49,47 @@ def test_colours_stay_near_and_all_else_stays():
     assert (given.patches[:, 1] == 128).all()
 
 
-def test_features_pass_unchanged():
+@pytest.mark.parametrize("augmentation", [PatchAugmentation, StainVariation])
+def test_features_pass_unchanged(augmentation):
     given = batch()
     given.patches, given.features = None, torch.randn(200, 4)
-    assert PatchAugmentation()(given) is given
+    assert augmentation()(given) is given
+
+
+def test_stains_are_those_of_scikit_image():
+    """Pictures made of known amounts of each stain; scaled and shifted, they are what the new amounts make."""
+    from skimage.color import rgb_from_hed
+
+    rng = np.random.default_rng(0)
+    amounts, scale, shift = (
+        rng.uniform(0.05, 0.6, (4, 5, 5, 3)),
+        rng.uniform(0.7, 1.3, (4, 3)),
+        rng.uniform(0, 0.05, (4, 3)),
+    )
+
+    def picture(stains):
+        return torch.from_numpy((256 * np.exp(-stains @ rgb_from_hed) - 1) / 255).permute(0, 3, 1, 2).float()
+
+    found = StainVariation().stain(picture(amounts), torch.tensor(scale).float(), torch.tensor(shift).float())
+    expected = picture(amounts * scale[:, None, None] + shift[:, None, None])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_stains_vary_by_patch_within_bounds_and_nothing_else_does():
+    torch.manual_seed(0)
+    given = batch()
+    given.patches = torch.randint(120, 256, given.patches.shape, dtype=torch.uint8)
+    same = StainVariation(amount=0.0)(given)
+    torch.testing.assert_close(same.patches, given.patches.float() / 255, atol=1e-5, rtol=0)
+    out = StainVariation()(given)
+    assert out.patches.dtype == torch.float32 and 0 <= out.patches.min() and out.patches.max() <= 1
+    assert out.label is given.label and out.xy is given.xy
+    change = (out.patches - given.patches.float() / 255).mean(dim=(1, 2, 3))
+    assert 0.01 < change.std() < 0.15
+    # The same for a whole patch: what is equal within it stays so.
+    given.patches = given.patches[:, :, :1, :1].expand_as(given.patches)
+    flat = StainVariation()(given).patches
+    assert flat.flatten(2).std(dim=2).max() < 1e-6
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine():

@@ -21,8 +21,10 @@ import hist2scrna as h2s
 from hist2scrna.models import efficientnet
 from hist2scrna.models.efficientnet import EfficientNetLite
 from hist2scrna.models.few import FewFeatures, FewSections
+from hist2scrna.slides.spots import read_spots
 from hist2scrna.tl._preset import suited_preset
 from hist2scrna.training.count_decoder import DISPERSION_PRIOR, fit_decoder
+from hist2scrna.training.inference import encode_spots
 from hist2scrna.training.kernel_regression import PENALTIES, regress
 
 N_SECTIONS, SPOTS, GENES = 5, 100, 25
@@ -394,6 +396,18 @@ def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     assert (out.obs["hist2scrna_cell_type"] == slide.obs["cell_type"]).mean() > 0.8
     total = np.asarray(slide.X.sum(axis=1)).ravel()
     assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
+
+
+def test_training_patches_are_stained_otherwise_unless_told_not_to(make_section) -> None:
+    section = make_section(n_spots=24)
+    options = {"preset": "few", "patch_px": 256, "likelihood": "nb", "progress": False}
+    plain, varied, again = (h2s.tl.fit(section, augment=augment, **options).module for augment in (False, True, None))
+    torch.testing.assert_close(varied.landmarks, again.landmarks, atol=0, rtol=0)
+    spots = read_spots(section, library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
+    everyone = np.arange(len(spots))
+    features = encode_spots(plain, spots, everyone, batch_size=8, device=torch.device("cpu"), progress=False)
+    torch.testing.assert_close(plain.feature_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
+    assert (varied.feature_mean - features.mean(dim=0)).abs().max() > 1e-2
 
 
 def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(make_section) -> None:

@@ -40,6 +40,47 @@ class PatchAugmentation(nn.Module):
         return replace(batch, patches=seen.clamp(0, 1))
 
 
+class StainVariation(nn.Module):
+    """Vary how much of each stain a patch holds, as laboratories and scanners do: haematoxylin, eosin, and the rest.
+
+    The optical density of a pixel is taken apart into stains, the amount of each is multiplied by a factor within `1 -
+    amount` to `1 + amount` and shifted by up to a fifth of `amount`, the same for the whole patch, and the pixel is put
+    together again. Stains: Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23:291 (2001), as in scikit-image;
+    augmentation with them: Tellez et al., Medical Image Analysis 58:101544 (2019).
+
+    Parameters
+    ----------
+    amount
+        Largest relative change.
+    """
+
+    def __init__(self, amount: float = 0.3) -> None:
+        from skimage.color import hed_from_rgb, rgb_from_hed
+
+        super().__init__()
+        self.amount = amount
+        self.to_stains = torch.tensor(hed_from_rgb, dtype=torch.float32)
+        self.to_rgb = torch.tensor(rgb_from_hed, dtype=torch.float32)
+
+    @torch.no_grad()
+    def forward(self, batch: SpotBatch) -> SpotBatch:
+        """Return the batch with float patches in 0..1, stained otherwise; batches of features as they are."""
+        if batch.patches is None:
+            return batch
+        scale, shift = self.amount * (2 * torch.rand(2, len(batch.patches), 3) - 1)
+        return replace(batch, patches=self.stain(batch.patches, 1 + scale, 0.2 * shift))
+
+    def stain(self, patches: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Scale and shift, each `(n, 3)`, the stains of patches `(n, 3, h, w)`, uint8 or 0..1; float in 0..1."""
+        levels = patches.float() if patches.dtype == torch.uint8 else patches * 255
+        # Rows of both matrices are stains: density @ to_stains, each scaled, @ to_rgb, all in one product.
+        mix = (self.to_stains * scale[:, None, :]) @ self.to_rgb
+        offset = shift @ self.to_rgb
+        density = -((levels + 1) / 256).log().flatten(2)
+        changed = mix.transpose(1, 2).to(density) @ density + offset[:, :, None].to(density)
+        return ((256 * (-changed).exp() - 1) / 255).clamp(0, 1).view_as(levels)
+
+
 class SectionView(nn.Module):
     """One random view of a whole section: all its patches are made grey, turned and mirrored alike, by Kornia.
 

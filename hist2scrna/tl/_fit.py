@@ -179,7 +179,7 @@ def fit(
     accumulate
         Batches whose gradients are added up before a step.
     augment
-        Flip, turn and colour-jitter the patches.
+        Flip, turn and colour-jitter the patches; in the preset `"few"`, vary the stains of each.
     accelerator, devices
         As Lightning takes them.
     checkpoint_dir
@@ -220,7 +220,6 @@ def fit(
         "lr": lr,
         "weight_decay": weight_decay,
         "precision": precision,
-        "augment": augment,
         "accumulate": accumulate if accumulate > 1 else None,
         "losses": losses,
         "checkpoint_dir": checkpoint_dir,
@@ -387,6 +386,7 @@ def fit(
                 training,
                 batch_size=schedule.batch_size,
                 device=pick_device(accelerator),
+                augment=schedule.augment,
                 seed=seed,
                 progress=progress,
             )

@@ -12,6 +12,7 @@ import torch
 
 from hist2scrna.models.few import NEAREST, FewFeatures, FewSections
 from hist2scrna.models.ridge import classify
+from hist2scrna.slides.augment import StainVariation
 from hist2scrna.training.closed_form import left_out_groups
 from hist2scrna.training.count_decoder import fit_decoder
 from hist2scrna.training.inference import encode_spots
@@ -40,6 +41,7 @@ def solve_few(
     *,
     batch_size: int,
     device: torch.device,
+    augment: bool,
     seed: int,
     progress: bool,
 ) -> Trained:
@@ -60,6 +62,9 @@ def solve_few(
         Patches encoded at once.
     device
         Where they are encoded.
+    augment
+        Vary the stains of each patch, once, before it is encoded: then penalties, dispersions and the distance beyond
+        which tissue is unlike allow for stains that are not quite those of the training.
     seed
         Of the landmarks, and of the spots that programmes are estimated on, where there are too many.
     progress
@@ -71,7 +76,15 @@ def solve_few(
     rng = np.random.default_rng(seed)
     if isinstance(model, FewSections):
         model.load_imagenet()
-    features = encode_spots(model, spots, training, batch_size=batch_size, device=device, progress=progress)
+    features = encode_spots(
+        model,
+        spots,
+        training,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+        augmentation=StainVariation() if augment else None,
+    )
     model.cpu()
     group = left_out_groups(spots, training)
     rotated = _rotate(model, features)

@@ -11,12 +11,12 @@ import torch
 from hist2scrna.slides.batches import BlockSampler, make_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from hist2scrna.models.contract import Prediction, SpotModel
+    from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
     from hist2scrna.slides.spots import Spots
 
 GRAPH_BLOCK = 4096
@@ -44,6 +44,7 @@ def encode_spots(
     batch_size: int,
     device: torch.device,
     progress: bool,
+    augmentation: Callable[[SpotBatch], SpotBatch] | None = None,
 ) -> Tensor:
     """Return the encodings of some spots, `(members, width)` float32 on the CPU; each patch is read once.
 
@@ -59,6 +60,8 @@ def encode_spots(
         Where to compute.
     progress
         Show a bar.
+    augmentation
+        What is done to each batch first.
     """
     from tqdm.auto import tqdm
 
@@ -70,8 +73,9 @@ def encode_spots(
     for start in range(0, len(members), batch_size):
         chunk = members[start : start + batch_size]
         batch, _ = make_batch(spots, chunk, type(model.context)("spot"), supervised=False)
+        batch = batch.to(device) if augmentation is None else augmentation(batch.to(device))
         with autocast:
-            encoded = model.encode(batch.to(device)).float().cpu()
+            encoded = model.encode(batch).float().cpu()
         tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
         tokens[start : start + len(chunk)] = encoded
         bar.update(len(chunk))
