@@ -390,6 +390,7 @@ def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     assert "Preset 'few'" in caplog.text
     assert isinstance(model.module, FewSections)
     assert model.parameters["preset"] == "few"
+    assert not {"lr", "max_epochs", "alpha", "losses"} & set(model.parameters)
     assert model.geometry.um == pytest.approx(6 * 36 * 2)
     slide = make_section("new", seed=9, n_spots=16)
     out = h2s.tl.predict(slide.copy(), model, progress=False)
@@ -414,6 +415,8 @@ def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(m
     section = make_section()
     with pytest.raises(ValueError, match=r"solved at once: it has no `max_epochs`, `losses`"):
         h2s.tl.fit(section, preset="few", max_epochs=3, losses={"pearson": 1.0}, progress=False)
+    with pytest.raises(ValueError, match=r"solved at once: it has no `alpha`, `devices`"):
+        h2s.tl.fit(section, preset="few", alpha=0.3, devices=2, progress=False)
     with pytest.raises(ValueError, match="Did you mean 'few'"):
         h2s.tl.fit(section, preset="fev", progress=False)
     with pytest.raises(ValueError, match="preset of stnet"):

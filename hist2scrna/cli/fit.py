@@ -44,7 +44,9 @@ def fit(
     batch_size: Annotated[int | None, typer.Option(help="Most spots of a block.", rich_help_panel=TRAINING)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.", rich_help_panel=TRAINING)] = None,
-    alpha: Annotated[float, typer.Option(help="Weight of the cell-type loss.", rich_help_panel=TRAINING)] = 0.1,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the cell-type loss; default: 0.1.", rich_help_panel=TRAINING)
+    ] = None,
     loss: Annotated[
         list[str] | None,
         typer.Option(help="Loss term, NAME=WEIGHT: smoothness, pearson, distillation.", rich_help_panel=TRAINING),

@@ -30,7 +30,7 @@ from hist2scrna.training.closed_form import solve
 from hist2scrna.training.few import solve_few
 from hist2scrna.training.inference import pick_device
 from hist2scrna.training.loop import Schedule, Trained, default_precision, train
-from hist2scrna.training.objective import Objective
+from hist2scrna.training.objective import ALPHA, Objective
 from hist2scrna.training.recalibration import recalibrate_dispersion
 from hist2scrna.training.split import split_spots
 from hist2scrna.training.warm_start import start_from
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
 CHANNELS = "channels"
+# What of a schedule also concerns a model that is solved at once.
+OF_SOLVED = ("batch_size", "accelerator", "seed", "augment")
 
 
 def fit(
@@ -68,7 +70,7 @@ def fit(
     n_neighbours: int | None = None,
     radius_um: float | None = None,
     likelihood: Likelihood | None = None,
-    alpha: float = 0.1,
+    alpha: float | None = None,
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None,
     validation: float | Sequence[str] | None = None,
     max_epochs: int | None = None,
@@ -160,7 +162,7 @@ def fit(
         `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression. The published models and
         `ridge` predict log-normalised expression, and take no other.
     alpha
-        Weight of the cross-entropy of the cell type.
+        Weight of the cross-entropy of the cell type; None: 0.1.
     losses
         Further loss terms: `{"smoothness": weight, "pearson": weight, "distillation": weight}`, or your own by a name
         of your choice, as `function(prediction, batch) -> scalar` or `(function, weight)`. They replace the model's own
@@ -219,8 +221,10 @@ def fit(
         "patience": patience,
         "lr": lr,
         "weight_decay": weight_decay,
+        "alpha": alpha,
         "precision": precision,
         "accumulate": accumulate if accumulate > 1 else None,
+        "devices": devices if devices > 1 else None,
         "losses": losses,
         "checkpoint_dir": checkpoint_dir,
         "init_from": init_from,
@@ -300,7 +304,7 @@ def fit(
         reach = max(1, network.context.hops)
         training, validating, how = split_spots(spots, usable, validation, reach, seed)
         nulls = Nulls.fit(counts[training])
-        objective = Objective(alpha, loss_terms(network, losses or {}))
+        objective = Objective(ALPHA if alpha is None else alpha, loss_terms(network, losses or {}))
         start_at_means(network, nulls, spots.library_size[training])
         if isinstance(network, Hist2scRNALightweight) and spots.features is not None:
             network.standardise_by(torch.from_numpy(spots.features[training]))
@@ -330,6 +334,12 @@ def fit(
             augment=on_patches and (recipe.augment if augment is None else augment),
             progress=progress,
         )
+        settings = {k: v for k, v in asdict(schedule).items() if k != "progress"}
+        if isinstance(network, FewFeatures | Ridge):
+            settings = {k: settings[k] for k in OF_SOLVED}
+        else:
+            settings["alpha"] = objective.alpha
+            settings["losses"] = {name: weight for name, (_, weight) in objective.extra.items()}
         about = adata.uns.get(features_key, {}) if features_key else {}
         parameters = {
             "preset": preset,
@@ -343,10 +353,8 @@ def fit(
             "neighbours": neighbours,
             "n_neighbours": n_neighbours,
             "radius_um": radius_um,
-            "alpha": alpha,
-            "losses": {name: weight for name, (_, weight) in objective.extra.items()},
             "validation": validation if isinstance(validation, int | float) else [*validation],
-            **{k: v for k, v in asdict(schedule).items() if k != "progress"},
+            **settings,
         }
 
         def trained(run: Trained) -> TrainedModel:

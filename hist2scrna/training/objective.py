@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TARGET_SUM = 1e4
 LIBRARY_WEIGHT = 0.5
+# Of the cell types.
+ALPHA = 0.1
 
 
 def log_normalised(counts: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class Objective:
     """
 
     def __init__(
-        self, alpha: float = 0.1, losses: Mapping[str, float | Term | tuple[Term, float]] | None = None
+        self, alpha: float = ALPHA, losses: Mapping[str, float | Term | tuple[Term, float]] | None = None
     ) -> None:
         self.alpha = alpha
         self.extra: dict[str, tuple[Term, float]] = {}
