@@ -23,6 +23,7 @@ from hist2scrna.models.efficientnet import EfficientNetLite
 from hist2scrna.models.few import FewFeatures, FewSections
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.tl._preset import suited_preset
+from hist2scrna.training import inference
 from hist2scrna.training.count_decoder import DISPERSION_PRIOR, fit_decoder
 from hist2scrna.training.inference import encode_spots
 from hist2scrna.training.kernel_regression import PENALTIES, regress
@@ -409,6 +410,23 @@ def test_training_patches_are_stained_otherwise_unless_told_not_to(make_section)
     features = encode_spots(plain, spots, everyone, batch_size=8, device=torch.device("cpu"), progress=False)
     torch.testing.assert_close(plain.feature_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
     assert (varied.feature_mean - features.mean(dim=0)).abs().max() > 1e-2
+
+
+def test_half_precision_on_a_cpu_changes_features_far_less_than_spots_differ(make_section, monkeypatch) -> None:
+    model = FewSections(3, patch_px=256)
+    model.load_imagenet()
+    spots = read_spots(
+        make_section(n_spots=16), library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0
+    )
+    found = {}
+    for there in (False, True):
+        monkeypatch.setattr(inference, "has_bfloat16", lambda device, there=there: there)
+        found[there] = encode_spots(
+            model, spots, np.arange(16), batch_size=8, device=torch.device("cpu"), progress=False
+        )
+    changed = (found[True] - found[False]).std(dim=0)
+    assert 0 < changed.max()
+    assert (changed / found[False].std(dim=0)).median() < 0.1
 
 
 def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(make_section) -> None:

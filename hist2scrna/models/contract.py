@@ -219,6 +219,8 @@ class SpotModel(nn.Module):
         It reads array columns and rows, and its neighbours are the nearest four on the array.
     estimates_log
         It fills :attr:`Prediction.log_normalised` beside a distribution of counts.
+    frozen_encoder
+        Its encoder is pretrained and not trained on: it may be run in bfloat16 on a CPU too.
     """
 
     context: Context
@@ -226,6 +228,7 @@ class SpotModel(nn.Module):
     likelihood: Likelihood
     on_array: ClassVar[bool] = False
     estimates_log: ClassVar[bool] = False
+    frozen_encoder: ClassVar[bool] = False
 
     @property
     def terms(self) -> Mapping[str, float | tuple[Term, float]]:

@@ -197,6 +197,7 @@ class FewSections(FewFeatures):
     """
 
     needs = "patches"
+    frozen_encoder = True
 
     def __init__(
         self,

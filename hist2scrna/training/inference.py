@@ -35,6 +35,17 @@ def pick_device(accelerator: str) -> torch.device:
     return torch.device(known[accelerator])
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device computes in bfloat16 by itself, and not slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    # torch 2.10 cannot tell.
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
 @torch.no_grad()
 def encode_spots(
     model: SpotModel,
@@ -47,6 +58,8 @@ def encode_spots(
     augmentation: Callable[[SpotBatch], SpotBatch] | None = None,
 ) -> Tensor:
     """Return the encodings of some spots, `(members, width)` float32 on the CPU; each patch is read once.
+
+    They are computed in bfloat16 on a GPU that has it, and on a CPU that has it where the encoder is frozen.
 
     Parameters
     ----------
@@ -66,8 +79,8 @@ def encode_spots(
     from tqdm.auto import tqdm
 
     model = model.to(device).eval()
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    autocast = torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext()
+    half = has_bfloat16(device) and (device.type == "cuda" or model.frozen_encoder)
+    autocast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
     tokens: Tensor | None = None
     bar = tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress)
     for start in range(0, len(members), batch_size):
