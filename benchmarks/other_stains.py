@@ -1,0 +1,97 @@
+"""What another stain does to the default model: one section held out, its picture stained otherwise.
+
+python benchmarks/other_stains.py [--fold C2 MOB1] [--publish docs/benchmark]
+
+The model is fitted with and without the variation of stains (`augment`), and predicts the held-out section as it is and
+with its haematoxylin, its eosin, or both, made stronger or weaker. Counts stay the same: what changes is the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import peers
+import torch
+from PIL import Image
+
+import hist2scrna as h2s
+from hist2scrna.benchmarking.panel import choose_panel
+from hist2scrna.slides.augment import StainVariation
+
+# Factors of haematoxylin, eosin and the rest.
+STAINS = {
+    "as it is": (1.0, 1.0, 1.0),
+    "haematoxylin + 30 %, eosin - 15 %": (1.3, 0.85, 1.0),
+    "haematoxylin - 25 %, eosin + 20 %": (0.75, 1.2, 1.0),
+    "all - 30 %": (0.7, 0.7, 0.7),
+    "all + 40 %": (1.4, 1.4, 1.4),
+}
+ROWS = 512
+
+
+def read_picture(section: ad.AnnData) -> tuple[np.ndarray, float]:
+    """Return the finest picture of the only section, and its pixels per full-resolution pixel."""
+    (entry,) = section.uns["spatial"].values()
+    path = entry.get("metadata", {}).get("source_image_path")
+    if path is None:
+        return np.asarray(entry["images"]["hires"]), entry["scalefactors"]["tissue_hires_scalef"]
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")), 1.0
+
+
+def stained(picture: np.ndarray, factors: tuple[float, float, float]) -> np.ndarray:
+    """Return the picture stained otherwise."""
+    out = np.empty_like(picture)
+    stain = StainVariation().stain
+    scale, shift = torch.tensor([factors]), torch.zeros(1, 3)
+    for start in range(0, len(picture), ROWS):
+        band = torch.from_numpy(picture[start : start + ROWS].copy()).permute(2, 0, 1)[None]
+        out[start : start + ROWS] = (stain(band, scale, shift)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fold", nargs="+", default=["C2", "MOB1"])
+    parser.add_argument("--publish", type=Path, help="folder of the documentation that shows the results")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message="NOT HELD OUT")
+    rows = []
+    for fold in options.fold:
+        adata, panel = (peers.mob if fold.startswith("MOB") else peers.her2st)()
+        held_out = (adata.obs["library_id"] == fold).to_numpy()
+        genes = choose_panel(adata, ~held_out, **panel).genes
+        train, test = (adata[own, list(genes)].copy() for own in (~held_out, held_out))
+        test.uns["spatial"] = {fold: adata.uns["spatial"][fold]}
+        picture, scale = read_picture(test)
+        entry = test.uns["spatial"][fold]
+        entry["scalefactors"]["tissue_stained_scalef"] = scale
+        for augment in (True, False):
+            model = h2s.tl.fit(train, library_key="library_id", augment=augment, preset="few")
+            for stain, factors in STAINS.items():
+                entry["images"]["stained"] = stained(picture, factors)
+                predicted = model.predict(test, img_key="stained", copy=True)
+                found = h2s.tl.evaluate(predicted, model, library_key="library_id").results
+                score = {
+                    "held out": fold,
+                    "stains varied in training": "yes" if augment else "no",
+                    "stain of the held-out picture": stain,
+                    "Pearson": found["headline"]["pearson"],
+                    "depth-partial": found["headline"]["depth_partial"],
+                    "log-likelihood": found["counts"]["model"]["log_likelihood"],
+                }
+                print(score, flush=True)
+                rows.append(score)
+    table = pd.DataFrame(rows)
+    print(table.round(4).to_string(index=False))
+    if options.publish is not None:
+        table.to_csv(options.publish / "other_stains.csv", index=False, float_format="%.3f")
+
+
+if __name__ == "__main__":
+    main()
