@@ -185,8 +185,9 @@ class FewSections(FewFeatures):
     What :class:`~hist2scrna.models.FewFeatures` does with features, on those of two networks, an EfficientNet-Lite0 and
     a Lite2, which together tell more than either. Three views of each spot, the patch on it, one twice and one four
     times as wide, pass through both, frozen; the maps of each are averaged over the whole view and over its central
-    half. Weights of the networks are part of the model once it is fitted. The stains of each training patch are varied
-    (:func:`hist2scrna.tl.fit`, `augment`): what then still tells expression does not hang on the stain.
+    half, in bfloat16 on a processor that computes in it. Weights of the networks are part of the model once it is
+    fitted. The stains of each training patch are varied (:func:`hist2scrna.tl.fit`, `augment`): what then still tells
+    expression does not hang on the stain.
 
     Parameters
     ----------
