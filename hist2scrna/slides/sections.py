@@ -38,7 +38,7 @@ def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, .
     if (codes < 0).any():
         raise ValueError(
             f"{int((codes < 0).sum())} spots have no value in adata.obs[{library_key!r}] "
-            f"(the first is {adata.obs_names[codes < 0][0]!r}). Name their section, or drop them."
+            f"(the first is {adata.obs_names[codes < 0][0]!r}). Fill it in, or drop them."
         )
     return tuple(str(c) for c in column.cat.categories), codes
 

@@ -41,7 +41,7 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     if device.type != "cpu":
         return False
-    # torch 2.10 cannot tell.
+    # Older versions of torch cannot tell.
     found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
