@@ -76,7 +76,10 @@ class StainVariation(nn.Module):
         mix = ((self.to_stains * scale[:, None, :]) @ self.to_rgb).transpose(1, 2).to(patches.device)
         offset = (shift @ self.to_rgb)[:, :, None].to(patches.device)
         # One patch at a time stays in the cache of a CPU, which is four times as fast there.
-        return torch.stack([_mix(*one) for one in zip(patches, mix, offset, strict=True)])
+        out = torch.empty(patches.shape, device=patches.device)
+        for i, patch in enumerate(patches):
+            out[i] = _mix(patch, mix[i], offset[i])
+        return out
 
 
 def _mix(patch: torch.Tensor, mix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
