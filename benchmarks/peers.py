@@ -41,7 +41,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "ridge (morphology)": {"model": "ridge", "features_key": "X_morphology"},
     "stnet": {"model": "stnet", "precision": "bf16-mixed", "folds": [*HER2ST, "MOB1", "MOB2"]},
-    "histogene": {"model": "histogene", "precision": "bf16-mixed", "folds": ["C2", "MOB1", "MOB2", "MOB3"]},
+    "histogene": {
+        "model": "histogene",
+        "precision": "bf16-mixed",
+        "folds": ["C2", "C3", "C5", "MOB1", "MOB2", "MOB3"],
+    },
     "hist2st": {"model": "hist2st", "precision": "bf16-mixed", "folds": SLOWEST_FOLDS},
     # Four sections make an eighth of the published steps: ten times the rate, until validation is best.
     "hist2st, 10 x rate": {
