@@ -76,7 +76,7 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
     view = adata[rows]
     columns = dict.fromkeys([*reads.obs, *PLACES])
     obs = view.obs[[c for c in columns if c in view.obs]].copy()
-    for key in {reads.library_key, reads.group_key or reads.library_key}:
+    for key in filter(None, (reads.library_key, reads.group_key)):
         obs[key] = pd.Categorical(obs[key].astype(str))
     if reads.labels_key:
         obs[reads.labels_key] = obs[reads.labels_key].astype("category").cat.remove_unused_categories()

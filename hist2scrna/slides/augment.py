@@ -72,7 +72,7 @@ class StainVariation(nn.Module):
 
     def stain(self, patches: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Scale and shift, each `(n, 3)`, the stains of patches `(n, 3, h, w)`, uint8 or 0..1; float in 0..1."""
-        # Rows of both matrices are stains: density @ to_stains, each scaled, @ to_rgb, all in one product.
+        # Density @ to_stains are amounts of stain; these, scaled, @ to_rgb are density again: all in one product.
         mix = ((self.to_stains * scale[:, None, :]) @ self.to_rgb).transpose(1, 2).to(patches.device)
         offset = (shift @ self.to_rgb)[:, :, None].to(patches.device)
         # One patch at a time stays in the cache of a CPU, which is four times as fast there.
