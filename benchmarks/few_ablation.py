@@ -23,7 +23,7 @@ import torch
 
 import hist2scrna as h2s
 from hist2scrna.models.efficientnet import VARIANTS
-from hist2scrna.models.few import FewSections
+from hist2scrna.models.few import NETWORKS, STATISTICS, VIEWS, FewSections
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.training.inference import encode_spots
 
@@ -40,6 +40,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "patch on the spot alone": {**EXPRESSION, "features_key": "X_spot"},
     "without the widest view": {**EXPRESSION, "features_key": "X_narrow"},
     "widest view alone": {**EXPRESSION, "features_key": "X_wide"},
+    "the last stage alone": {**EXPRESSION, "features_key": "X_last_stage"},
+    "means alone": {**EXPRESSION, "features_key": "X_means"},
     "the smaller network alone": {**EXPRESSION, "features_key": "X_lite0"},
     "the larger network alone": {**EXPRESSION, "features_key": "X_lite2"},
     "random weights": {**EXPRESSION, "features_key": "X_random"},
@@ -72,19 +74,30 @@ def add_features(adata: ad.AnnData) -> None:
         found = encode_spots(model, spots, everyone, batch_size=64, device=torch.device("cpu"), progress=True)
         adata.obsm[key] = found.numpy()
     h2s.pp.morphology_features(adata, library_key="library_id")
-    views = np.split(adata.obsm["X_imagenet"], 3, axis=1)
-    spot, twice, wide = views
-    smaller = 2 * VARIANTS["lite0"].channels[-1]
-    adata.obsm.update(
-        {
-            "X_lite0": np.concatenate([view[:, :smaller] for view in views], axis=1),
-            "X_lite2": np.concatenate([view[:, smaller:] for view in views], axis=1),
-            "X_spot": spot,
-            "X_narrow": np.concatenate([spot, twice], axis=1),
-            "X_wide": wide,
-            "X_joined": np.concatenate([adata.obsm["X_imagenet"], adata.obsm["X_morphology"]], axis=1),
-        }
-    )
+    # One column a feature: of which view, network, stage and statistic it is.
+    of = np.array(
+        [
+            (view, size, stage, statistic)
+            for view in VIEWS
+            for size in NETWORKS
+            for stage, channels in enumerate(VARIANTS[size].channels[-2:], start=4)
+            for statistic in range(len(STATISTICS))
+            for _ in range(channels)
+        ]
+    ).T
+    view, size, stage, statistic = of[0].astype(int), of[1], of[2].astype(int), of[3].astype(int)
+    imagenet = adata.obsm["X_imagenet"]
+    for key, kept in {
+        "X_spot": view == VIEWS[0],
+        "X_narrow": view < VIEWS[-1],
+        "X_wide": view == VIEWS[-1],
+        "X_last_stage": stage == 5,
+        "X_means": statistic < 2,
+        "X_lite0": size == "lite0",
+        "X_lite2": size == "lite2",
+    }.items():
+        adata.obsm[key] = imagenet[:, kept]
+    adata.obsm["X_joined"] = np.concatenate([imagenet, adata.obsm["X_morphology"]], axis=1)
 
 
 def main() -> None:

@@ -44,9 +44,15 @@ def test_the_network_is_the_published_one(size, px) -> None:
     patches = torch.randint(0, 256, (2, 3, px, px), generator=torch.Generator().manual_seed(0)).float()
     with torch.no_grad():
         x = theirs._swish(theirs._bn0(theirs._conv_stem((patches - 127) / 128)))
+        maps = []
         for block in theirs._blocks[: len(ours.blocks)]:
             x = block(x)
-        torch.testing.assert_close(ours(patches / 255), x, rtol=1e-4, atol=1e-4)
+            maps.append(x)
+        fourth, fifth = ours(patches / 255)
+    # Stages have blocks of one number of channels.
+    last = [m.shape[1] for m in maps].count(x.shape[1])
+    torch.testing.assert_close(fifth, x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fourth, maps[-1 - last], rtol=1e-4, atol=1e-4)
 
 
 def test_other_weights_are_refused(tmp_path, monkeypatch) -> None:
@@ -377,9 +383,17 @@ def test_views_see_the_middle_and_more() -> None:
     # The upper quarter is out of both inner views.
     torch.testing.assert_close(outside[:, :2], features[:, :2])
     assert (outside[:, 2] - features[:, 2]).abs().max() > 0.1
-    for network, place in zip(model.networks, (slice(0, 112), slice(224, 344)), strict=True):
-        middle = network(patches[:, :, 96:160, 96:160]).mean(dim=(2, 3))
-        torch.testing.assert_close(features[:, 0, place], middle)
+    # Of each network and stage: mean, mean of the central half, standard deviation.
+    place = 0
+    for network in model.networks:
+        for maps in network(patches[:, :, 96:160, 96:160]):
+            own = features[:, 0, place : place + 3 * maps.shape[1]].reshape(2, 3, -1)
+            expected = maps.numpy()
+            np.testing.assert_allclose(own[:, 0], expected.mean(axis=(2, 3)), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(own[:, 1], expected[:, :, 1:3, 1:3].mean(axis=(2, 3)), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(own[:, 2], expected.std(axis=(2, 3)), rtol=1e-3, atol=1e-3)
+            place += 3 * maps.shape[1]
+    assert place == features.shape[2]
 
 
 def test_it_is_the_default_and_says_so(make_section, caplog) -> None:

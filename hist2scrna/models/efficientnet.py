@@ -88,10 +88,11 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The first five stages of an EfficientNet-Lite: 112 maps (Lite0) or 120 (Lite2) at a sixteenth of the resolution.
+    """The first five stages of an EfficientNet-Lite, of which the maps of the last two are seen.
 
-    What lies deeper tells dogs from cats, and cost more than it gave on tissue. Source: Tan and Le, EfficientNet, ICML
-    2019; the Lite form leaves out squeeze-and-excitation and has ReLU6.
+    Both are at a sixteenth of the resolution: 80 and 112 maps (Lite0) or 88 and 120 (Lite2). What lies deeper tells
+    dogs from cats, and cost more than it gave on tissue. Source: Tan and Le, EfficientNet, ICML 2019; the Lite form
+    leaves out squeeze-and-excitation and has ReLU6.
 
     Parameters
     ----------
@@ -115,10 +116,12 @@ class EfficientNetLite(nn.Module):
                 inner = outer
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Map `(n, 3, h, w)`, uint8 or in 0..1, to `(n, channels, ceil(h / 16), ceil(w / 16))`."""
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `(n, 3, h, w)`, uint8 or in 0..1, to the maps of both stages, `(n, channels, h / 16, w / 16)`."""
         x = F.relu6(self.norm(self.stem(self.normalise(patches))))
-        return self.blocks(x)
+        last = self.variant.repeats[-1]
+        fourth = self.blocks[:-last](x)
+        return fourth, self.blocks[-last:](fourth)
 
     def load_imagenet(self) -> None:
         """Take the ImageNet weights, from the package that carries them.

@@ -19,6 +19,22 @@ NEAREST = 5
 ENCODED_AT_ONCE = 16
 
 
+def _mean(maps: Tensor) -> Tensor:
+    return maps.mean(dim=(2, 3))
+
+
+def _central_mean(maps: Tensor) -> Tensor:
+    edge = maps.shape[-1] // 4
+    return _mean(maps[..., edge:-edge, edge:-edge])
+
+
+def _deviation(maps: Tensor) -> Tensor:
+    return maps.std(dim=(2, 3), correction=0)
+
+
+STATISTICS = (_mean, _central_mean, _deviation)
+
+
 class FewFeatures(SpotModel):
     """Kernel regression of expression programmes on features, decoded to counts; solved at once, not trained.
 
@@ -184,10 +200,11 @@ class FewSections(FewFeatures):
 
     What :class:`~hist2scrna.models.FewFeatures` does with features, on those of two networks, an EfficientNet-Lite0 and
     a Lite2, which together tell more than either. Three views of each spot, the patch on it, one twice and one four
-    times as wide, pass through both, frozen; the maps of each are averaged over the whole view and over its central
-    half, in bfloat16 on a processor that computes in it. Weights of the networks are part of the model once it is
-    fitted. The stains of each training patch are varied (:func:`hist2scrna.tl.fit`, `augment`): what then still tells
-    expression does not hang on the stain.
+    times as wide, pass through both, frozen, in bfloat16 on a processor that computes in it. Of each map of their
+    fourth and fifth stages the mean over the view, the mean over its central half, and the standard deviation over the
+    view are the features. Weights of the networks are part of the model once it is fitted. The stains of each training
+    patch are varied (:func:`hist2scrna.tl.fit`, `augment`): what then still tells expression does not hang on the
+    stain.
 
     Parameters
     ----------
@@ -217,7 +234,7 @@ class FewSections(FewFeatures):
         super().__init__(
             n_genes,
             n_classes,
-            n_features=2 * len(VIEWS) * sum(VARIANTS[size].channels[-1] for size in NETWORKS),
+            n_features=len(STATISTICS) * len(VIEWS) * sum(sum(VARIANTS[size].channels[-2:]) for size in NETWORKS),
             n_programmes=n_programmes,
             n_components=n_components,
             n_landmarks=n_landmarks,
@@ -241,7 +258,7 @@ class FewSections(FewFeatures):
             cast("EfficientNetLite", network).load_imagenet()
 
     def encode(self, batch: SpotBatch) -> Tensor:
-        """Return the features of three views by both networks, `(n, 1392)`."""
+        """Return the features of three views by both networks, `(n, 3600)`."""
         if batch.patches is None:
             raise ValueError("hist2scrna reads patches, but the batch holds none.")
         self.networks.eval()
@@ -255,7 +272,6 @@ class FewSections(FewFeatures):
             start = (pixels.shape[-1] - width) // 2
             view = F.avg_pool2d(pixels[..., start : start + width, start : start + width], wider)
             for network in self.networks:
-                maps = network(view.contiguous(memory_format=torch.channels_last)).float()
-                edge = maps.shape[-1] // 4
-                found += [maps.mean(dim=(2, 3)), maps[..., edge:-edge, edge:-edge].mean(dim=(2, 3))]
+                for maps in network(view.contiguous(memory_format=torch.channels_last)):
+                    found += [statistic(maps.float()) for statistic in STATISTICS]
         return torch.cat(found, dim=1)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from hist2scrna.slides.augment import PatchAugmentation, SectionView
 from hist2scrna.slides.batches import BlockSampler, SpotBlocks
+from hist2scrna.training.inference import has_bfloat16, pick_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,8 +208,8 @@ class _BestEpoch(Callback):
 
 def default_precision(accelerator: str) -> str:
     """Return bfloat16 mixed precision on a GPU that has it, full precision elsewhere."""
-    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    device = pick_device(accelerator)
+    return "bf16-mixed" if device.type == "cuda" and has_bfloat16(device) else "32-true"
 
 
 @contextlib.contextmanager
