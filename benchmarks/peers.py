@@ -27,6 +27,7 @@ import hist2scrna as h2s
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 N_GENES = 785
+PER_ROW = 3
 OURS = {"preset": "tiny", "max_epochs": 60, "patience": 20, "lr": 1e-3}
 # What there was time for on two CPU cores.
 SLOW_FOLDS, SLOWEST_FOLDS = ["C2", "MOB1"], ["C2"]
@@ -81,8 +82,13 @@ def publish(results: Path, name: str, pages: Path) -> None:
     history.to_csv(pages / f"{name}_curves.csv", index=False, float_format="%.5g")
     trained = [model for model, own in history.groupby("model", sort=False) if "penalty" not in own.dropna(axis=1)]
     colours = {fold: f"C{i}" for i, fold in enumerate(sorted(history["fold"].unique()))}
-    figure, axes = plt.subplots(1, len(trained), figsize=(3.2 * len(trained), 2.8), squeeze=False, layout="constrained")
-    for ax, model in zip(axes[0], trained, strict=True):
+    n_rows = -(-len(trained) // PER_ROW)
+    figure, axes = plt.subplots(
+        n_rows, PER_ROW, figsize=(3.2 * PER_ROW, 2.8 * n_rows), squeeze=False, layout="constrained"
+    )
+    for ax in axes.flat[len(trained) :]:
+        ax.set_visible(False)
+    for ax, model in zip(axes.flat, trained, strict=False):
         for (fold, _), own in history[history["model"] == model].groupby(["fold", "seed"]):
             ax.plot(own["epoch"], own["train_expression"], lw=1, color=colours[fold])
             if own["validation_expression"].notna().any():
@@ -92,7 +98,7 @@ def publish(results: Path, name: str, pages: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
     lines = [Line2D([], [], color=colour, lw=1) for colour in colours.values()]
-    axes[0, -1].legend(lines, colours, fontsize="small", frameon=False, title="held out")
+    axes.flat[len(trained) - 1].legend(lines, colours, fontsize="small", frameon=False, title="held out")
     figure.savefig(pages / f"{name}_curves.png", dpi=110)
     plt.close(figure)
 
