@@ -18,6 +18,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import peers
 import torch
 
@@ -74,29 +75,28 @@ def add_features(adata: ad.AnnData) -> None:
         found = encode_spots(model, spots, everyone, batch_size=64, device=torch.device("cpu"), progress=True)
         adata.obsm[key] = found.numpy()
     h2s.pp.morphology_features(adata, library_key="library_id")
-    # One column a feature: of which view, network, stage and statistic it is.
-    of = np.array(
+    of = pd.DataFrame(
         [
-            (view, size, stage, statistic)
+            (view, network, stage, statistic)
             for view in VIEWS
-            for size in NETWORKS
-            for stage, channels in enumerate(VARIANTS[size].channels[-2:], start=4)
+            for network in NETWORKS
+            for stage, channels in enumerate(VARIANTS[network].channels[-2:], start=4)
             for statistic in range(len(STATISTICS))
             for _ in range(channels)
-        ]
-    ).T
-    view, size, stage, statistic = of[0].astype(int), of[1], of[2].astype(int), of[3].astype(int)
+        ],
+        columns=["view", "network", "stage", "statistic"],
+    )
     imagenet = adata.obsm["X_imagenet"]
     for key, kept in {
-        "X_spot": view == VIEWS[0],
-        "X_narrow": view < VIEWS[-1],
-        "X_wide": view == VIEWS[-1],
-        "X_last_stage": stage == 5,
-        "X_means": statistic < 2,
-        "X_lite0": size == "lite0",
-        "X_lite2": size == "lite2",
+        "X_spot": of["view"] == VIEWS[0],
+        "X_narrow": of["view"] < VIEWS[-1],
+        "X_wide": of["view"] == VIEWS[-1],
+        "X_last_stage": of["stage"] == 5,
+        "X_means": of["statistic"] < 2,
+        "X_lite0": of["network"] == "lite0",
+        "X_lite2": of["network"] == "lite2",
     }.items():
-        adata.obsm[key] = imagenet[:, kept]
+        adata.obsm[key] = imagenet[:, kept.to_numpy()]
     adata.obsm["X_joined"] = np.concatenate([imagenet, adata.obsm["X_morphology"]], axis=1)
 
 
