@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hist2scrna.models import SpotBatch
-from hist2scrna.slides.augment import PatchAugmentation, StainVariation
+from hist2scrna.slides.augment import PatchAugmentation, PictureVariation, StainVariation
 from hist2scrna.training.loop import learning_rate_factor
 
 
@@ -29,9 +29,10 @@ def test_flips_and_quarter_turns_give_all_eight_views():
     turned = PatchAugmentation().places(given.patches.float())
     original = given.patches[0].numpy().astype(float)
     views = [np.rot90(flipped, k, axes=(1, 2)) for flipped in (original, original[:, :, ::-1]) for k in range(4)]
-    seen = [next(i for i, v in enumerate(views) if np.abs(v - patch).max() < 1e-3) for patch in turned.numpy()]
-    assert set(seen) == set(range(8))
-    assert np.bincount(seen).min() > 5
+    for patches in (turned, 255 * PictureVariation(amount=0.0, blur=0.0)(given).patches):
+        seen = [next(i for i, v in enumerate(views) if np.abs(v - patch).max() < 1e-3) for patch in patches.numpy()]
+        assert set(seen) == set(range(8))
+        assert np.bincount(seen).min() > 5
 
 
 def test_colours_stay_near_and_all_else_stays():
@@ -49,7 +50,7 @@ def test_colours_stay_near_and_all_else_stays():
     assert (given.patches[:, 1] == 128).all()
 
 
-@pytest.mark.parametrize("augmentation", [PatchAugmentation, StainVariation])
+@pytest.mark.parametrize("augmentation", [PatchAugmentation, PictureVariation, StainVariation])
 def test_features_pass_unchanged(augmentation):
     given = batch()
     given.patches, given.features = None, torch.randn(200, 4)
@@ -90,6 +91,20 @@ def test_stains_vary_by_patch_within_bounds_and_nothing_else_does():
     given.patches = given.patches[:, :, :1, :1].expand_as(given.patches)
     flat = StainVariation()(given).patches
     assert flat.flatten(2).std(dim=2).max() < 1e-6
+
+
+def test_every_other_patch_is_out_of_focus():
+    """What a Gaussian leaves of the variance of white noise is 1 / (4 pi deviation^2)."""
+    torch.manual_seed(0)
+    given = batch(n=300)
+    given.patches = torch.rand(300, 3, 64, 64)
+    before = given.patches.clone()
+    out = PictureVariation(amount=0.0, blur=2.5)(given).patches
+    assert torch.equal(given.patches, before)
+    left = out[..., 8:-8, 8:-8].var(dim=(1, 2, 3)) / before[..., 8:-8, 8:-8].var(dim=(1, 2, 3))
+    assert 0.4 < (left < 0.9).float().mean() < 0.6
+    assert left.min() > 1 / (4 * np.pi * 2.5**2) / 1.3
+    assert left[left < 0.06].numel() > 20
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine():

@@ -24,7 +24,15 @@ from hist2scrna.models.few import FewFeatures, FewSections
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.tl._preset import suited_preset
 from hist2scrna.training import inference
-from hist2scrna.training.count_decoder import DISPERSION_PRIOR, fit_decoder
+from hist2scrna.training.count_decoder import (
+    DISPERSION_PRIOR,
+    DROPOUT_PRIOR,
+    DROPOUT_START,
+    INTERCEPT_PRIOR,
+    WEIGHT_PRIOR,
+    fit_decoder,
+)
+from hist2scrna.training.few import SHRINKAGE, _set_metric
 from hist2scrna.training.inference import encode_spots
 from hist2scrna.training.kernel_regression import PENALTIES, regress
 
@@ -80,7 +88,7 @@ def regression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
     x, y, group = regression
     kernel = np.exp(-0.2 * np.square(x[:, None] - x).sum(axis=2))
-    found = regress(kernel, kernel, y, group)
+    found = regress(kernel, kernel, kernel, y, group)
     assert set(found.penalty) <= set(PENALTIES)
     for i, penalty in enumerate(found.penalty):
         centre = y[:, i].mean()
@@ -107,7 +115,7 @@ def test_with_fewer_landmarks_it_is_nystroem(regression) -> None:
     x, y, group = regression
     theirs = Nystroem(gamma=0.2, n_components=20, random_state=0).fit(x)
     kernel = np.exp(-0.2 * np.square(x[:, None] - theirs.components_).sum(axis=2))
-    found = regress(kernel, kernel[theirs.component_indices_], y, group)
+    found = regress(kernel, kernel, kernel[theirs.component_indices_], y, group)
     for i, penalty in enumerate(found.penalty):
         solved = Ridge(penalty, fit_intercept=False)
         left_out = cross_val_predict(
@@ -133,6 +141,23 @@ def test_the_decoder_finds_loadings_and_dispersion() -> None:
     np.testing.assert_allclose(found.loadings, loadings, atol=0.08)
     np.testing.assert_allclose(found.intercept, base, atol=0.08)
     np.testing.assert_allclose(found.log_dispersion, np.log(theta), atol=0.15)
+
+
+def test_the_loadings_of_a_gene_are_the_optimum_that_scipy_finds() -> None:
+    rng = np.random.default_rng(6)
+    scores = rng.normal(size=(150, 3)) * [0.5, 1.0, 1.0]
+    counts = negative_binomial(rng, np.exp(np.log(3) + scores @ [1.2, 0.5, -0.4]), 1.5)
+    found = fit_decoder(sparse.csr_array(counts[:, None]), scores, scores, "nb")
+    start = np.log((counts.sum() + 0.5) / (np.exp(scores[:, 0]).sum() + 0.5))
+
+    def loss(x) -> float:
+        mu, theta = np.exp(scores @ x[:3] + x[3]), np.exp(x[4])
+        priors = WEIGHT_PRIOR * ((x[0] - 1) ** 2 + x[1] ** 2 + x[2] ** 2) + INTERCEPT_PRIOR * (x[3] - start) ** 2
+        likelihood = stats.nbinom.logpmf(counts, theta, theta / (theta + mu)).sum()
+        return priors + DISPERSION_PRIOR * x[4] ** 2 - likelihood
+
+    best = optimize.minimize(loss, [1, 0, 0, start, 0], tol=1e-10).x
+    np.testing.assert_allclose(found.loadings[:, 0], best[:3], atol=1e-4)
 
 
 def test_what_the_prediction_misses_goes_into_dispersion_and_mean() -> None:
@@ -165,7 +190,27 @@ def test_the_dispersion_of_a_gene_is_the_optimum_that_scipy_finds() -> None:
         return DISPERSION_PRIOR * log_theta**2 - stats.nbinom.logpmf(counts[:, 0], theta, theta / (theta + mu)).sum()
 
     best = optimize.minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-8}).x
-    assert found.log_dispersion[0] == pytest.approx(best, abs=1e-3)
+    assert found.log_dispersion[0] == pytest.approx(best, abs=1e-4)
+
+
+def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds() -> None:
+    rng = np.random.default_rng(7)
+    score = 0.5 * rng.normal(size=(300, 1))
+    counts = negative_binomial(rng, np.exp(1.5 + score[:, 0]), 4.0) * (rng.random(300) > 0.25)
+    found = fit_decoder(sparse.csr_array(counts[:, None]), score, score, "zinb")
+    log_mu = score[:, 0] * found.loadings[0, 0]
+    total = np.log((counts.sum() + 0.5) / (np.exp(log_mu).sum() + 0.5))
+
+    def loss(x) -> float:
+        theta, present = np.exp(x[0]), 1 / (1 + np.exp(x[1]))
+        mu = np.exp(log_mu + total) / present
+        likelihood = present * stats.nbinom.pmf(counts, theta, theta / (theta + mu)) + (1 - present) * (counts == 0)
+        priors = DISPERSION_PRIOR * x[0] ** 2 + DROPOUT_PRIOR * (x[1] - DROPOUT_START) ** 2
+        return priors - np.log(likelihood).sum()
+
+    best = optimize.minimize(loss, [0, DROPOUT_START], tol=1e-10).x
+    np.testing.assert_allclose([found.log_dispersion[0], found.dropout_logits[0]], best, atol=1e-3)
+    assert found.intercept[0] == pytest.approx(total + np.log1p(np.exp(best[1])), abs=1e-3)
 
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
@@ -414,7 +459,30 @@ def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
 
 
-def test_training_patches_are_stained_otherwise_unless_told_not_to(make_section) -> None:
+def test_components_are_measured_by_what_differs_between_two_looks() -> None:
+    rng = np.random.default_rng(0)
+    real, chance = rng.normal(size=(300, 3)), rng.normal(size=(2, 300, 2)) * [5.0, 0.5]
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    looks = [torch.from_numpy(np.concatenate([real, c], axis=1) @ turn).float() for c in chance]
+    model = FewFeatures(2, n_features=5)
+    _set_metric(model, looks)
+    one, two = (model.rotate(look).numpy() for look in looks)
+    # Whitened: within a spot everything varies as much, but for the shrinkage; between spots what is real far more.
+    within = np.linalg.eigvalsh(np.cov((two - one).T) / 2)
+    standard = ((looks[1] - looks[0]) / looks[0].std(dim=0, correction=0)).numpy()
+    values = np.linalg.eigvalsh(standard.T @ standard / 600)
+    np.testing.assert_allclose(within, np.sort(values / (values + SHRINKAGE * values.mean())), rtol=0.02, atol=1e-3)
+
+    def nearest_agree(model: FewFeatures) -> float:
+        distances = model.rotate(looks[1])[:, None] - model.rotate(looks[0])
+        return float((distances.norm(dim=2).argmin(dim=1) == torch.arange(300)).float().mean())
+
+    plain = FewFeatures(2, n_features=5)
+    _set_metric(plain, looks[:1])
+    assert nearest_agree(model) > 2 * nearest_agree(plain)
+
+
+def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     section = make_section(n_spots=24)
     options = {"preset": "few", "patch_px": 256, "likelihood": "nb", "progress": False}
     plain, varied, again = (h2s.tl.fit(section, augment=augment, **options).module for augment in (False, True, None))

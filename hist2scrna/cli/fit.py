@@ -72,7 +72,11 @@ def fit(
     ] = None,
     augment: Annotated[
         bool | None,
-        typer.Option("--augment/--no-augment", help="Flip, turn, jitter; few: vary stains.", rich_help_panel=TRAINING),
+        typer.Option(
+            "--augment/--no-augment",
+            help="Flip, turn, jitter; few: see each patch twice, varied.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.", rich_help_panel=TRAINING)] = "auto",
     devices: Annotated[int, typer.Option(help="Number of them.", rich_help_panel=TRAINING)] = 1,

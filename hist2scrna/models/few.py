@@ -202,9 +202,11 @@ class FewSections(FewFeatures):
     a Lite2, which together tell more than either. Three views of each spot, the patch on it, one twice and one four
     times as wide, pass through both, frozen, in bfloat16 on a processor that computes in it. Of each map of their
     fourth and fifth stages the mean over the view, the mean over its central half, and the standard deviation over the
-    view are the features. Weights of the networks are part of the model once it is fitted. The stains of each training
-    patch are varied (:func:`hist2scrna.tl.fit`, `augment`): what then still tells expression does not hang on the
-    stain.
+    view are the features. Weights of the networks are part of the model once it is fitted. Each training patch is seen
+    twice (:func:`hist2scrna.tl.fit`, `augment`): stained otherwise; and stained otherwise, turned, mirrored and, every
+    other one, out of focus. The regression learns from the mean of the two, in components of the features that are
+    whitened by how these differ: so the prediction hangs less on the stain, the focus, and how the tissue lies. That is
+    learnt without a count.
 
     Parameters
     ----------

@@ -89,6 +89,46 @@ def _mix(patch: torch.Tensor, mix: torch.Tensor, offset: torch.Tensor) -> torch.
     return mixed.mul_(256 / 255).sub_(1 / 255).clamp_(0, 1).view_as(patch)
 
 
+class PictureVariation(nn.Module):
+    """Vary what a slide and its scan leave to chance: stains, focus, and how the tissue lies on the glass.
+
+    Stains as by :class:`StainVariation`; each patch is turned by quarters and mirrored, all eight ways as often; every
+    other one is blurred by a Gaussian.
+
+    Parameters
+    ----------
+    amount
+        Largest relative change of a stain.
+    blur
+        Largest standard deviation of the Gaussian, in pixels of the patch.
+    """
+
+    def __init__(self, amount: float = 0.3, blur: float = 2.5) -> None:
+        super().__init__()
+        self.stains = StainVariation(amount)
+        self.blur = blur
+
+    @torch.no_grad()
+    def forward(self, batch: SpotBatch) -> SpotBatch:
+        """Return the batch with float patches in 0..1, seen otherwise; batches of features as they are."""
+        from kornia.filters import gaussian_blur2d
+
+        batch = self.stains(batch)
+        if batch.patches is None:
+            return batch
+        quarters, mirrored, blurred = torch.randint(4, (3, len(batch.patches))) % torch.tensor([[4], [2], [2]])
+        deviations = (self.blur * torch.rand(len(batch.patches))).clamp(min=0.1)
+        size = 2 * round(2.5 * self.blur) + 1
+        seen = torch.empty_like(batch.patches)
+        # One at a time, an exact quarter turn is a fifth of the work of Kornia's, which interpolates.
+        for i, patch in enumerate(batch.patches):
+            turned = torch.rot90(patch, int(quarters[i]), (1, 2))
+            turned = turned.flip(2) if mirrored[i] else turned
+            deviation = float(deviations[i])
+            seen[i] = gaussian_blur2d(turned[None], (size, size), (deviation, deviation))[0] if blurred[i] else turned
+        return replace(batch, patches=seen)
+
+
 class SectionView(nn.Module):
     """One random view of a whole section: all its patches are made grey, turned and mirrored alike, by Kornia.
 

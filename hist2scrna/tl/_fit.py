@@ -181,7 +181,8 @@ def fit(
     accumulate
         Batches whose gradients are added up before a step.
     augment
-        Flip, turn and colour-jitter the patches; in the preset `"few"`, vary the stains of each.
+        Flip, turn and colour-jitter the patches; in the preset `"few"`, see each twice, in other stains, turned and out
+        of focus, and heed least what then differs; that takes twice as long.
     accelerator, devices
         As Lightning takes them.
     checkpoint_dir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS, LOGIT_BOUND
-from hist2scrna.zinb import NB, ZINB, Poisson
+from hist2scrna.zinb import NB, ZINB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
 
 # Values, spots x genes, of one solution: bounds the memory.
 BLOCK_VALUES = 2_000_000
-STEPS = 100
+MOST_STEPS = 50
+TOLERANCE = 1e-5
+# Largest change of a log mean, a log dispersion or a logit in one step.
+LARGEST_STEP = 2.0
+ASIDE, LEAST_CURVATURE = 1e-4, 1e-3
 # Strength of the Gaussian priors, in squared units of each parameter: weights about 1 for the library size and 0 for
 # programmes, log dispersion about 0, the logit of dropout about -3, the intercept about the mean null.
 WEIGHT_PRIOR, DISPERSION_PRIOR, DROPOUT_PRIOR, INTERCEPT_PRIOR = 20.0, 0.05, 0.1, 0.01
+PRIORS = torch.tensor([DISPERSION_PRIOR, DROPOUT_PRIOR], dtype=torch.float64)
 DROPOUT_START = -3.0
 
 
@@ -90,19 +96,36 @@ def _start(counts: Tensor, log_mu: Tensor) -> Tensor:
 
 
 def _loadings(counts: Tensor, scores: Tensor) -> Tensor:
-    prior = torch.zeros(scores.shape[1], counts.shape[1], dtype=torch.float64)
-    prior[0] = 1.0
+    """Return the likeliest weights, `(1 + programmes, genes)`: Newton steps in the weights and the dispersion in turn.
+
+    The two are orthogonal in expectation, and the likelihood is concave in the weights.
+    """
+    design = torch.cat([scores, torch.ones_like(scores[:, :1])], dim=1)
+    width = design.shape[1]
+    pairs = (design[:, :, None] * design[:, None, :]).flatten(1)
+    prior = torch.zeros(width, counts.shape[1], dtype=torch.float64)
+    prior[0], prior[-1] = 1.0, _start(counts, scores[:, :1])
+    strength = torch.full((width, 1), WEIGHT_PRIOR, dtype=torch.float64)
+    strength[-1] = INTERCEPT_PRIOR
     weights = prior.clone()
-    start = _start(counts, scores @ prior)
-    intercept, dispersion = start.clone(), torch.zeros_like(start)
+    dispersion = _Climber(torch.zeros(1, counts.shape[1], dtype=torch.float64))
+    for _ in range(MOST_STEPS):
+        mu, theta = (design @ weights).exp(), dispersion.value.exp()
+        slope = design.T @ ((counts - mu) * theta / (theta + mu)) - 2 * strength * (weights - prior)
+        curvature = pairs.T @ ((counts + theta) * mu * theta / (theta + mu).square())
+        curvature = curvature.T.unflatten(1, (width, width)) + torch.diag(2 * strength[:, 0])
+        step = torch.linalg.solve(curvature, slope.T).T
+        change = (design @ step).abs().amax(dim=0)
+        weights = weights + step * (LARGEST_STEP / change).clamp(max=1)
+        moved = dispersion.step(partial(_with_dispersion, counts, design @ weights))
+        if max(float(change.max()), moved) < TOLERANCE:
+            break
+    return weights[:-1]
 
-    def loss() -> Tensor:
-        likelihood = NB(intercept + scores @ weights, dispersion.clamp(*LOG_DISPERSION_BOUNDS)).log_prob(counts).sum()
-        priors = WEIGHT_PRIOR * (weights - prior).square().sum() + INTERCEPT_PRIOR * (intercept - start).square().sum()
-        return priors + DISPERSION_PRIOR * dispersion.square().sum() - likelihood
 
-    _minimise(loss, [weights, intercept, dispersion], len(counts))
-    return weights.detach()
+def _with_dispersion(counts: Tensor, log_mu: Tensor, value: Tensor) -> Tensor:
+    likelihood = NB(log_mu, value[0]).log_prob(counts).sum(dim=0)
+    return likelihood - DISPERSION_PRIOR * value[0].square()
 
 
 def _remainder(counts: Tensor, log_mu: Tensor, likelihood: Likelihood) -> Tensor:
@@ -112,41 +135,62 @@ def _remainder(counts: Tensor, log_mu: Tensor, likelihood: Likelihood) -> Tensor
     between batches, it would lift all others many times over to make these possible.
     """
     start = _start(counts, log_mu)
-    dispersion, dropout = torch.zeros_like(start), torch.full_like(start, DROPOUT_START)
+    kept = torch.stack([torch.zeros_like(start), torch.full_like(start, DROPOUT_START)])
 
-    def intercept() -> Tensor:
-        return start + softplus(dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND)) if likelihood == "zinb" else start
+    def intercept(value: Tensor) -> Tensor:
+        return start + softplus(value[1]) if likelihood == "zinb" else start
 
-    def distribution() -> ZINB | NB | Poisson:
-        mean, log_theta = log_mu + intercept(), dispersion.clamp(*LOG_DISPERSION_BOUNDS)
-        if likelihood == "poisson":
-            return Poisson(mean)
-        if likelihood == "nb":
-            return NB(mean, log_theta)
-        return ZINB(mean, log_theta, dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND).expand_as(mean))
+    def objective(value: Tensor) -> Tensor:
+        mean = log_mu + intercept(value)
+        counted = ZINB(mean, *value).log_prob(counts) if likelihood == "zinb" else NB(mean, value[0]).log_prob(counts)
+        return counted.sum(dim=0) - PRIORS[: len(value)] @ (value - kept[: len(value)]).square()
 
-    def loss() -> Tensor:
-        priors = DISPERSION_PRIOR * dispersion.square().sum() + DROPOUT_PRIOR * (dropout - DROPOUT_START).square().sum()
-        return priors - distribution().log_prob(counts).sum()
-
-    if likelihood != "poisson":
-        _minimise(loss, [dispersion, dropout], len(counts))
-    found = intercept(), dispersion.clamp(*LOG_DISPERSION_BOUNDS), dropout.clamp(-LOGIT_BOUND, LOGIT_BOUND)
-    return torch.stack([value.detach() for value in found])
+    n_free = {"poisson": 0, "nb": 1, "zinb": 2}[likelihood]
+    if n_free:
+        climber = _Climber(kept[:n_free])
+        for _ in range(MOST_STEPS):
+            if climber.step(objective) < TOLERANCE:
+                break
+        kept = torch.cat([climber.value, kept[n_free:]])
+    return torch.stack([intercept(kept), *kept])
 
 
-def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor], n: int) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimiser = torch.optim.LBFGS(parameters, lr=1, max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+class _Climber:
+    """A few parameters of each gene, `(k, genes)`, that go uphill by Newton's method, within their bounds.
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss() / n
-        value.backward()
-        return value
+    The Hessian is the difference of slopes, its eigenvalues taken as negative (Dauphin et al., NIPS 2014), so that each
+    step leads up; where a slope changes its sign, steps become shorter.
+    """
 
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        bounds = torch.tensor([LOG_DISPERSION_BOUNDS, (-LOGIT_BOUND, LOGIT_BOUND)], dtype=torch.float64)
+        self.lowest, self.highest = bounds[: len(value)].T[:, :, None]
+        self.longest = torch.full_like(value, LARGEST_STEP)
+        self.last_slope = torch.zeros_like(value)
+
+    def step(self, objective: Callable[[Tensor], Tensor]) -> float:
+        """Go a step up an objective, one value a gene; return by how much the parameter that moved most did."""
+        slope = _slope(objective, self.value)
+        columns = []
+        for i in range(len(self.value)):
+            aside = self.value.clone()
+            aside[i] += ASIDE
+            columns.append((_slope(objective, aside) - slope) / ASIDE)
+        hessian = torch.stack(columns).permute(2, 0, 1)
+        curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
+        along = axes.mT @ slope.T[:, :, None] / curvature.abs().clamp(min=LEAST_CURVATURE)[:, :, None]
+        self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest)
+        self.last_slope = slope
+        change = (axes @ along)[:, :, 0].T.clamp(-self.longest, self.longest)
+        new = torch.minimum(torch.maximum(self.value + change, self.lowest), self.highest)
+        moved = float((new - self.value).abs().max())
+        self.value = new
+        return moved
+
+
+def _slope(objective: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     with torch.enable_grad():
-        optimiser.step(closure)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+        at = value.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(objective(at).sum(), at)
+    return slope

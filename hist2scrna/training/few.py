@@ -12,7 +12,7 @@ import torch
 
 from hist2scrna.models.few import NEAREST, FewFeatures, FewSections
 from hist2scrna.models.ridge import classify
-from hist2scrna.slides.augment import StainVariation
+from hist2scrna.slides.augment import PictureVariation, StainVariation
 from hist2scrna.training.closed_form import left_out_groups
 from hist2scrna.training.count_decoder import fit_decoder
 from hist2scrna.training.inference import encode_spots
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 # Spots that the axes of expression and the decoder are estimated on: more tell little more, and are held dense.
 MOST_DENSE = 5000
 FAR = 0.99
+# Share of the mean variance between two looks that is added to each direction.
+SHRINKAGE = 0.1
 
 
 def solve_few(
@@ -63,8 +65,10 @@ def solve_few(
     device
         Where they are encoded.
     augment
-        Vary the stains of each patch, once, before it is encoded: then penalties, dispersions and the distance beyond
-        which tissue is unlike allow for stains that are not quite those of the training.
+        Encode each patch twice: stained otherwise; and stained otherwise, turned, mirrored and out of focus. The mean
+        of the two is learnt from, and features are measured by how these differ. Spots left out are seen in the first
+        way alone: so penalties, dispersions and the distance beyond which tissue is unlike allow for one look, and for
+        stains that are not quite those of the training.
     seed
         Of the landmarks, and of the spots that programmes are estimated on, where there are too many.
     progress
@@ -76,26 +80,29 @@ def solve_few(
     rng = np.random.default_rng(seed)
     if isinstance(model, FewSections):
         model.load_imagenet()
-    features = encode_spots(
-        model,
-        spots,
-        training,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-        augmentation=StainVariation() if augment else None,
-    )
+    looks = [
+        encode_spots(
+            model,
+            spots,
+            training,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+            augmentation=variation,
+        )
+        for variation in ((StainVariation(), PictureVariation()) if augment else (None,))
+    ]
     model.cpu()
     group = left_out_groups(spots, training)
-    rotated = _rotate(model, features)
-    landmarks = np.sort(_some(rng, len(rotated), len(model.landmarks)))
-    kernel = _place_landmarks(model, rotated, landmarks, group)
+    _set_metric(model, looks)
+    landmarks = np.sort(_some(rng, len(training), len(model.landmarks)))
+    kernel, seen = _place_landmarks(model, looks, landmarks, group)
 
     counts = spots.counts[training]
     dense = _some(rng, len(training), MOST_DENSE)
     scores, axes = _programmes(model, counts, dense)
     targets = np.concatenate([scores, *_one_hot(model, spots, training)], axis=1)
-    found = regress(kernel, kernel[landmarks], targets, group)
+    found = regress(kernel, seen, kernel[landmarks], targets, group)
     _keep(model.dual, found.dual)
     _keep(model.offset, found.offset)
     n_scores = scores.shape[1]
@@ -137,36 +144,52 @@ def _keep(buffer: torch.Tensor, values: Floats) -> None:
     place.copy_(torch.from_numpy(np.asarray(values)))
 
 
-def _rotate(model: FewFeatures, features: torch.Tensor) -> torch.Tensor:
+def _set_metric(model: FewFeatures, looks: list[torch.Tensor]) -> None:
+    """Set what features are measured by: their principal components and, seen twice, what of these stays the same.
+
+    The difference of two looks at a spot is what tells nothing of it. Components are whitened by its covariance, shrunk
+    towards a multiple of the identity: within-class covariance normalisation (Hatch and Stolcke, ICASSP 2006), each
+    spot a class.
+    """
     from sklearn.decomposition import PCA
 
-    mean, scale = features.mean(dim=0), features.std(dim=0, correction=0)
+    mean, scale = looks[0].mean(dim=0), looks[0].std(dim=0, correction=0)
     model.feature_mean.copy_(mean)
     model.feature_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
-    standard = ((features - model.feature_mean) / model.feature_scale).numpy().astype(np.float64)
+    standard = ((looks[0] - model.feature_mean) / model.feature_scale).numpy().astype(np.float64)
     most = min(len(model.components), *standard.shape)
     solver = "covariance_eigh" if len(standard) >= standard.shape[1] else "full"
-    _keep(model.components, PCA(most, svd_solver=solver).fit(standard).components_)
-    return model.rotate(features)
+    components = PCA(most, svd_solver=solver).fit(standard).components_
+    if len(looks) > 1:
+        change = ((looks[1] - looks[0]) / model.feature_scale).numpy() @ components.T
+        values, vectors = np.linalg.eigh(change.T @ change / (2 * len(change)))
+        values = np.maximum(values, 0)
+        components = (vectors / np.sqrt(values + max(SHRINKAGE * values.mean(), 1e-12))).T @ components
+    _keep(model.components, components)
 
 
 def _place_landmarks(
-    model: FewFeatures, rotated: torch.Tensor, landmarks: NDArray[np.int64], group: NDArray[np.int64]
-) -> Floats:
-    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return the kernel `(n, landmarks)`."""
+    model: FewFeatures, looks: list[torch.Tensor], landmarks: NDArray[np.int64], group: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return two kernels `(n, landmarks)`.
+
+    The first is of the mean of the looks at each spot, which the landmarks are. A spot to predict is seen once: the
+    second is of one look, as are the distances.
+    """
+    rotated = model.rotate(torch.stack(looks).mean(dim=0))
     _keep(model.landmarks, rotated[landmarks].numpy())
     model.n_used.fill_(len(landmarks))
-    squares = model.distances(rotated).numpy().astype(np.float64)
-    among = squares[landmarks]
-    off_diagonal = among[~np.eye(len(landmarks), dtype=bool)]
+    among = model.distances(rotated).numpy().astype(np.float64)
+    off_diagonal = among[landmarks][~np.eye(len(landmarks), dtype=bool)]
     bandwidth = max(float(np.median(off_diagonal)), 1e-6) if len(off_diagonal) else 1.0
     model.bandwidth.fill_(bandwidth)
+    squares = model.distances(model.rotate(looks[0])).numpy().astype(np.float64)
     elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
     nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
     within = np.isfinite(nearest).all(axis=1)
     far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(bandwidth)
     model.distance_limit.fill_(max(float(far), 1e-6))
-    return np.exp(-squares / bandwidth)
+    return np.exp(-among / bandwidth), np.exp(-squares / bandwidth)
 
 
 def _programmes(model: FewFeatures, counts: Any, dense: NDArray[np.int64]) -> tuple[Floats, Floats]:

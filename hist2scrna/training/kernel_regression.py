@@ -44,7 +44,9 @@ class KernelRegression:
     errors: Floats
 
 
-def regress(kernel: Floats, landmarks: Floats, targets: Floats, group: NDArray[np.int64]) -> KernelRegression:
+def regress(
+    kernel: Floats, seen: Floats, landmarks: Floats, targets: Floats, group: NDArray[np.int64]
+) -> KernelRegression:
     """Regress targets on a kernel.
 
     With `K` the kernel among landmarks, the spots are mapped to `kernel @ K^(-1/2)` and ridge regression is solved
@@ -55,6 +57,8 @@ def regress(kernel: Floats, landmarks: Floats, targets: Floats, group: NDArray[n
     ----------
     kernel
         `(n, m)`, of spots and landmarks.
+    seen
+        `(n, m)`, of the spots as one to predict is seen: what stands for `kernel` where a spot is left out.
     landmarks
         `(m, m)`, of landmarks among each other.
     targets
@@ -66,11 +70,12 @@ def regress(kernel: Floats, landmarks: Floats, targets: Floats, group: NDArray[n
     kept = values > NOISE * values[-1]
     to_space = vectors[:, kept] / np.sqrt(values[kept])
     space = kernel @ to_space
+    unseen = seen @ to_space
     penalties = np.array(PENALTIES)
     tried = np.empty((len(penalties), *targets.shape))
     for rest, left in GroupKFold(min(MOST_FOLDS, len(np.unique(group)))).split(space, groups=group):
         weights, offset = _solve(space[rest], targets[rest], penalties)
-        tried[:, left] = space[left] @ weights + offset
+        tried[:, left] = unseen[left] @ weights + offset
     errors = np.square(tried - targets).mean(axis=1)
     best = errors.argmin(axis=0)
     columns = np.arange(targets.shape[1])
