@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy import optimize, sparse, stats
 from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
@@ -538,12 +539,18 @@ def test_pictures_of_further_stains_choose_a_network(make_section, channels, exp
     assert suited_preset(section, "hist2scrna", "tiny", {"lr": 1e-3}, **slots) == "tiny"
 
 
-@pytest.mark.slow
-def test_on_her2st_it_beats_the_true_depth_of_the_spots(shared_data, shared_fixtures) -> None:
+@pytest.fixture(scope="module")
+def left_out(shared_data, shared_fixtures) -> tuple[h2s.TrainedModel, ad.AnnData]:
+    """C2, and the default model fitted on C3 to C6."""
     adata = h2s.datasets.her2st(shared_data / "her2st")
     panel = [g for g in (shared_fixtures / "her_hvg_785.txt").read_text().split() if g in adata.var_names]
     train, test = (adata[(adata.obs["library_id"] == "C2") == held_out].copy() for held_out in (False, True))
-    model = h2s.tl.fit(train, genes=panel, library_key="library_id", progress=False)
+    return h2s.tl.fit(train, genes=panel, library_key="library_id", progress=False), test
+
+
+@pytest.mark.slow
+def test_on_her2st_it_beats_the_true_depth_of_the_spots(left_out) -> None:
+    model, test = left_out
     evaluation = h2s.tl.evaluate(test, model, library_key="library_id", progress=False)
     headline = evaluation.headline
     assert headline["pearson"] > headline["depth_null"]
@@ -552,3 +559,26 @@ def test_on_her2st_it_beats_the_true_depth_of_the_spots(shared_data, shared_fixt
     for level, covered in counts["model"]["coverage"].items():
         assert covered == pytest.approx(float(level) / 100, abs=0.03)
         assert counts["model"]["width"][level] < counts["mean_null"]["width"][level]
+
+
+@pytest.mark.slow
+def test_on_her2st_it_does_not_matter_how_the_tissue_lies(left_out) -> None:
+    """Serial sections lie alike: what hangs on that is lost when one is turned."""
+    model, test = left_out
+    entry = test.uns["spatial"]["C2"]
+    with Image.open(entry["metadata"]["source_image_path"]) as picture:
+        upright = np.asarray(picture.convert("RGB"))
+    turned = test.copy()
+    x, y = test.obsm["spatial"].T
+    turned.obsm["spatial"] = np.stack([y, upright.shape[1] - x], axis=1)
+    turned.uns["spatial"] = {
+        "C2": {
+            "images": {"turned": np.rot90(upright)},
+            "scalefactors": {**entry["scalefactors"], "tissue_turned_scalef": 1.0},
+        }
+    }
+    was, now = (
+        h2s.tl.evaluate(section, model, library_key="library_id", progress=False).headline for section in (test, turned)
+    )
+    assert now["pearson"] == pytest.approx(was["pearson"], abs=0.01)
+    assert now["pearson"] > now["depth_null"]
