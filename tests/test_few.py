@@ -22,6 +22,7 @@ import hist2scrna as h2s
 from hist2scrna.models import efficientnet
 from hist2scrna.models.efficientnet import EfficientNetLite
 from hist2scrna.models.few import FewFeatures, FewSections
+from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
 from hist2scrna.slides.spots import read_spots
 from hist2scrna.tl._preset import suited_preset
 from hist2scrna.training import inference
@@ -194,10 +195,14 @@ def test_the_dispersion_of_a_gene_is_the_optimum_that_scipy_finds() -> None:
     assert found.log_dispersion[0] == pytest.approx(best, abs=1e-4)
 
 
-def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds() -> None:
+@pytest.mark.parametrize("one_spot_has_it_all", [False, True])
+def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds(one_spot_has_it_all) -> None:
+    """Of a gene that one spot has, log theta ends at its bound."""
     rng = np.random.default_rng(7)
     score = 0.5 * rng.normal(size=(300, 1))
     counts = negative_binomial(rng, np.exp(1.5 + score[:, 0]), 4.0) * (rng.random(300) > 0.25)
+    if one_spot_has_it_all:
+        counts = np.where(np.arange(300) == 5, 1e5, 0.0)
     found = fit_decoder(sparse.csr_array(counts[:, None]), score, score, "zinb")
     log_mu = score[:, 0] * found.loadings[0, 0]
     total = np.log((counts.sum() + 0.5) / (np.exp(log_mu).sum() + 0.5))
@@ -209,9 +214,10 @@ def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds() -> 
         priors = DISPERSION_PRIOR * x[0] ** 2 + DROPOUT_PRIOR * (x[1] - DROPOUT_START) ** 2
         return priors - np.log(likelihood).sum()
 
-    best = optimize.minimize(loss, [0, DROPOUT_START], tol=1e-10).x
-    np.testing.assert_allclose([found.log_dispersion[0], found.dropout_logits[0]], best, atol=1e-3)
-    assert found.intercept[0] == pytest.approx(total + np.log1p(np.exp(best[1])), abs=1e-3)
+    best = optimize.minimize(loss, [-1, DROPOUT_START], bounds=[LOG_DISPERSION_BOUNDS, (-15, 15)], tol=1e-12).x
+    assert (best[0] == LOG_DISPERSION_BOUNDS[0]) == one_spot_has_it_all
+    np.testing.assert_allclose([found.log_dispersion[0], found.dropout_logits[0]], best, atol=2e-3)
+    assert found.intercept[0] == pytest.approx(total + np.log1p(np.exp(best[1])), abs=2e-3)
 
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 BLOCK_VALUES = 2_000_000
 MOST_STEPS = 50
 TOLERANCE = 1e-5
-# Largest change of a log mean, a log dispersion or a logit in one step.
-LARGEST_STEP = 2.0
-ASIDE, LEAST_CURVATURE = 1e-4, 1e-3
+# Largest change of a log mean, a log dispersion or a logit in one step; how far off the second slope is taken.
+LARGEST_STEP, ASIDE, LEAST_CURVATURE = 2.0, 1e-4, 1e-3
 # Strength of the Gaussian priors, in squared units of each parameter: weights about 1 for the library size and 0 for
 # programmes, log dispersion about 0, the logit of dropout about -3, the intercept about the mean null.
 WEIGHT_PRIOR, DISPERSION_PRIOR, DROPOUT_PRIOR, INTERCEPT_PRIOR = 20.0, 0.05, 0.1, 0.01
@@ -159,7 +158,7 @@ class _Climber:
     """A few parameters of each gene, `(k, genes)`, that go uphill by Newton's method, within their bounds.
 
     The Hessian is the difference of slopes, its eigenvalues taken as negative (Dauphin et al., NIPS 2014), so that each
-    step leads up; where a slope changes its sign, steps become shorter.
+    step leads up; where a slope changes its sign, steps become shorter. What a bound holds stays out of it.
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -177,7 +176,9 @@ class _Climber:
             aside = self.value.clone()
             aside[i] += ASIDE
             columns.append((_slope(objective, aside) - slope) / ASIDE)
-        hessian = torch.stack(columns).permute(2, 0, 1)
+        held = ((self.value <= self.lowest) & (slope < 0)) | ((self.value >= self.highest) & (slope > 0))
+        slope = slope.masked_fill(held, 0.0)
+        hessian = torch.stack(columns).permute(2, 0, 1) * ~held.T[:, :, None] * ~held.T[:, None, :]
         curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
         along = axes.mT @ slope.T[:, :, None] / curvature.abs().clamp(min=LEAST_CURVATURE)[:, :, None]
         self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest)
