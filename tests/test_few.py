@@ -34,7 +34,7 @@ from hist2scrna.training.count_decoder import (
     WEIGHT_PRIOR,
     fit_decoder,
 )
-from hist2scrna.training.few import SHRINKAGE, _set_metric
+from hist2scrna.training.few import SHRINKAGE, whiten
 from hist2scrna.training.inference import encode_spots
 from hist2scrna.training.kernel_regression import PENALTIES, regress
 
@@ -466,27 +466,19 @@ def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
 
 
-def test_components_are_measured_by_what_differs_between_two_looks() -> None:
+def test_what_differs_between_two_looks_counts_least() -> None:
     rng = np.random.default_rng(0)
     real, chance = rng.normal(size=(300, 3)), rng.normal(size=(2, 300, 2)) * [5.0, 0.5]
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    looks = [torch.from_numpy(np.concatenate([real, c], axis=1) @ turn).float() for c in chance]
-    model = FewFeatures(2, n_features=5)
-    _set_metric(model, looks)
-    one, two = (model.rotate(look).numpy() for look in looks)
-    # Whitened: within a spot everything varies as much, but for the shrinkage; between spots what is real far more.
-    within = np.linalg.eigvalsh(np.cov((two - one).T) / 2)
-    standard = ((looks[1] - looks[0]) / looks[0].std(dim=0, correction=0)).numpy()
-    values = np.linalg.eigvalsh(standard.T @ standard / 600)
-    np.testing.assert_allclose(within, np.sort(values / (values + SHRINKAGE * values.mean())), rtol=0.02, atol=1e-3)
-
-    def nearest_agree(model: FewFeatures) -> float:
-        distances = model.rotate(looks[1])[:, None] - model.rotate(looks[0])
-        return float((distances.norm(dim=2).argmin(dim=1) == torch.arange(300)).float().mean())
-
-    plain = FewFeatures(2, n_features=5)
-    _set_metric(plain, looks[:1])
-    assert nearest_agree(model) > 2 * nearest_agree(plain)
+    one, two = (np.concatenate([real, c], axis=1) @ turn for c in chance)
+    metric = whiten(two - one)
+    change = (two - one) @ metric
+    values = np.concatenate([np.zeros(3), np.sort(np.square(chance[1] - chance[0]).sum(axis=0)) / 600])
+    found = np.linalg.eigvalsh(change.T @ change / 600)
+    np.testing.assert_allclose(found, values / (values + SHRINKAGE * values.mean()), atol=0.01)
+    for given, most, least in ((np.eye(5), 0.0, 0.1), (metric, 0.25, 1.0)):
+        nearest = np.linalg.norm((two @ given)[:, None] - one @ given, axis=2).argmin(axis=1)
+        assert most <= (nearest == np.arange(300)).mean() <= least
 
 
 def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:

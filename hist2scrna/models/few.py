@@ -159,19 +159,23 @@ class FewFeatures(SpotModel):
         return (features.float() - self.feature_mean) / self.feature_scale @ self.components.T
 
     def distances(self, rotated: Tensor) -> Tensor:
-        """Return the squared distances to the landmarks in use, `(n, n_used)`."""
-        used = self.landmarks[: int(self.n_used)]
-        square = rotated.square().sum(dim=1, keepdim=True) + used.square().sum(dim=1) - 2 * rotated @ used.T
-        return square.clamp(min=0)
+        """Return the squared distances to the landmarks in use, `(n, n_used)`: how unlike the tissue is."""
+        return _squares(rotated, self.landmarks[: int(self.n_used)])
+
+    def kernel_distances(self, rotated: Tensor) -> Tensor:
+        """Return the squared distances to the landmarks in use that the kernel takes, `(n, n_used)`."""
+        return self.distances(rotated)
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
         """Predict the seeds from their features."""
         # Closed forms have no noise to hide the rounding of half precision in.
         with torch.autocast(tokens.device.type, enabled=False):
-            squares = self.distances(self.rotate(tokens[: batch.n_seeds]))
-            found = torch.exp(-squares / self.bandwidth) @ self.dual[: squares.shape[1]] + self.offset
+            rotated = self.rotate(tokens[: batch.n_seeds])
+            kernel = torch.exp(-self.kernel_distances(rotated) / self.bandwidth)
+            found = kernel @ self.dual[: kernel.shape[1]] + self.offset
             depth, scores = found[:, :1], found[:, 1 : 1 + self.n_programmes]
             prediction = Prediction(embedding=scores)
+            squares = self.distances(rotated)
             nearest = squares.topk(min(NEAREST, squares.shape[1]), largest=False).values.mean(dim=1)
             prediction.tissue_distance = nearest.sqrt() / self.distance_limit
             if self.n_classes:
@@ -193,6 +197,11 @@ class FewFeatures(SpotModel):
             if self.likelihood == "zinb":
                 prediction.dropout_logits = self.dropout_logits.expand_as(prediction.log_mu)
             return prediction
+
+
+def _squares(one: Tensor, other: Tensor) -> Tensor:
+    square = one.square().sum(dim=1, keepdim=True) + other.square().sum(dim=1) - 2 * one @ other.T
+    return square.clamp(min=0)
 
 
 class FewSections(FewFeatures):
@@ -219,6 +228,8 @@ class FewSections(FewFeatures):
     needs = "patches"
     frozen_encoder = True
 
+    metric: Tensor
+
     def __init__(
         self,
         n_genes: int,
@@ -242,6 +253,7 @@ class FewSections(FewFeatures):
             n_landmarks=n_landmarks,
             likelihood=likelihood,
         )
+        self.register_buffer("metric", torch.eye(len(self.components)))
         self.side = patch_px // VIEWS[-1]
         self.networks = nn.ModuleList(EfficientNetLite(size) for size in NETWORKS).requires_grad_(False)
         self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -258,6 +270,10 @@ class FewSections(FewFeatures):
         """
         for network in self.networks:
             cast("EfficientNetLite", network).load_imagenet()
+
+    def kernel_distances(self, rotated: Tensor) -> Tensor:
+        """Return the squared distances to the landmarks in use by what changes little between looks, `(n, n_used)`."""
+        return _squares(rotated @ self.metric, self.landmarks[: int(self.n_used)] @ self.metric)
 
     def encode(self, batch: SpotBatch) -> Tensor:
         """Return the features of three views by both networks, `(n, 3600)`."""

@@ -94,7 +94,7 @@ def solve_few(
     ]
     model.cpu()
     group = left_out_groups(spots, training)
-    _set_metric(model, looks)
+    _set_components(model, looks)
     landmarks = np.sort(_some(rng, len(training), len(model.landmarks)))
     kernel, seen = _place_landmarks(model, looks, landmarks, group)
 
@@ -144,13 +144,8 @@ def _keep(buffer: torch.Tensor, values: Floats) -> None:
     place.copy_(torch.from_numpy(np.asarray(values)))
 
 
-def _set_metric(model: FewFeatures, looks: list[torch.Tensor]) -> None:
-    """Set what features are measured by: their principal components and, seen twice, what of these stays the same.
-
-    The difference of two looks at a spot is what tells nothing of it. Components are whitened by its covariance, shrunk
-    towards a multiple of the identity: within-class covariance normalisation (Hatch and Stolcke, ICASSP 2006), each
-    spot a class.
-    """
+def _set_components(model: FewFeatures, looks: list[torch.Tensor]) -> None:
+    """Set the principal components of the features and, where they were looked at twice, the metric of the kernel."""
     from sklearn.decomposition import PCA
 
     mean, scale = looks[0].mean(dim=0), looks[0].std(dim=0, correction=0)
@@ -159,13 +154,21 @@ def _set_metric(model: FewFeatures, looks: list[torch.Tensor]) -> None:
     standard = ((looks[0] - model.feature_mean) / model.feature_scale).numpy().astype(np.float64)
     most = min(len(model.components), *standard.shape)
     solver = "covariance_eigh" if len(standard) >= standard.shape[1] else "full"
-    components = PCA(most, svd_solver=solver).fit(standard).components_
-    if len(looks) > 1:
-        change = ((looks[1] - looks[0]) / model.feature_scale).numpy() @ components.T
-        values, vectors = np.linalg.eigh(change.T @ change / (2 * len(change)))
-        values = np.maximum(values, 0)
-        components = (vectors / np.sqrt(values + max(SHRINKAGE * values.mean(), 1e-12))).T @ components
-    _keep(model.components, components)
+    _keep(model.components, PCA(most, svd_solver=solver).fit(standard).components_)
+    if isinstance(model, FewSections) and len(looks) > 1:
+        one, two = (model.rotate(look)[:, :most].numpy().astype(np.float64) for look in looks)
+        _keep(model.metric, whiten(two - one))
+
+
+def whiten(change: Floats) -> Floats:
+    """Return the `(k, k)` that whitens components by how two looks at a spot differ in them.
+
+    The difference of two looks, `(n, k)`, tells nothing of a spot. Its covariance is shrunk towards a multiple of the
+    identity: within-class covariance normalisation (Hatch and Stolcke, ICASSP 2006), each spot a class.
+    """
+    values, vectors = np.linalg.eigh(change.T @ change / (2 * len(change)))
+    values = np.maximum(values, 0)
+    return vectors / np.sqrt(values + max(SHRINKAGE * float(values.mean()), 1e-12))
 
 
 def _place_landmarks(
@@ -174,22 +177,25 @@ def _place_landmarks(
     """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return two kernels `(n, landmarks)`.
 
     The first is of the mean of the looks at each spot, which the landmarks are. A spot to predict is seen once: the
-    second is of one look, as are the distances.
+    second is of one look, as are the distances. These are not by the metric of the kernel, which is blind to much that
+    tells other tissue.
     """
     rotated = model.rotate(torch.stack(looks).mean(dim=0))
     _keep(model.landmarks, rotated[landmarks].numpy())
     model.n_used.fill_(len(landmarks))
-    among = model.distances(rotated).numpy().astype(np.float64)
+    among = model.kernel_distances(rotated).numpy().astype(np.float64)
     off_diagonal = among[landmarks][~np.eye(len(landmarks), dtype=bool)]
     bandwidth = max(float(np.median(off_diagonal)), 1e-6) if len(off_diagonal) else 1.0
     model.bandwidth.fill_(bandwidth)
-    squares = model.distances(model.rotate(looks[0])).numpy().astype(np.float64)
+    once = model.rotate(looks[0])
+    squares = model.distances(once).numpy().astype(np.float64)
     elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
     nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
     within = np.isfinite(nearest).all(axis=1)
-    far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(bandwidth)
+    far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(np.median(squares))
     model.distance_limit.fill_(max(float(far), 1e-6))
-    return np.exp(-among / bandwidth), np.exp(-squares / bandwidth)
+    seen = model.kernel_distances(once).numpy().astype(np.float64)
+    return np.exp(-among / bandwidth), np.exp(-seen / bandwidth)
 
 
 def _programmes(model: FewFeatures, counts: Any, dense: NDArray[np.int64]) -> tuple[Floats, Floats]:
