@@ -158,7 +158,7 @@ class _Climber:
     """A few parameters of each gene, `(k, genes)`, that go uphill by Newton's method, within their bounds.
 
     The Hessian is the difference of slopes, its eigenvalues taken as negative (Dauphin et al., NIPS 2014), so that each
-    step leads up; where a slope changes its sign, steps become shorter. What a bound holds stays out of it.
+    step leads up; where a slope changes its sign, steps become shorter, and else longer again. What a bound holds stays out of it.
     """
 
     def __init__(self, value: Tensor) -> None:
@@ -181,7 +181,9 @@ class _Climber:
         hessian = torch.stack(columns).permute(2, 0, 1) * ~held.T[:, :, None] * ~held.T[:, None, :]
         curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
         along = axes.mT @ slope.T[:, :, None] / curvature.abs().clamp(min=LEAST_CURVATURE)[:, :, None]
-        self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest)
+        self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest * 2).clamp(
+            max=LARGEST_STEP
+        )
         self.last_slope = slope
         change = (axes @ along)[:, :, 0].T.clamp(-self.longest, self.longest)
         new = torch.minimum(torch.maximum(self.value + change, self.lowest), self.highest)
