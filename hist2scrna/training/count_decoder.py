@@ -158,7 +158,8 @@ class _Climber:
     """A few parameters of each gene, `(k, genes)`, that go uphill by Newton's method, within their bounds.
 
     The Hessian is the difference of slopes, its eigenvalues taken as negative (Dauphin et al., NIPS 2014), so that each
-    step leads up; where a slope changes its sign, steps become shorter, and else longer again. What a bound holds stays out of it.
+    step leads up; where a slope changes its sign, steps become shorter, and else longer again. What a bound holds stays
+    out of it.
     """
 
     def __init__(self, value: Tensor) -> None:
