@@ -476,9 +476,9 @@ def test_what_differs_between_two_looks_counts_least() -> None:
     values = np.concatenate([np.zeros(3), np.sort(np.square(chance[1] - chance[0]).sum(axis=0)) / 600])
     found = np.linalg.eigvalsh(change.T @ change / 600)
     np.testing.assert_allclose(found, values / (values + SHRINKAGE * values.mean()), atol=0.01)
-    for given, most, least in ((np.eye(5), 0.0, 0.1), (metric, 0.25, 1.0)):
+    for given, low, high in ((np.eye(5), 0.0, 0.1), (metric, 0.25, 1.0)):
         nearest = np.linalg.norm((two @ given)[:, None] - one @ given, axis=2).argmin(axis=1)
-        assert most <= (nearest == np.arange(300)).mean() <= least
+        assert low <= (nearest == np.arange(300)).mean() <= high
 
 
 def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
@@ -486,6 +486,13 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     options = {"preset": "few", "patch_px": 256, "likelihood": "nb", "progress": False}
     plain, varied, again = (h2s.tl.fit(section, augment=augment, **options).module for augment in (False, True, None))
     torch.testing.assert_close(varied.landmarks, again.landmarks, atol=0, rtol=0)
+    # The metric of two looks is the kernel's alone: how unlike tissue is, is measured without.
+    x, landmarks = varied.landmarks[:5] + 1.0, varied.landmarks[: int(varied.n_used)]
+    assert torch.equal(plain.metric, torch.eye(len(plain.metric)))
+    torch.testing.assert_close(varied.distances(x), torch.cdist(x, landmarks).square(), rtol=1e-3, atol=1e-2)
+    by_kernel = torch.cdist(x @ varied.metric, landmarks @ varied.metric).square()
+    torch.testing.assert_close(varied.kernel_distances(x), by_kernel, rtol=1e-3, atol=1e-2)
+    assert (by_kernel / varied.distances(x) - 1).abs().median() > 0.1
     spots = read_spots(section, library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
     everyone = np.arange(len(spots))
     features = encode_spots(plain, spots, everyone, batch_size=8, device=torch.device("cpu"), progress=False)
