@@ -2,7 +2,7 @@
 
 python benchmarks/cells.py [--cells 100000] [--genes 300] [--epochs 1]
 
-Cells lie at random over a picture of noise at 0.5 um a pixel, some 10 um apart; patches of 20 um, the neighbours of the
+Cells lie at random over a picture of noise at 0.5 um a pixel, some 10 um apart; patches of 20 um, the neighbors of the
 Delaunay triangulation within 30 um, the `tiny` preset. Runs in one fresh process: its peak is that of the whole.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
         preset="tiny",
         patch_px=24,
         patch_um=20.0,
-        neighbours="delaunay",
+        neighbors="delaunay",
         radius_um=30.0,
         labels_key="cell_type",
         batch_size=512,

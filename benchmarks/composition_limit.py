@@ -1,11 +1,11 @@
-"""How much of composition can be known: what perfect knowledge of neighbours, or of a few programmes, would score.
+"""How much of composition can be known: what perfect knowledge of neighbors, or of a few programs, would score.
 
 python benchmarks/composition_limit.py [--data her2st mob]
 
 No picture is read. Depth-partial Pearson by gene, log(1 + 1e4 x / total), mean over genes, for each section held out:
 
-neighbours      the mean of the truth itself over the four nearest spots of the same section
-programmes k    the true scores of the k leading programmes of the training sections, from the very counts that are
+neighbors      the mean of the truth itself over the four nearest spots of the same section
+programs k    the true scores of the k leading programs of the training sections, from the very counts that are
                 scored: a picture that told them perfectly would score no more, for the noise of each gene leaks in
 half, k         the same scores known from one half of the counts (binomial thinning), scored on the other half
 """
@@ -21,35 +21,35 @@ from sklearn.neighbors import NearestNeighbors
 
 from hist2scrna.benchmarking.panel import choose_panel
 from hist2scrna.metrics import depth_partial_pearson
-from hist2scrna.metrics.scales import log_normalise
+from hist2scrna.metrics.scales import log_normalize
 
-PROGRAMMES = (1, 2, 3, 5, 10)
-NEIGHBOURS = 4
+PROGRAMS = (1, 2, 3, 5, 10)
+NEIGHBORS = 4
 
 
 def without_depth(counts: np.ndarray, lines: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-normalised expression less its line in the log total, and the lines, of these spots or given."""
-    logs, depth = log_normalise(counts), np.log(counts.sum(axis=1))
+    """Return log-normalized expression less its line in the log total, and the lines, of these spots or given."""
+    logs, depth = log_normalize(counts), np.log(counts.sum(axis=1))
     design = np.stack([np.ones_like(depth), depth], axis=1)
     lines = np.linalg.lstsq(design, logs, rcond=None)[0] if lines is None else lines
     return logs - design @ lines, lines
 
 
 def score(counts: np.ndarray, prediction: np.ndarray) -> float:
-    return float(np.nanmean(depth_partial_pearson(log_normalise(counts), prediction, counts.sum(axis=1))))
+    return float(np.nanmean(depth_partial_pearson(log_normalize(counts), prediction, counts.sum(axis=1))))
 
 
 def limits(train: np.ndarray, test: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
     """Score one section."""
-    nearest = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(xy).kneighbors(xy, return_distance=False)[:, 1:]
-    found = {"neighbours": score(test, log_normalise(test)[nearest].mean(axis=1))}
+    nearest = NearestNeighbors(n_neighbors=NEIGHBORS + 1).fit(xy).kneighbors(xy, return_distance=False)[:, 1:]
+    found = {"neighbors": score(test, log_normalize(test)[nearest].mean(axis=1))}
     residual, lines = without_depth(train)
     axes = np.linalg.svd(residual, full_matrices=False)[2]
     half = rng.binomial(test.astype(np.int64), 0.5).astype(float)
     other = test - half
     both = (half.sum(axis=1) > 0) & (other.sum(axis=1) > 0)
-    for k in PROGRAMMES:
-        found[f"programmes {k}"] = score(test, without_depth(test, lines)[0] @ axes[:k].T @ axes[:k])
+    for k in PROGRAMS:
+        found[f"programs {k}"] = score(test, without_depth(test, lines)[0] @ axes[:k].T @ axes[:k])
         found[f"half, {k}"] = score(other[both], without_depth(half[both], lines)[0] @ axes[:k].T @ axes[:k])
     return found
 

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hist2scrna import metrics, slots
-from hist2scrna.nulls import Nulls
-from hist2scrna.scoring.passes import score_genes
-from hist2scrna.scoring.predictors import SCALES, Expression, NullExpression, Sections
+from hist2scrna import keys, metrics
+from hist2scrna.evaluation.passes import score_genes
+from hist2scrna.evaluation.predictors import SCALES, Expression, NullExpression, Sections
+from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.tl import evaluate
 
 ROWS = 1000
@@ -76,22 +76,22 @@ def main() -> None:
 
     def gene_wise() -> None:
         sections = Sections(("one",), np.zeros(n_spots, dtype=np.int64))
-        truth, nulls = Expression(counts, sections), Nulls.fit(counts)
+        truth, baselines = Expression(counts, sections), Baselines.fit(counts)
         predictors = {
             "model": Expression(predicted, sections),
-            "mean_null": NullExpression(nulls, truth.library, "mean"),
-            "depth_null": NullExpression(nulls, truth.library, "depth"),
+            "mean_null": NullExpression(baselines, truth.library, "mean"),
+            "depth_null": NullExpression(baselines, truth.library, "depth"),
         }
         score_genes(truth, predictors, SCALES, progress=False)
 
     timed("all gene-wise scores, 3 predictors, 3 scales", gene_wise)
-    names = slots.Written()
+    names = keys.OutputKeys()
     adata = ad.AnnData(
         sparse.csr_matrix(counts),
         obs=pd.DataFrame(index=[f"s{i}" for i in range(n_spots)]),
         var=pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]),
         layers={names.layer("mean"): predicted},
-        obsm={slots.SPATIAL: np.stack(np.divmod(np.arange(n_spots), 250), axis=1) * 100.0},
+        obsm={keys.SPATIAL: np.stack(np.divmod(np.arange(n_spots), 250), axis=1) * 100.0},
         uns={names.parameters: {"likelihood": "poisson"}},
     )
     timed("tl.evaluate, everything", lambda: evaluate(adata, progress=False))

@@ -5,7 +5,7 @@ python benchmarks/few_ablation.py [--out benchmarks/results/few] [--data her2st 
 
 The features of the three views are computed once; each row is then the same model on features
 (`hist2scrna-lightweight`, preset `few`) with one thing changed: in the first three rows what is made of the counts, in
-the others what log-normalised expression is estimated from, which does not depend on the counts' distribution. With
+the others what log-normalized expression is estimated from, which does not depend on the counts' distribution. With
 fewer spots than landmarks it is solved exactly, and the seed changes nothing: intervals are over the sections held out.
 """
 
@@ -23,14 +23,14 @@ import peers
 import torch
 
 import hist2scrna as h2s
+from hist2scrna.fitting.inference import encode_spots
 from hist2scrna.models.efficientnet import VARIANTS
-from hist2scrna.models.few import NETWORKS, STATISTICS, VIEWS, FewSections
-from hist2scrna.slides.spots import read_spots
-from hist2scrna.training.inference import encode_spots
+from hist2scrna.models.kernel import NETWORKS, STATISTICS, VIEWS, FewSections
+from hist2scrna.spots.read import read_spots
 
 PATCH_PX, SPOT_DIAMETERS = 896, 6.0
 FEW: dict[str, Any] = {"model": "hist2scrna-lightweight", "preset": "few", "features_key": "X_imagenet"}
-# Log-normalised expression is estimated beside the counts, in the same way: without them it is as good, and sooner.
+# Log-normalized expression is estimated beside the counts, in the same way: without them it is as good, and sooner.
 EXPRESSION: dict[str, Any] = {**FEW, "likelihood": "mse"}
 WHOLE = "few, whole"
 MODELS: dict[str, dict[str, Any]] = {
@@ -48,9 +48,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "random weights": {**EXPRESSION, "features_key": "X_random"},
     "features by hand": {**EXPRESSION, "features_key": "X_morphology"},
     "features by hand joined": {**EXPRESSION, "features_key": "X_joined"},
-    "1 programme": {**EXPRESSION, "n_programmes": 1},
-    "3 programmes": {**EXPRESSION, "n_programmes": 3},
-    "30 programmes": {**EXPRESSION, "n_programmes": 30},
+    "1 program": {**EXPRESSION, "n_programs": 1},
+    "3 programs": {**EXPRESSION, "n_programs": 3},
+    "30 programs": {**EXPRESSION, "n_programs": 30},
     "100 landmarks": {**EXPRESSION, "n_landmarks": 100},
     "ridge by gene": {"model": "ridge", "features_key": "X_imagenet"},
     "network on the features": {"model": "hist2scrna-lightweight", "features_key": "X_imagenet", **peers.OURS},

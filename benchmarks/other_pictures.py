@@ -3,7 +3,7 @@
 python benchmarks/other_pictures.py [--fold C2 MOB1] [--publish docs/benchmark]
 
 The model is fitted with and without the second look at each training patch (`augment`), and predicts the held-out
-section as it is; with its haematoxylin, its eosin, or both, made stronger or weaker; turned by a quarter, or mirrored,
+section as it is; with its hematoxylin, its eosin, or both, made stronger or weaker; turned by a quarter, or mirrored,
 with its spots; and blurred. Counts stay the same: what changes is the picture.
 """
 
@@ -22,12 +22,12 @@ from PIL import Image, ImageFilter
 
 import hist2scrna as h2s
 from hist2scrna.benchmarking.panel import choose_panel
-from hist2scrna.slides.augment import StainVariation
+from hist2scrna.fitting.augment import StainVariation
 
-# Factors of haematoxylin, eosin and the rest.
+# Factors of hematoxylin, eosin and the rest.
 STAINS = {
-    "haematoxylin + 30 %, eosin - 15 %": (1.3, 0.85, 1.0),
-    "haematoxylin - 25 %, eosin + 20 %": (0.75, 1.2, 1.0),
+    "hematoxylin + 30 %, eosin - 15 %": (1.3, 0.85, 1.0),
+    "hematoxylin - 25 %, eosin + 20 %": (0.75, 1.2, 1.0),
     "all - 30 %": (0.7, 0.7, 0.7),
     "all + 40 %": (1.4, 1.4, 1.4),
 }

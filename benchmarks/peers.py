@@ -81,7 +81,7 @@ def publish(results: Path, name: str, pages: Path) -> None:
     history = pd.concat(curves, ignore_index=True)
     history.to_csv(pages / f"{name}_curves.csv", index=False, float_format="%.5g")
     trained = [model for model, own in history.groupby("model", sort=False) if "penalty" not in own.dropna(axis=1)]
-    colours = {fold: f"C{i}" for i, fold in enumerate(sorted(history["fold"].unique()))}
+    colors = {fold: f"C{i}" for i, fold in enumerate(sorted(history["fold"].unique()))}
     n_rows = -(-len(trained) // PER_ROW)
     figure, axes = plt.subplots(
         n_rows, PER_ROW, figsize=(3.2 * PER_ROW, 2.8 * n_rows), squeeze=False, layout="constrained"
@@ -90,15 +90,15 @@ def publish(results: Path, name: str, pages: Path) -> None:
         ax.set_visible(False)
     for ax, model in zip(axes.flat, trained, strict=False):
         for (fold, _), own in history[history["model"] == model].groupby(["fold", "seed"]):
-            ax.plot(own["epoch"], own["train_expression"], lw=1, color=colours[fold])
+            ax.plot(own["epoch"], own["train_expression"], lw=1, color=colors[fold])
             if own["validation_expression"].notna().any():
-                ax.plot(own["epoch"], own["validation_expression"], ls="--", lw=1, color=colours[fold])
+                ax.plot(own["epoch"], own["validation_expression"], ls="--", lw=1, color=colors[fold])
         ax.set_title(model, fontsize=8)
         ax.set(xlabel="epoch")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
-    lines = [Line2D([], [], color=colour, lw=1) for colour in colours.values()]
-    axes.flat[len(trained) - 1].legend(lines, colours, fontsize="small", frameon=False, title="held out")
+    lines = [Line2D([], [], color=color, lw=1) for color in colors.values()]
+    axes.flat[len(trained) - 1].legend(lines, colors, fontsize="small", frameon=False, title="held out")
     figure.savefig(pages / f"{name}_curves.png", dpi=110)
     plt.close(figure)
 

@@ -37,8 +37,8 @@ def field(side: int = 2048, seed: int = 0) -> np.ndarray:
         smooth = gaussian_filter(rng.standard_normal((side, side)).astype(np.float32), sigma, mode="wrap")
         return smooth / smooth.std()
 
-    gland, fibre, nuclei = texture(120) > 0.3, texture(6), texture(10) > 1.4
-    pixels = np.where(gland[..., None], [196, 140, 190], [232, 170, 200]) + 8 * fibre[..., None]
+    gland, fiber, nuclei = texture(120) > 0.3, texture(6), texture(10) > 1.4
+    pixels = np.where(gland[..., None], [196, 140, 190], [232, 170, 200]) + 8 * fiber[..., None]
     pixels = np.where(nuclei[..., None], [96, 60, 140], pixels) + 4 * texture(0.7)[..., None]
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
@@ -70,7 +70,7 @@ def write_slide(path: Path, side: int) -> None:
 
 
 def lattice(side: int, n: int) -> np.ndarray:
-    """Return about `n` centres on a hexagonal lattice over the slide."""
+    """Return about `n` centers on a hexagonal lattice over the slide."""
     pitch = side / np.sqrt(n * np.sqrt(3) / 2)
     rows = []
     for i, y in enumerate(np.arange(pitch / 2, side, pitch * np.sqrt(3) / 2)):

@@ -11,12 +11,12 @@ import anndata as ad
 from rich.console import Console
 from rich.table import Table
 
-from hist2scrna import datasets, pl, slots, tl
+from hist2scrna import datasets, keys, pl, tl
 from hist2scrna.reporting.page import report
 
 if TYPE_CHECKING:
-    from hist2scrna.evaluation import Evaluation
-    from hist2scrna.trained import TrainedModel
+    from hist2scrna.evaluation.result import Evaluation
+    from hist2scrna.trained.model import TrainedModel
 
 N_SECTIONS, N_SPOTS, N_GENES = 7, 150, 120
 TRAINING: dict[str, Any] = {"preset": "tiny", "max_epochs": 80, "patience": 80, "lr": 2e-3}
@@ -32,8 +32,8 @@ def demo_fit(train: ad.AnnData, *, graph: bool = True, seed: int = 0, progress: 
     """Fit the demo's model; `graph=False` cuts all edges and leaves everything else as it is."""
     return tl.fit(
         train,
-        labels_key=slots.CELL_TYPE,
-        library_key=slots.LIBRARY,
+        labels_key=keys.CELL_TYPE,
+        library_key=keys.LIBRARY,
         graph=graph,
         seed=seed,
         progress=progress,
@@ -71,8 +71,8 @@ def run_demo(out: Path, *, seed: int = 0) -> tuple[Evaluation, Evaluation]:
 
     scores = []
     for fitted in (model, alone):
-        predicted = tl.predict(unseen.copy(), fitted, layers=slots.LAYERS, progress=False)
-        scores.append(tl.evaluate(predicted, fitted, labels_key=slots.CELL_TYPE, progress=False))
+        predicted = tl.predict(unseen.copy(), fitted, layers=keys.LAYERS, progress=False)
+        scores.append(tl.evaluate(predicted, fitted, labels_key=keys.CELL_TYPE, progress=False))
         if fitted is model:
             predicted.write_h5ad(out / "prediction.h5ad")
             _draw(predicted, fitted, scores[0], out)
@@ -99,15 +99,15 @@ def _draw(predicted: ad.AnnData, model: TrainedModel, score: Evaluation, out: Pa
 def _table(score: Evaluation, alone: Evaluation) -> Table:
     scores, reached = score.results["scores"]["log1p"], alone.results["scores"]["log1p"]["model"]
     truth = scores["true_means"]["by_gene"]["pearson_mean"]
-    table = Table(title="Unseen section: Pearson by gene of log-normalised expression, mean over genes")
+    table = Table(title="Unseen section: Pearson by gene of log-normalized expression, mean over genes")
     for column in ("", "Pearson", "of what the true means reach"):
         table.add_column(column, justify="left" if not column else "right")
     rows = {
         "true means of the simulation": truth,
         "hist2scrna": scores["model"]["by_gene"]["pearson_mean"],
         "hist2scrna without the graph": reached["by_gene"]["pearson_mean"],
-        "depth null (knows the true total counts)": scores["depth_null"]["by_gene"]["pearson_mean"],
-        "mean null": scores["mean_null"]["by_gene"]["pearson_mean"],
+        "depth baseline (knows the true total counts)": scores["depth_null"]["by_gene"]["pearson_mean"],
+        "mean baseline": scores["mean_null"]["by_gene"]["pearson_mean"],
     }
     for name, value in rows.items():
         table.add_row(name, f"{value or 0:.3f}", f"{(value or 0) / truth:.0%}")

@@ -103,7 +103,7 @@ def make_section() -> Callable[..., AnnData]:
             obs=pd.DataFrame(
                 {
                     "library_id": pd.Categorical([library] * n_spots),
-                    "cell_type": pd.Categorical(np.array(["stroma", "tumour"])[kinds]),
+                    "cell_type": pd.Categorical(np.array(["stroma", "tumor"])[kinds]),
                 },
                 index=[f"{library}_{i}" for i in range(n_spots)],
             ),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from hist2scrna.slides.array import array_from_pixels, array_graph, read_array
+from hist2scrna.spots.array import array_from_pixels, array_graph, read_array
 
 
 def square(n=9, holes=0, seed=0):
@@ -87,7 +87,7 @@ def test_given_array_is_taken_and_a_broken_one_is_not() -> None:
     np.testing.assert_array_equal(read_array(adata, adata.obsm["spatial"], section, ["a"]), grid)
 
 
-def test_neighbours_are_the_four_nearest_within_two() -> None:
+def test_neighbors_are_the_four_nearest_within_two() -> None:
     rng = np.random.default_rng(1)
     grid = square(9, holes=25).astype(np.float32)
     section = (grid[:, 0] > 4).astype(int)
@@ -107,13 +107,13 @@ def test_neighbours_are_the_four_nearest_within_two() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
-def test_few_spots_have_the_neighbours_there_are(n) -> None:
+def test_few_spots_have_the_neighbors_there_are(n) -> None:
     grid = np.arange(2 * n, dtype=np.float32).reshape(n, 2) / 4
     graph = array_graph(grid, grid.astype(float), np.zeros(n, dtype=int), 1)
     np.testing.assert_array_equal(graph.adjacency.sum(axis=1), np.full(n, max(0, n - 1)))
 
 
-def test_spots_on_one_position_are_neighbours_of_each_other_and_not_of_themselves() -> None:
+def test_spots_on_one_position_are_neighbors_of_each_other_and_not_of_themselves() -> None:
     grid = np.array([[0, 0]] * 7 + [[1, 0]], dtype=np.float32)
     adjacency = array_graph(grid, grid.astype(float), np.zeros(8, dtype=int), 1).adjacency
     assert (adjacency.diagonal() == 0).all()

@@ -14,15 +14,15 @@ from scipy.sparse.csgraph import shortest_path
 from torch.nn import functional as F
 
 from hist2scrna import pl
+from hist2scrna.fitting import inference
+from hist2scrna.fitting.batches import make_batch
+from hist2scrna.fitting.saliency import saliency, separate
 from hist2scrna.models import Context, Prediction, SpotModel, create_model
 from hist2scrna.models.attention import AttentionRecorder, FusedAttention, attention_rollout
-from hist2scrna.models.layers import PatchNormalisation
+from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.pl._token_map import tokens_on_tissue
-from hist2scrna.slides.batches import make_batch
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import attention, fit, predict
-from hist2scrna.training import inference
-from hist2scrna.training.saliency import saliency, separate
 
 FAST = {"preset": "tiny", "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
@@ -205,7 +205,7 @@ def test_weights_are_the_softmax_of_graph_attention(model, unseen) -> None:
 
 def test_blocks_and_batches_change_nothing(either, unseen, monkeypatch) -> None:
     in_one = attention(unseen.copy(), either, genes="g8", **QUIET)
-    monkeypatch.setattr("hist2scrna.training.inference.GRAPH_BLOCK", 7)
+    monkeypatch.setattr("hist2scrna.fitting.inference.GRAPH_BLOCK", 7)
     in_pieces = attention(unseen.copy(), either, genes="g8", batch_size=5, **QUIET)
     left, right = (out.obsp["hist2scrna_attention"].toarray() for out in (in_one, in_pieces))
     np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-7)
@@ -281,7 +281,7 @@ def log_rates(network, spots, inputs: torch.Tensor, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["hist2scrna", "hist2scrna-lightweight"])
 def test_saliency_is_the_derivative_along_the_input(unseen, kind, monkeypatch) -> None:
-    """Scaling one token (feature) of one spot about the baseline, its neighbours as they are: central differences."""
+    """Scaling one token (feature) of one spot about the baseline, its neighbors as they are: central differences."""
     torch.manual_seed(0)
     on_patches = kind == "hist2scrna"
     options = {} if on_patches else {"n_features": 7}
@@ -302,9 +302,9 @@ def test_saliency_is_the_derivative_along_the_input(unseen, kind, monkeypatch) -
     everyone = np.arange(len(spots))
     if on_patches:
         inputs = torch.from_numpy(spots.patches.read(everyone)).double() / 255
-        baseline = PatchNormalisation().mean.double()
+        baseline = PatchNormalization().mean.double()
     else:
-        network.standardise_by(torch.randn(50, 7, generator=torch.Generator().manual_seed(2)) * 3 + 1)
+        network.standardize_by(torch.randn(50, 7, generator=torch.Generator().manual_seed(2)) * 3 + 1)
         inputs = torch.from_numpy(spots.features).double()
         baseline = network.feature_mean
     name = "patches" if on_patches else "features"
@@ -332,7 +332,7 @@ def test_saliency_is_the_derivative_along_the_input(unseen, kind, monkeypatch) -
 
 
 class Linear(SpotModel):
-    """Log mean linear in the features, plus a spot's neighbours' mean."""
+    """Log mean linear in the features, plus a spot's neighbors' mean."""
 
     needs, likelihood = "features", "poisson"
 
@@ -348,11 +348,11 @@ class Linear(SpotModel):
     def decode(self, tokens, batch):
         source, target = batch.edge_index
         around = torch.zeros_like(tokens).index_add(0, target, tokens[source])
-        return Prediction(tokens[: batch.n_seeds], log_mu=((tokens + around) @ self.weight.T)[: batch.n_seeds])
+        return Prediction(tokens[: batch.n_core], log_mu=((tokens + around) @ self.weight.T)[: batch.n_core])
 
 
 def test_saliency_of_a_linear_model_is_its_terms(unseen) -> None:
-    """What neighbours add to each other's predictions is in none of them."""
+    """What neighbors add to each other's predictions is in none of them."""
     spots = read_spots(unseen, library_key=None, spatial_key="spatial", features_key="X_f")
     network = Linear()
     found = saliency(network, spots, torch.from_numpy(spots.features) - 0.5, [1, 0], batch_size=64, **CPU)
@@ -361,17 +361,17 @@ def test_saliency_of_a_linear_model_is_its_terms(unseen) -> None:
 
 
 @pytest.mark.parametrize("hops", [0, 1, 2, 3])
-def test_spots_of_one_colour_are_far_apart(unseen, hops) -> None:
+def test_spots_of_one_color_are_far_apart(unseen, hops) -> None:
     graph = read_spots(unseen, library_key=None, spatial_key="spatial", features_key="X_f").graph.adjacency
-    colour = separate(graph, hops)
+    color = separate(graph, hops)
     apart = shortest_path(graph, unweighted=True)
-    same = colour[:, None] == colour[None, :]
+    same = color[:, None] == color[None, :]
     assert apart[same & ~np.eye(33, dtype=bool)].min() > hops
-    assert colour.max() + 1 <= (apart <= hops).sum(axis=1).max()
+    assert color.max() + 1 <= (apart <= hops).sum(axis=1).max()
 
 
 def test_trained_model_finds_the_tokens_that_tell(make_section) -> None:
-    """The colour that tells the type, and so the counts, is planted in the middle four tokens; noise is around it."""
+    """The color that tells the type, and so the counts, is planted in the middle four tokens; noise is around it."""
     adata, other = make_section(n_spots=64), make_section("u", n_spots=33, seed=9)
     trained = fit(adata, max_epochs=25, lr=1e-3, **FAST)
     gene = adata.var_names[np.asarray(adata.X.sum(axis=0)).argmax()]
@@ -407,7 +407,7 @@ def drawn(ax) -> EllipseCollection:
     return found
 
 
-def test_neighbours_of_a_spot_have_its_weights(attended) -> None:
+def test_neighbors_of_a_spot_have_its_weights(attended) -> None:
     ax = pl.attention(attended, spot="s9_12")
     row = attended.obsp["hist2scrna_attention"][12].toarray().ravel()
     offsets = np.asarray(drawn(ax).get_offsets())
@@ -462,7 +462,7 @@ def test_overlapping_tokens_are_averaged() -> None:
 
 
 def test_wrong_drawings(attended) -> None:
-    with pytest.raises(ValueError, match=r"`kind` to be one of \['neighbours', 'patch', 'saliency'\], found 'gene'"):
+    with pytest.raises(ValueError, match=r"`kind` to be one of \['neighbors', 'patch', 'saliency'\], found 'gene'"):
         pl.attention(attended, kind="gene")
     with pytest.raises(ValueError, match="`gene` goes with kind='saliency', found kind='patch' and gene='g1'"):
         pl.attention(attended, kind="patch", gene="g1")

@@ -1,4 +1,4 @@
-"""Augmentation: all eight views of a patch and no other, colours near the true ones, nothing else touched."""
+"""Augmentation: all eight views of a patch and no other, colors near the true ones, nothing else touched."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from hist2scrna.fitting.augment import PatchAugmentation, PictureVariation, StainVariation
+from hist2scrna.fitting.gradient import learning_rate_factor
 from hist2scrna.models import SpotBatch
-from hist2scrna.slides.augment import PatchAugmentation, PictureVariation, StainVariation
-from hist2scrna.training.loop import learning_rate_factor
 
 
 def batch(n=200, px=6):
     one = torch.arange(3 * px * px, dtype=torch.uint8).view(1, 3, px, px)
     return SpotBatch(
-        n_seeds=n,
+        n_core=n,
         xy=torch.randn(n, 2),
         edge_index=torch.zeros(2, 0, dtype=torch.long),
         section=torch.zeros(n, dtype=torch.long),
@@ -35,7 +35,7 @@ def test_flips_and_quarter_turns_give_all_eight_views():
         assert np.bincount(seen).min() > 5
 
 
-def test_colours_stay_near_and_all_else_stays():
+def test_colors_stay_near_and_all_else_stays():
     torch.manual_seed(0)
     given = batch()
     given.patches = torch.full_like(given.patches, 128)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import shortest_path
 
+from hist2scrna.fitting.batches import BlockSampler, induced_edges, make_batch, spatial_blocks, with_halo
 from hist2scrna.models.contract import Context
 from hist2scrna.models.registry import create_model
-from hist2scrna.slides.batches import BlockSampler, induced_edges, make_batch, spatial_blocks, with_halo
-from hist2scrna.slides.graph import build_graph
-from hist2scrna.slides.spots import Spots
+from hist2scrna.spots.graph import build_graph
+from hist2scrna.spots.read import Spots
 
 
 def random_graph(n, edges, seed):
@@ -33,10 +33,10 @@ def random_graph(n, edges, seed):
 )
 def test_halo_is_all_within_reach(n, edges, hops, seed, data):
     graph = random_graph(n, edges, seed)
-    seeds = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=n, unique=True)))
-    nodes = with_halo(graph, seeds, hops)
-    np.testing.assert_array_equal(nodes[: len(seeds)], seeds)
-    distance = shortest_path(graph, unweighted=True)[seeds].min(axis=0)
+    core = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=n, unique=True)))
+    nodes = with_halo(graph, core, hops)
+    np.testing.assert_array_equal(nodes[: len(core)], core)
+    distance = shortest_path(graph, unweighted=True)[core].min(axis=0)
     np.testing.assert_array_equal(np.sort(nodes), np.flatnonzero(distance <= hops))
     dense = graph.toarray()[np.ix_(nodes, nodes)]
     source, target = induced_edges(graph, nodes)
@@ -151,18 +151,18 @@ def test_block_and_halo_equal_the_full_graph(name, kind):
     isolated = np.diff(spots.graph.adjacency.indptr) == 0
     assert isolated[-1]
     for size in (1, 16):
-        for seeds in BlockSampler(spots, everyone, model.context, size, seed=1):
-            batch, nodes = make_batch(spots, seeds, model.context, supervised=False)
+        for core in BlockSampler(spots, everyone, model.context, size, seed=1):
+            batch, nodes = make_batch(spots, core, model.context, supervised=False)
             part = model(batch)
             for field in ("log_mu", "dropout_logits", "label_logits", "embedding", "log_library"):
-                torch.testing.assert_close(getattr(part, field), getattr(full, field)[seeds], rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(getattr(part, field), getattr(full, field)[core], rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_dropping_the_halo_changes_the_prediction():
     """The flaw that the halo removes is real: without it the numbers differ by far more than rounding."""
     model, spots = model_and_spots("hist2scrna", "hexagonal")
-    seeds = next(iter(BlockSampler(spots, np.arange(len(spots)), model.context, 16)))
-    whole = model(make_batch(spots, seeds, model.context, supervised=False)[0])
-    cut = model(make_batch(spots, seeds, Context("hops", 1), supervised=False)[0])
+    core = next(iter(BlockSampler(spots, np.arange(len(spots)), model.context, 16)))
+    whole = model(make_batch(spots, core, model.context, supervised=False)[0])
+    cut = model(make_batch(spots, core, Context("hops", 1), supervised=False)[0])
     assert (whole.log_mu - cut.log_mu).abs().max() > 1e-3

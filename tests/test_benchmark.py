@@ -20,12 +20,12 @@ from hist2scrna import TrainedModel, datasets, pl, tl
 from hist2scrna.benchmarking.folds import leave_one_group_out
 from hist2scrna.benchmarking.panel import choose_panel
 from hist2scrna.benchmarking.process import peak_memory
+from hist2scrna.benchmarking.run import attempt
 from hist2scrna.benchmarking.sections import Reads, restrict, without_expression
 from hist2scrna.benchmarking.table import t_interval
 from hist2scrna.cli import app
-from hist2scrna.evaluation import Evaluation
+from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.tl import _benchmark
-from hist2scrna.tl._benchmark_job import attempt
 
 FAST = {"model": "hist2scrna", "preset": "tiny", "max_epochs": 1}
 MODELS = {"counts": FAST, "log": {**FAST, "likelihood": "mse", "max_epochs": 2}}
@@ -158,7 +158,9 @@ def test_a_job_is_fit_predict_and_evaluate(sections, finished):
 def test_nulls_and_ceiling_are_rows_of_each_fold(sections, finished):
     _, table, jobs = finished
     references = jobs[jobs["kind"] != "model"]
-    assert references.groupby("fold")["model"].apply(list).tolist() == [["mean null", "depth null", "ceiling"]] * 3
+    assert (
+        references.groupby("fold")["model"].apply(list).tolist() == [["mean baseline", "depth baseline", "ceiling"]] * 3
+    )
     counts = sections.X.toarray().astype(float)
     total = np.log(counts.sum(axis=1))
     logs = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
@@ -170,28 +172,28 @@ def test_nulls_and_ceiling_are_rows_of_each_fold(sections, finished):
                 line = stats.linregress(total[~test], logs[~test, gene])
                 # A gene that is constant in training has a constant prediction, which counts as 0.
                 scores.append(np.sign(line.slope) * stats.pearsonr(total[test], logs[test, gene]).statistic)
-        row = jobs.query("fold == @fold and model == 'depth null'").iloc[0]
+        row = jobs.query("fold == @fold and model == 'depth baseline'").iloc[0]
         assert row["pearson"] == pytest.approx(np.mean(scores), abs=1e-6)
-        assert jobs.query("fold == @fold and model == 'mean null'")["pearson"].iloc[0] == 0
-    depth = table.query("model == 'depth null'").iloc[0]
-    assert depth["pearson"] == pytest.approx(jobs.query("model == 'depth null'")["pearson"].mean())
-    assert jobs.query("model == 'mean null'")["log_likelihood"].notna().all()
+        assert jobs.query("fold == @fold and model == 'mean baseline'")["pearson"].iloc[0] == 0
+    depth = table.query("model == 'depth baseline'").iloc[0]
+    assert depth["pearson"] == pytest.approx(jobs.query("model == 'depth baseline'")["pearson"].mean())
+    assert jobs.query("model == 'mean baseline'")["log_likelihood"].notna().all()
     assert jobs.query("model == 'ceiling'")["pearson"].between(0.05, 1).all()
 
 
 def test_summary_averages_seeds_then_folds(finished):
     _, table, jobs = finished
-    assert table["model"].tolist() == ["counts", "log", "mean null", "depth null", "ceiling"]
+    assert table["model"].tolist() == ["counts", "log", "mean baseline", "depth baseline", "ceiling"]
     for name in MODELS:
         own = jobs[jobs["model"] == name]
         by_fold = own.groupby("fold")["pearson"].mean()
         row = table[table["model"] == name].iloc[0]
         low, high = stats.t.interval(0.95, 2, by_fold.mean(), stats.sem(by_fold))
         assert (row["pearson"], row["pearson_low"], row["pearson_high"]) == pytest.approx((by_fold.mean(), low, high))
-        depth = jobs[jobs["model"] == "depth null"].set_index("fold")["pearson"]
+        depth = jobs[jobs["model"] == "depth baseline"].set_index("fold")["pearson"]
         assert row["folds_beating_depth_null"] == sum(by_fold[fold] > depth[fold] for fold in by_fold.index)
         assert row["n_collapsed"] == own["collapsed"].astype(bool).sum()
-        assert (row["n_folds"], row["n_seeds"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
+        assert (row["n_folds"], row["n_core"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
 
 
 def test_model_of_some_folds_is_run_on_these_alone_and_the_table_names_them(sections, tmp_path, in_process):
@@ -200,7 +202,7 @@ def test_model_of_some_folds_is_run_on_these_alone_and_the_table_names_them(sect
     assert in_process.started == 4
     folds = table.set_index("model")["folds"]
     assert folds["slow"] == "section_2"
-    assert folds["ridge"] == folds["depth null"] == "section_0, section_1, section_2"
+    assert folds["ridge"] == folds["depth baseline"] == "section_0, section_1, section_2"
     jobs = pd.read_csv(tmp_path / "jobs.csv").set_index(["model", "fold"])
     text = (tmp_path / "table.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| slow") and line.count("|") == 5)
@@ -289,7 +291,7 @@ def test_adding_models_and_seeds_runs_only_these(sections, tmp_path, in_process)
     light = {"model": "hist2scrna-lightweight", "preset": "tiny", "max_epochs": 1, "features_key": "X_other"}
     table = one(sections, tmp_path, {"counts": FAST, "light": light}, seeds=(0, 1))
     assert in_process.started == 4
-    assert table["n_seeds"].tolist()[:2] == [2, 2]
+    assert table["n_core"].tolist()[:2] == [2, 2]
     assert (table["n_failed"] == 0).all()
 
 
@@ -522,7 +524,7 @@ def test_plot_shows_folds_means_and_references(finished):
     expected = jobs[jobs["kind"] == "model"].groupby(["model", "fold"])["pearson"].mean()
     np.testing.assert_allclose(np.sort(dots[:, 0]), np.sort(expected))
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
-    for name in ("mean null", "depth null", "ceiling"):
+    for name in ("mean baseline", "depth baseline", "ceiling"):
         assert lines[name] == pytest.approx(table.set_index("model").loc[name, "pearson"])
     means = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     np.testing.assert_allclose(means, table["pearson"][:2])
@@ -561,7 +563,7 @@ def test_command_line(sections, tmp_path, in_process):
     ]
     result = CliRunner().invoke(app, [*asked, "--genes", str(tmp_path / "genes.txt")], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "| ours | 1 x 1 |" in result.output and "depth null" in result.output
+    assert "| ours | 1 x 1 |" in result.output and "depth baseline" in result.output
     job = json.loads((tmp_path / "o" / "sim" / "b" / "ours" / "4" / "job.json").read_text())
     assert job["settings"]["panel"]["n_genes"] == 12
 

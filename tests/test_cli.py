@@ -219,7 +219,7 @@ def test_a_picture_alone_is_described_and_predicted(folder, tmp_path) -> None:
     section = ad.read_h5ad(folder / "data" / "section_0.h5ad")
     picture = section.uns["spatial"]["section_0"]["images"]["hires"]
     path = tmp_path / "slide.tif"
-    # 10,000 pixels a centimetre are a micron each.
+    # 10,000 pixels a centimeter are a micron each.
     tifffile.imwrite(path, picture, tile=(128, 128), resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
     height, width = picture.shape[:2]
     assert f"{width:,} x {height:,} px, microns a pixel: 1" in run("info", path)

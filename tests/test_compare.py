@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from hist2scrna import slots
-from hist2scrna.evaluation import Evaluation
+from hist2scrna import keys
+from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.tl import evaluate
 
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 N_GENES = 15
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import hist2scrna.demo
 from hist2scrna import TrainedModel
 from hist2scrna.cli import app
-from hist2scrna.evaluation import Evaluation
+from hist2scrna.evaluation.result import Evaluation
 
 
 def test_demo_writes_what_it_says(tmp_path, monkeypatch):
@@ -22,7 +22,7 @@ def test_demo_writes_what_it_says(tmp_path, monkeypatch):
     out = tmp_path / "new" / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out), "--seed", "3"], catch_exceptions=False)
     assert result.exit_code == 0
-    for shown in ("true means", "without the graph", "depth null", "TrainedModel 'hist2scrna'"):
+    for shown in ("true means", "without the graph", "depth baseline", "TrainedModel 'hist2scrna'"):
         assert shown in result.output
     assert ad.read_h5ad(out / "prediction.h5ad").layers["hist2scrna_mean"].shape == (24, 20)
     assert TrainedModel.load(out / "model").training["sections"] == ["section_0", "section_1", "section_2"]

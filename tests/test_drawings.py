@@ -18,13 +18,14 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import EllipseCollection, LineCollection, PathCollection
 from PIL import Image
 
-from hist2scrna import metrics, pl, slots
-from hist2scrna.evaluation import Evaluation
-from hist2scrna.scoring.drawings import extreme_genes, scatter_points
-from hist2scrna.scoring.predictors import Expression, Sections
-from hist2scrna.tl import _drawings, evaluate
+from hist2scrna import keys, metrics, pl
+from hist2scrna.evaluation import plot_data
+from hist2scrna.evaluation.drawing_data import extreme_genes, scatter_points
+from hist2scrna.evaluation.predictors import Expression, Sections
+from hist2scrna.evaluation.result import Evaluation
+from hist2scrna.tl import evaluate
 
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 N_GENES, GENES_DRAWN = 12, 8
 PLOTS = [
     "scatter",
@@ -54,7 +55,7 @@ def predict(adata: AnnData, seed: int = 0) -> AnnData:
     adata.layers[NAMES.layer("mean")] = (0.9 * mu).astype(np.float32)
     adata.layers[NAMES.layer("dispersion")] = np.full(adata.shape, 2.0, dtype=np.float32)
     adata.layers[NAMES.layer("dropout")] = np.full(adata.shape, 0.1, dtype=np.float32)
-    other = adata.obs["cell_type"].astype(str).map({"stroma": "tumour", "tumour": "stroma"})
+    other = adata.obs["cell_type"].astype(str).map({"stroma": "tumor", "tumor": "stroma"})
     wrong = rng.random(adata.n_obs) < 0.3
     adata.obs[NAMES.cell_type] = pd.Categorical(np.where(wrong, other, adata.obs["cell_type"].astype(str)))
     adata.obs[NAMES.cell_type_confidence] = rng.uniform(0.5, 1, adata.n_obs)
@@ -81,7 +82,7 @@ def logs(slide, expected_log) -> dict[str, np.ndarray]:
     """Measured and predicted expression on the scale of the headline, `(spots, genes)`."""
     mean = slide.layers[NAMES.layer("mean")].astype(float)
     return {
-        "truth": np.asarray(metrics.log_normalise(slide.X.toarray())),
+        "truth": np.asarray(metrics.log_normalize(slide.X.toarray())),
         "prediction": expected_log(1e4 / mean.sum(axis=1, keepdims=True), mean / 0.9, 2.0, 0.1),
     }
 
@@ -107,7 +108,7 @@ def test_points_of_a_larger_table_are_drawn_at_random() -> None:
     assert {name: len(values) for name, values in first.items()} == {"truth": 5000, "prediction": 5000}
     np.testing.assert_array_equal(first["truth"], again["truth"])
     assert not np.array_equal(first["truth"], other["truth"])
-    logs = [np.round(metrics.log_normalise(table), 4) for table in tables]
+    logs = [np.round(metrics.log_normalize(table), 4) for table in tables]
     pairs = set(zip(*(table.ravel().tolist() for table in logs), strict=True))
     drawn = set(zip(first["truth"].tolist(), first["prediction"].tolist(), strict=True))
     assert drawn <= pairs
@@ -148,11 +149,11 @@ def test_picture_shows_the_tissue_under_the_spots(found, slide) -> None:
     assert right >= high[0] - 1
     assert top <= low[1] + 1
     assert bottom >= high[1] - 1
-    colours = {"tumour": (90, 40, 140), "stroma": (230, 150, 190)}
+    colors = {"tumor": (90, 40, 140), "stroma": (230, 150, 190)}
     for (x, y), label in zip(kept["xy"], slide.obs["cell_type"], strict=True):
         column = int((x - left) / (right - left) * pixels.shape[1])
         row = int((y - top) / (bottom - top) * pixels.shape[0])
-        np.testing.assert_allclose(pixels[row, column], colours[label], atol=30)
+        np.testing.assert_allclose(pixels[row, column], colors[label], atol=30)
 
 
 def test_maps_of_mixed_sections_leave_out_empty_spots(make_section) -> None:
@@ -163,7 +164,7 @@ def test_maps_of_mixed_sections_leave_out_empty_spots(make_section) -> None:
     both = both[np.random.default_rng(0).permutation(both.n_obs)].copy()
     maps = run(both).drawings["maps"]
     gene = maps["best"][0]
-    truth = np.asarray(metrics.log_normalise(both.X))[:, both.var_names.get_loc(gene)]
+    truth = np.asarray(metrics.log_normalize(both.X))[:, both.var_names.get_loc(gene)]
     total, section = both.X.sum(axis=1), both.obs["library_id"].to_numpy()
     for name, n_spots in (("a", 40), ("b", 39)):
         kept = maps["sections"][name]
@@ -210,7 +211,7 @@ def test_without_slide_or_coordinates(slide) -> None:
 
 
 def test_two_sections_and_a_few_thousand_spots_are_kept(make_section, monkeypatch) -> None:
-    monkeypatch.setattr(_drawings, "MOST_SPOTS", 25)
+    monkeypatch.setattr(plot_data, "MOST_SPOTS", 25)
     parts = [make_section(name, seed=i) for i, name in enumerate("abc")]
     several = predict(ad.concat(parts, uns_merge="unique"))
     found = run(several)
@@ -222,7 +223,7 @@ def test_two_sections_and_a_few_thousand_spots_are_kept(make_section, monkeypatc
     rows = [place[tuple(xy)] for xy in drawn["xy"]]
     assert len(set(rows)) == 25
     gene = found.drawings["maps"]["best"][0]
-    truth = np.asarray(metrics.log_normalise(parts[1].X.toarray()))[rows, int(gene[1:])]
+    truth = np.asarray(metrics.log_normalize(parts[1].X.toarray()))[rows, int(gene[1:])]
     np.testing.assert_allclose(drawn["truth"][gene], truth, atol=5.1e-5)
     axes = pl.ranked_genes(found, section="b")
     assert axes[0, 0].get_figure().get_suptitle() == "b"
@@ -289,8 +290,8 @@ def test_gene_correlation(found) -> None:
     head = found.headline
     positions = {label.rsplit(" ", 1)[0]: xy[0, 0] for label, xy in lines(ax).items()}
     assert positions == {
-        "mean null, mean": head["mean_null"],
-        "depth null, mean": head["depth_null"],
+        "mean baseline, mean": head["mean_null"],
+        "depth baseline, mean": head["depth_null"],
         "model, mean": head["pearson"],
         "ceiling, mean": head["ceiling"],
     }
@@ -323,10 +324,10 @@ def test_expression_levels(found, metric) -> None:
 
 def test_true_means_are_drawn_once(slide) -> None:
     simulated = slide.copy()
-    simulated.layers[slots.TRUE_MEAN] = simulated.layers[NAMES.layer("mean")] + 0.5
+    simulated.layers[keys.TRUE_MEAN] = simulated.layers[NAMES.layer("mean")] + 0.5
     found = run(simulated)
     labels = [c.get_label() for c in pl.expression_levels(found).containers]
-    assert labels == ["model", "mean null", "depth null"]
+    assert labels == ["model", "mean baseline", "depth baseline"]
     assert pl.expression_levels(found, metric="mse").containers[-1].get_label() == "true means"
 
 
@@ -344,7 +345,7 @@ def test_calibration(found) -> None:
     axes = pl.calibration(found)
     assert axes.shape == (2,)
     drawn = lines(axes[0])
-    for name, label in (("model", "model"), ("mean_null", "mean null"), ("depth_null", "depth null")):
+    for name, label in (("model", "model"), ("mean_null", "mean baseline"), ("depth_null", "depth baseline")):
         coverage = found.results["counts"][name]["coverage"]
         np.testing.assert_allclose(drawn[label], [[float(k), 100 * v] for k, v in coverage.items()])
     np.testing.assert_array_equal(drawn["calibrated"][:, 0], drawn["calibrated"][:, 1])
@@ -366,7 +367,7 @@ def test_confusion_matrix(found, slide) -> None:
     (image,) = ax.get_images()
     np.testing.assert_allclose(image.get_array(), table / table.sum(axis=1, keepdims=True))
     assert [int(text.get_text()) for text in ax.texts] == table.ravel().tolist()
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["stroma", "tumour"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["stroma", "tumor"]
     assert f"accuracy {np.trace(table) / table.sum():.1%}" in ax.get_title()
 
 

@@ -68,7 +68,7 @@ def test_the_table_agrees_with_what_the_field_knows(shared_data) -> None:
     ][2:]
     known = {"ImageNet": (0.485, 0.456, 0.406), "CLIP": (0.481, 0.458, 0.408), ".5 / .5": (0.5, 0.5, 0.5)}
     seen, previous = [], ""
-    for names, hub, widths, read, licence, colours in rows:
+    for names, hub, widths, read, license, colors in rows:
         for number, name in enumerate(names.split(", ")):
             entry = ENCODERS[name.lower()]
             seen.append(entry.name)
@@ -76,18 +76,18 @@ def test_the_table_agrees_with_what_the_field_knows(shared_data) -> None:
             assert entry.hub_id.lower().startswith(owner_and_name[:-1])
             assert entry.width == int(widths.partition(" ")[0] if "(" in widths else widths.split(", ")[number])
             assert (entry.pooling == "class+mean") == ("class + mean" in widths)
-            assert licence.partition(",")[0].startswith(entry.licence.removesuffix("-4.0"))
-            assert entry.gated or "gated" not in licence
+            assert license.partition(",")[0].startswith(entry.license.removesuffix("-4.0"))
+            assert entry.gated or "gated" not in license
             if read != "-":
                 assert entry.px == int(read.partition(" ")[0])
-            if colours == "same":
-                colours = previous
-            found = re.findall(r"\.\d+", colours)
-            mean = known.get(colours) or tuple(float(number) for number in found[:3])
-            np.testing.assert_allclose(entry.colours[0], mean, atol=1e-3)
+            if colors == "same":
+                colors = previous
+            found = re.findall(r"\.\d+", colors)
+            mean = known.get(colors) or tuple(float(number) for number in found[:3])
+            np.testing.assert_allclose(entry.colors[0], mean, atol=1e-3)
             if len(found) == 6:
-                assert entry.colours[1] == tuple(float(number) for number in found[3:])
-        previous = colours
+                assert entry.colors[1] == tuple(float(number) for number in found[3:])
+        previous = colors
     assert sorted(seen) == sorted(ENCODERS)
     assert ENCODERS["virchow2"].registers == 4
 
@@ -236,7 +236,7 @@ def test_a_published_encoder_gives_what_timm_gives_from_the_same_file(
     np.testing.assert_allclose(adata.obsm["X_uni"], expected.numpy(), rtol=1e-3, atol=1e-4)
     about = adata.uns["X_uni"]
     assert (about["patch_um"], about["patch_px"], about["um_per_px"]) == (112.0, 224, 0.5)
-    assert about["licence"] == "CC-BY-NC-ND-4.0"
+    assert about["license"] == "CC-BY-NC-ND-4.0"
     assert about["hub_id"] == "MahmoodLab/UNI"
     assert about["pooling"] == "class"
 
@@ -267,10 +267,10 @@ def test_a_model_of_timm_by_name_and_file(timm, make_section, tmp_path) -> None:
     about = adata.uns["X_resnet18"]
     assert (about["patch_px"], about["patch_um"]) == (224, 108.0)
     np.testing.assert_allclose(about["mean"], (0.485, 0.456, 0.406))
-    assert about["licence"] == "apache-2.0"
+    assert about["license"] == "apache-2.0"
     model.reset_classifier(0)
     extract_features(
-        adata, model, key_added="module", normalise=(about["mean"], about["std"]), patch_um=108.0, progress=False
+        adata, model, key_added="module", normalize=(about["mean"], about["std"]), patch_um=108.0, progress=False
     )
     np.testing.assert_allclose(adata.obsm["X_resnet18"], adata.obsm["module"], rtol=1e-5)
     assert adata.obsm["module"].shape == (6, 512)

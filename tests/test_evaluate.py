@@ -1,4 +1,4 @@
-"""Evaluation of predictions in AnnData: protocol, nulls, ceiling, provenance, refusals, and the object it returns."""
+"""Evaluation of predictions in AnnData: protocol, baselines, ceiling, provenance, refusals, and its result."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from anndata import AnnData
 from scipy import sparse, stats
 
 import hist2scrna
-from hist2scrna import metrics, slots
-from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
+from hist2scrna import keys, metrics
+from hist2scrna.evaluation.inputs import LAYERS_OF
+from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
+from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models import SpotModel
-from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint
 from hist2scrna.tl import evaluate
-from hist2scrna.tl._scored import LAYERS_OF
-from hist2scrna.trained import TrainedModel
+from hist2scrna.trained.model import TrainedModel
 
 N_GENES = 14
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 UNS = {"model": "made up", "likelihood": "zinb", "scale": "counts", "library_size": "predicted"}
 
 
@@ -39,19 +39,19 @@ def section(name: str, n_spots: int = 50, seed: int = 0) -> AnnData:
     dropout = np.full(mu.shape, 0.1, dtype=np.float32)
     counts = rng.negative_binomial(theta, theta / (theta + mu)) * (rng.random(mu.shape) > dropout)
     counts[:, 0] += 1
-    labels = rng.choice(["stroma", "tumour"], n_spots)
+    labels = rng.choice(["stroma", "tumor"], n_spots)
     return ad.AnnData(
         sparse.csr_matrix(counts.astype(np.float32)),
         obs=pd.DataFrame(
             {
                 "library_id": pd.Categorical([name] * n_spots),
                 "cell_type": pd.Categorical(labels),
-                NAMES.cell_type: pd.Categorical(np.where(rng.random(n_spots) < 0.8, labels, "tumour")),
+                NAMES.cell_type: pd.Categorical(np.where(rng.random(n_spots) < 0.8, labels, "tumor")),
                 NAMES.cell_type_confidence: rng.uniform(0.5, 1, n_spots),
             },
             index=[f"{name}_{i}" for i in range(n_spots)],
         ),
-        var=pd.DataFrame({NAMES.modelled: True}, index=[f"g{i}" for i in range(N_GENES)]),
+        var=pd.DataFrame({NAMES.modeled: True}, index=[f"g{i}" for i in range(N_GENES)]),
         layers={
             NAMES.layer("mean"): (1 - dropout) * mu,
             NAMES.layer("mu"): mu,
@@ -102,11 +102,11 @@ def stub(training: AnnData, table: AnnData, likelihood: str = "zinb") -> Stub:
         name="stub",
         options={"likelihood": likelihood},
         genes=list(training.var_names),
-        classes=["stroma", "tumour"],
+        classes=["stroma", "tumor"],
         geometry=None,
         parameters={},
         training={"sections": list(training.obs["library_id"].unique())},
-        nulls=Nulls.fit(counts),
+        baselines=Baselines.fit(counts),
         fingerprints=fingerprint(counts),
         history=pd.DataFrame({"train_loss": [1.0]}),
     )
@@ -148,7 +148,7 @@ def test_headline_is_the_protocol_of_the_field(two, read) -> None:
 def test_scores_are_those_of_the_metrics(one, read) -> None:
     found = run(one)
     truth, mean = one.X.toarray().astype(float), one.layers[NAMES.layer("mean")].astype(float)
-    scales = {"counts": lambda x: x, "log1p": metrics.log_normalise, "residual": metrics.pearson_residuals}
+    scales = {"counts": lambda x: x, "log1p": metrics.log_normalize, "residual": metrics.pearson_residuals}
     for scale, transform in scales.items():
         t, p = transform(truth), read(one) if scale == "log1p" else transform(mean)
         got, suffix = found.results["scores"][scale]["model"], "" if scale == "log1p" else f"_{scale}"
@@ -165,7 +165,7 @@ def test_scores_are_those_of_the_metrics(one, read) -> None:
             rtol=1e-4,
             atol=1e-6,
         )
-    t, p = metrics.log_normalise(truth), read(one)
+    t, p = metrics.log_normalize(truth), read(one)
     np.testing.assert_allclose(found.genes["spearman"], metrics.spearman_by_gene(t, p), rtol=1e-6)
     by_spot = found.results["scores"]["log1p"]["model"]["by_spot"]
     assert by_spot["pearson_mean"] == pytest.approx(metrics.pearson_by_spot(t, p).mean(), rel=1e-5)
@@ -197,8 +197,8 @@ def test_mu_is_found_from_mean_and_dropout(one) -> None:
 
 
 def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
-    nulls = Nulls.fit(two.X)
-    two.layers[NAMES.layer("mean")] = np.array(nulls.predict_mean(two.n_obs))
+    baselines = Baselines.fit(two.X)
+    two.layers[NAMES.layer("mean")] = np.array(baselines.predict_mean(two.n_obs))
     del two.layers[NAMES.layer("mu")]
     two.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(two)
@@ -210,7 +210,7 @@ def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
     assert found.results["constant_genes"]["prediction"]["n"] == N_GENES
     assert "COLLAPSED" in str(found)
 
-    two.layers[NAMES.layer("mean")] = np.array(nulls.predict_mean(two.n_obs, "log1p"))
+    two.layers[NAMES.layer("mean")] = np.array(baselines.predict_mean(two.n_obs, "log1p"))
     two.uns[NAMES.parameters] = {"likelihood": "mse", "scale": "log1p"}
     scores = run(two).results["scores"]["log1p"]
     for part in ("overall", "by_gene", "by_spot"):
@@ -218,8 +218,8 @@ def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
 
 
 def test_depth_times_rate_scores_exactly_as_the_depth_null(one) -> None:
-    nulls = Nulls.fit(one.X)
-    one.layers[NAMES.layer("mean")] = nulls.predict_depth(np.asarray(one.X.sum(axis=1)).ravel())
+    baselines = Baselines.fit(one.X)
+    one.layers[NAMES.layer("mean")] = baselines.predict_depth(np.asarray(one.X.sum(axis=1)).ravel())
     del one.layers[NAMES.layer("mu")]
     one.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(one)
@@ -261,42 +261,42 @@ def test_expected_logarithms_know_depth_where_logarithms_of_means_do_not() -> No
     assert "expectation under the predicted distribution" in expected.results["read_out"]
     adata.uns[NAMES.parameters] = {}
     plain = run(adata)
-    assert plain.results["read_out"] == "log-normalised predicted mean"
+    assert plain.results["read_out"] == "log-normalized predicted mean"
     assert expected.headline["pearson"] > plain.headline["pearson"] + 0.1
     rmse = [found.results["scores"]["log1p"]["model"]["overall"]["rmse"] for found in (expected, plain)]
     assert rmse[0] < 0.95 * rmse[1]
 
 
-def test_a_log_normalised_prediction_comes_first(one) -> None:
+def test_a_log_normalized_prediction_comes_first(one) -> None:
     own = np.random.default_rng(2).normal(4, 2, one.shape).astype(np.float32)
     before = run(one)
-    one.layers[NAMES.layer("log_normalised")] = own
+    one.layers[NAMES.layer("log_normalized")] = own
     found = run(one)
-    assert found.results["read_out"] == "layer 'hist2scrna_log_normalised', as predicted"
-    expected = metrics.pearson_by_gene(metrics.log_normalise(one.X.toarray()), own)
+    assert found.results["read_out"] == "layer 'hist2scrna_log_normalized', as predicted"
+    expected = metrics.pearson_by_gene(metrics.log_normalize(one.X.toarray()), own)
     np.testing.assert_allclose(found.genes["pearson"], expected, rtol=1e-6)
     for scale in ("counts", "residual"):
         assert found.results["scores"][scale] == before.results["scores"][scale]
     assert found.results["counts"] == before.results["counts"]
-    assert found.results["normalisation"] == before.results["normalisation"]
+    assert found.results["normalization"] == before.results["normalization"]
     found.compare(before)
-    assert "normalises over" not in str(found)
+    assert "normalizes over" not in str(found)
     own[3, 2] = np.nan
-    one.layers[NAMES.layer("log_normalised")] = own
-    with pytest.raises(ValueError, match="'hist2scrna_log_normalised'.* holds NaN"):
+    one.layers[NAMES.layer("log_normalized")] = own
+    with pytest.raises(ValueError, match="'hist2scrna_log_normalized'.* holds NaN"):
         run(one)
 
 
 def test_a_model_that_estimates_logarithms_is_asked_for_them() -> None:
     training, full = section("s1", 80, 5), section("s0")
-    full.layers[NAMES.layer("log_normalised")] = metrics.log_normalise(full.X.toarray())
+    full.layers[NAMES.layer("log_normalized")] = metrics.log_normalize(full.X.toarray())
     model = stub(training, full)
     model.module.estimates_log = True
     bare = ad.AnnData(full.X, obs=full.obs[["library_id"]], var=full.var[[]])
     assert run(bare, model).headline["pearson"] == pytest.approx(1)
-    assert model.calls[0]["layers"] == [*LAYERS_OF["zinb"], "log_normalised"]
+    assert model.calls[0]["layers"] == [*LAYERS_OF["zinb"], "log_normalized"]
     # Its logarithms are over the total of genes that are not scored here.
-    said = "The model normalises over its 14 genes, the truth is normalised over the 4 scored."
+    said = "The model normalizes over its 14 genes, the truth is normalized over the 4 scored."
     assert said in run(bare[:, :4].copy(), model).results["notes"]
 
 
@@ -309,9 +309,9 @@ def test_expected_logarithms_are_over_the_scored_genes(expected_log) -> None:
     )
     expected = expected_log(1e4 / mean.sum(axis=1, keepdims=True), mu, theta, dropout)
     kept = full.X[:, :4].toarray().sum(axis=1) > 0
-    truth = metrics.log_normalise(full.X[kept, :4].toarray())
+    truth = metrics.log_normalize(full.X[kept, :4].toarray())
     np.testing.assert_allclose(found.genes["pearson"], metrics.pearson_by_gene(truth, expected[kept]), rtol=1e-5)
-    assert "normalises over" not in str(found)
+    assert "normalizes over" not in str(found)
 
 
 def test_constant_genes_are_counted_and_named(two) -> None:
@@ -337,7 +337,7 @@ def test_levels_hold_all_genes(one) -> None:
     assert levels["high"]["model"]["pearson_mean"] == pytest.approx(high)
 
 
-def test_morans_i_takes_the_neighbours_that_are_given(make_section) -> None:
+def test_morans_i_takes_the_neighbors_that_are_given(make_section) -> None:
     import squidpy as sq
 
     adata = make_section(n_spots=60)
@@ -347,10 +347,10 @@ def test_morans_i_takes_the_neighbours_that_are_given(make_section) -> None:
     sq.gr.spatial_neighbors_knn(adata, n_neighs=6)
     found = run(adata).results
     assert "Moran's I" not in found["not_scored"]
-    assert found["spatial"]["neighbours"] == "given"
-    expected = metrics.morans_i_by_gene(metrics.log_normalise(adata.X), adata.obsp[slots.CONNECTIVITIES])
+    assert found["spatial"]["neighbors"] == "given"
+    expected = metrics.morans_i_by_gene(metrics.log_normalize(adata.X), adata.obsp[keys.CONNECTIVITIES])
     assert found["spatial"]["morans_i_truth"] == pytest.approx(np.nanmean(expected))
-    predicted = metrics.morans_i_by_gene(metrics.log_normalise(mean), adata.obsp[slots.CONNECTIVITIES])
+    predicted = metrics.morans_i_by_gene(metrics.log_normalize(mean), adata.obsp[keys.CONNECTIVITIES])
     assert found["spatial"]["morans_i_prediction"] == pytest.approx(np.nanmean(predicted), rel=1e-5)
     both = np.isfinite(expected) & np.isfinite(predicted)
     agreement = stats.pearsonr(expected[both], predicted[both]).statistic
@@ -364,7 +364,7 @@ def test_cell_types(one) -> None:
     right = kept["cell_type"].astype(str) == kept[NAMES.cell_type].astype(str)
     types = found.results["cell_types"]
     assert types["accuracy"] == pytest.approx(right.mean())
-    assert types["n_labelled"] == 48
+    assert types["n_labeled"] == 48
     assert {name: row["support"] for name, row in types["report"].items()} == kept["cell_type"].value_counts().to_dict()
     assert 0 < types["expected_calibration_error"] < 1
     assert "2 spots without a label" in str(found)
@@ -376,7 +376,7 @@ def test_labels_that_the_model_never_saw_are_refused(one) -> None:
     before = one.copy()
     said = (
         r"adata.obs\['cell_type'\] holds labels that the model never saw: \['never seen'\]. "
-        r"Its classes are \['stroma', 'tumour'\]. Rename them, set them to NaN so that those spots are left out"
+        r"Its classes are \['stroma', 'tumor'\]. Rename them, set them to NaN so that those spots are left out"
     )
     for model in (None, stub(section("s1", 80, 5), one)):
         with pytest.raises(ValueError, match=said):
@@ -384,21 +384,21 @@ def test_labels_that_the_model_never_saw_are_refused(one) -> None:
     pd.testing.assert_frame_equal(one.obs, before.obs)
     assert list(one.uns) == list(before.uns)
     one.obs.loc[one.obs["cell_type"] == "never seen", "cell_type"] = np.nan
-    assert run(one, labels_key="cell_type").results["cell_types"]["n_labelled"] == 46
+    assert run(one, labels_key="cell_type").results["cell_types"]["n_labeled"] == 46
 
 
 def test_classes_that_no_spot_is_called_are_known_all_the_same(one) -> None:
     # Taking a subset of an AnnData drops the categories that do not occur in it.
-    one.obs[NAMES.cell_type] = pd.Categorical(["tumour"] * one.n_obs)
+    one.obs[NAMES.cell_type] = pd.Categorical(["tumor"] * one.n_obs)
     with pytest.raises(ValueError, match="never saw: .'stroma'."):
         run(one, labels_key="cell_type")
-    one.obsm[NAMES.cell_type_probability] = pd.DataFrame(0.5, index=one.obs_names, columns=["stroma", "tumour"])
+    one.obsm[NAMES.cell_type_probability] = pd.DataFrame(0.5, index=one.obs_names, columns=["stroma", "tumor"])
     assert run(one, labels_key="cell_type").results["cell_types"]["report"]["stroma"]["recall"] == 0
 
 
 # -- what is scored ---------------------------------------------------------------------------------------------------
-def test_only_modelled_genes_are_scored(one) -> None:
-    one.var.loc[["g2", "g5"], NAMES.modelled] = False
+def test_only_modeled_genes_are_scored(one) -> None:
+    one.var.loc[["g2", "g5"], NAMES.modeled] = False
     one.layers[NAMES.layer("mean")][:, [2, 5]] = np.nan
     found = run(one)
     assert list(found.genes.index) == [g for g in one.var_names if g not in ("g2", "g5")]
@@ -449,7 +449,7 @@ def test_empty_spots_are_left_out(one) -> None:
 
 
 def test_mse_models_are_scored_on_their_own_scale(one) -> None:
-    values = metrics.log_normalise(one.X.toarray()) * 0.5 + 1
+    values = metrics.log_normalize(one.X.toarray()) * 0.5 + 1
     one.layers[NAMES.layer("mean")] = values
     one.uns[NAMES.parameters] = {"model": "m", "likelihood": "mse", "scale": "log1p"}
     found = run(one)
@@ -480,14 +480,14 @@ def test_sections_of_one_spot(one) -> None:
 def test_model_supplies_its_training_nulls() -> None:
     training, test = section("s1", 80, 5), section("s0")
     found = run(test, stub(training, test))
-    assert found.results["nulls"]["fitted_on"] == "training"
-    nulls = Nulls.fit(training.X)
-    mse = ((test.X.toarray() - nulls.mean) ** 2).mean(axis=0)
+    assert found.results["baselines"]["fitted_on"] == "training"
+    baselines = Baselines.fit(training.X)
+    mse = ((test.X.toarray() - baselines.mean) ** 2).mean(axis=0)
     np.testing.assert_allclose(found.genes["mean_null_mse_counts"], mse, rtol=1e-6)
     assert found.results["split"]["held_out"] is True
     assert found.results["split"]["statement"].startswith("held out; the model was fitted on s1")
     alone = run(test)
-    assert alone.results["nulls"]["fitted_on"] == "scored spots"
+    assert alone.results["baselines"]["fitted_on"] == "scored spots"
     assert alone.results["split"]["held_out"] is None
 
 
@@ -562,7 +562,7 @@ def test_some_genes_missing_here() -> None:
     training, full = section("s1", 80, 5), section("s0")
     found = run(full[:, 3:].copy(), stub(training, full))
     assert list(found.genes.index) == list(full.var_names[3:])
-    assert "11 of the 14 genes" in found.results["nulls"]["statement"]
+    assert "11 of the 14 genes" in found.results["baselines"]["statement"]
     assert found.results["split"]["statement"].startswith("unknown: genes of the model are missing here")
 
 
@@ -607,7 +607,7 @@ def test_predictions_must_be_finite_and_not_negative(one) -> None:
 
 
 def test_nothing_in_common_is_said(one) -> None:
-    one.var[NAMES.modelled] = False
+    one.var[NAMES.modeled] = False
     with pytest.raises(ValueError, match="None of the 0 predicted genes"):
         run(one)
 
@@ -643,7 +643,7 @@ def test_json_there_and_back(two, tmp_path) -> None:
     names = "\n".join(sorted(two.var_names))
     assert content["panel"] == {"n_genes": N_GENES, "sha256": hashlib.sha256(names.encode()).hexdigest()}
     assert content["genes"]["gene"] == list(two.var_names)
-    assert content["normalisation"].startswith("log(1 + 1e4 x / total)")
+    assert content["normalization"].startswith("log(1 + 1e4 x / total)")
     assert content["split"]["held_out"] is None
     assert content["split"]["statement"].startswith("unknown: no model was given")
     assert "NaN" not in text
@@ -680,7 +680,15 @@ def test_text_and_html_show_model_nulls_and_ceiling(one) -> None:
     one.uns[NAMES.parameters]["model"] = "<b>sharp</b>"
     found = run(one, labels_key="cell_type")
     text, page = str(found), found._repr_html_()
-    for word in ("model", "mean null", "depth null", "ceiling", "depth-partial", "coverage of 95 %", "accuracy"):
+    for word in (
+        "model",
+        "mean baseline",
+        "depth baseline",
+        "ceiling",
+        "depth-partial",
+        "coverage of 95 %",
+        "accuracy",
+    ):
         assert word in text
         assert word in page
     assert f"{found.headline['pearson']:.3f}" in text
@@ -704,7 +712,7 @@ def test_html_is_well_formed_and_escaped(two) -> None:
     assert '(<i>"A"&B</i>)' in text
     assert "<s0>&" in text
     assert "<script>1</script>" in text
-    # No colour of its own: whatever the theme, text and ground are those of the notebook.
+    # No color of its own: whatever the theme, text and ground are those of the notebook.
     styles = ";".join(element.get("style", "") for element in tree.iter())
     assert set(re.findall(r"(?:color|background):([^;]+)", styles)) == {"inherit"}
     rows = [[len(row), row.find("th")] for row in tree.iter("tr")]
@@ -745,8 +753,8 @@ def test_simulated_truth_reaches_the_ceiling() -> None:
     from hist2scrna.datasets import simulate
 
     adata = ad.concat(simulate("small", n_sections=2, n_genes=60, seed=3), uns_merge="unique")
-    truth = {"mean": slots.TRUE_MEAN, "mu": slots.TRUE_MU, "dispersion": slots.TRUE_DISPERSION}
-    for name, layer in {**truth, "dropout": slots.TRUE_DROPOUT}.items():
+    truth = {"mean": keys.TRUE_MEAN, "mu": keys.TRUE_MU, "dispersion": keys.TRUE_DISPERSION}
+    for name, layer in {**truth, "dropout": keys.TRUE_DROPOUT}.items():
         adata.layers[NAMES.layer(name)] = adata.layers[layer]
     adata.uns[NAMES.parameters] = dict(UNS)
     found = run(adata)
@@ -754,7 +762,7 @@ def test_simulated_truth_reaches_the_ceiling() -> None:
     # What ZINB counts allow, in closed form: on counts, a gene's score is the share of its variance that is signal.
     mean, mu, theta, dropout = (
         adata.layers[name].astype(float)
-        for name in (slots.TRUE_MEAN, slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT)
+        for name in (keys.TRUE_MEAN, keys.TRUE_MU, keys.TRUE_DISPERSION, keys.TRUE_DROPOUT)
     )
     noise = (1 - dropout) * mu * (1 + mu * (dropout + 1 / theta))
     limits = []

@@ -38,12 +38,12 @@ def sliced(adata: ad.AnnData) -> np.ndarray:
     return np.stack(patches)
 
 
-def mean_colour(patches: torch.Tensor) -> torch.Tensor:
+def mean_color(patches: torch.Tensor) -> torch.Tensor:
     return patches.mean(dim=(2, 3))
 
 
 class Counted:
-    """Mean colours, with a record of the batches; fails in one of them if told to."""
+    """Mean colors, with a record of the batches; fails in one of them if told to."""
 
     def __init__(self, fail_in: int | None = None, factor: float = 1.0) -> None:
         self.batches: list[int] = []
@@ -54,7 +54,7 @@ class Counted:
         self.batches.append(len(patches))
         if len(self.batches) == self.fail_in:
             raise OSError("the disk is gone")
-        return self.factor * torch.cat([mean_colour(patches), patches.std(dim=(2, 3))], dim=1)
+        return self.factor * torch.cat([mean_color(patches), patches.std(dim=(2, 3))], dim=1)
 
 
 class Network(nn.Module):
@@ -85,10 +85,10 @@ def extract(adata, encoder, **options):
 
 # -- values -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_mean_colour_is_that_of_the_sliced_patches_in_the_order_of_the_spots(make_section, batch_size) -> None:
+def test_mean_color_is_that_of_the_sliced_patches_in_the_order_of_the_spots(make_section, batch_size) -> None:
     adata = shuffled(make_section)
-    extract(adata, mean_colour, batch_size=batch_size)
-    features = adata.obsm["X_mean_colour"]
+    extract(adata, mean_color, batch_size=batch_size)
+    features = adata.obsm["X_mean_color"]
     assert features.dtype == np.float32
     np.testing.assert_allclose(features, sliced(adata).mean(axis=(1, 2)) / 255, rtol=1e-5)
 
@@ -97,16 +97,16 @@ def test_pictures_are_read_one_after_the_other(make_section) -> None:
     adata = shuffled(make_section)
     truth = sliced(adata).mean(axis=(1, 2)) / 255
     seen: list[np.ndarray] = []
-    extract(adata, lambda patches: seen.append(mean_colour(patches).numpy()) or mean_colour(patches), batch_size=7)
-    order = [int(np.abs(truth - colour).sum(axis=1).argmin()) for colour in np.concatenate(seen)]
+    extract(adata, lambda patches: seen.append(mean_color(patches).numpy()) or mean_color(patches), batch_size=7)
+    order = [int(np.abs(truth - color).sum(axis=1).argmin()) for color in np.concatenate(seen)]
     assert sorted(order) == list(range(adata.n_obs))
     assert adata.obs["library_id"].iloc[order].is_monotonic_increasing
 
 
-def test_colours_are_normalised_as_told(make_section) -> None:
+def test_colors_are_normalized_as_told(make_section) -> None:
     adata = whole(make_section)
     mean, std = (0.7, 0.6, 0.5), (0.1, 0.2, 0.4)
-    extract(adata, lambda patches: patches.flatten(1), normalise=(mean, std))
+    extract(adata, lambda patches: patches.flatten(1), normalize=(mean, std))
     expected = (sliced(adata) / 255 - np.array(mean)) / np.array(std)
     np.testing.assert_allclose(
         adata.obsm["X_encoder"], expected.transpose(0, 3, 1, 2).reshape(adata.n_obs, -1), atol=1e-5
@@ -167,8 +167,8 @@ def test_a_module_in_half_precision_is_given_what_it_reads(make_section) -> None
 
 def test_the_patch_is_one_and_a_half_spots_unless_told(make_section) -> None:
     adata = whole(make_section)
-    extract(adata, mean_colour, patch_um=None, patch_px=None)
-    about = adata.uns["X_mean_colour"]
+    extract(adata, mean_color, patch_um=None, patch_px=None)
+    about = adata.uns["X_mean_color"]
     assert (about["patch_um"], about["patch_px"]) == (1.5 * 36 * 2, 224)
     assert about["um_per_px"] == pytest.approx(108 / 224)
     assert about["scale_from"] == "metadata"
@@ -183,7 +183,7 @@ def test_what_is_written_survives_a_file(make_section, tmp_path) -> None:
     np.testing.assert_array_equal(back.obsm["features"], adata.obsm["features"])
     about = back.uns["features"]
     assert about["encoder"] == "Network"
-    assert about["licence"] == "unknown"
+    assert about["license"] == "unknown"
     assert about["n_features"] == 5
     assert about["version"] == h2s.__version__
     assert len(about["weights_sha256"]) == 64
@@ -193,10 +193,10 @@ def test_what_is_written_survives_a_file(make_section, tmp_path) -> None:
 def test_copy_leaves_the_original(make_section) -> None:
     adata = whole(make_section)
     before = set(adata.obsm), set(adata.uns)
-    found = extract(adata, mean_colour, copy=True)
+    found = extract(adata, mean_color, copy=True)
     assert (set(adata.obsm), set(adata.uns)) == before
-    assert found.obsm["X_mean_colour"].shape == (adata.n_obs, 3)
-    assert extract(adata, mean_colour) is None
+    assert found.obsm["X_mean_color"].shape == (adata.n_obs, 3)
+    assert extract(adata, mean_color) is None
 
 
 def test_weights_are_told_apart(make_section) -> None:
@@ -213,9 +213,9 @@ def test_models_on_features_train_and_predict_with_them(model, tmp_path) -> None
 
     train, test = simulate("small", n_sections=2, seed=1, n_spots=60, n_genes=12)
     for adata in (train, test):
-        extract_features(adata, Counted(), key_added="X_colours", patch_px=32, progress=False)
+        extract_features(adata, Counted(), key_added="X_colors", patch_px=32, progress=False)
     options = {} if model == "ridge" else {"preset": "tiny", "max_epochs": 2, "progress": False}
-    fitted = h2s.tl.fit(train, model=model, features_key="X_colours", **options)
+    fitted = h2s.tl.fit(train, model=model, features_key="X_colors", **options)
     fitted.save(tmp_path / "model")
     predicted = h2s.tl.predict(test, tmp_path / "model", progress=False)
     mean = predicted.layers["hist2scrna_mean"]
@@ -289,20 +289,20 @@ def _nothing(adata):
 @pytest.mark.parametrize(
     ("change", "encoder", "options", "message"),
     [
-        (_moved, mean_colour, {}, "coordinates"),
-        (_repainted, mean_colour, {}, "patches"),
-        (_nothing, mean_colour, {"patch_um": 80.0}, r"patch_um 64\.0 there, 80\.0 here"),
-        (_nothing, mean_colour, {"patch_px": 48}, "patch_px 32 there, 48 here"),
-        (_nothing, mean_colour, {"mpp": 1.0}, "patches"),
-        (_nothing, mean_colour, {"precision": "bf16-mixed"}, "precision"),
-        (_nothing, mean_colour, {"normalise": ((0.5,) * 3, (0.5,) * 3)}, "mean"),
-        (_nothing, Counted(), {}, "encoder 'mean_colour' there, 'Counted' here"),
-        (lambda a: a.obsm.update(spatial=a.obsm["spatial"][::-1].copy()), mean_colour, {}, "coordinates"),
+        (_moved, mean_color, {}, "coordinates"),
+        (_repainted, mean_color, {}, "patches"),
+        (_nothing, mean_color, {"patch_um": 80.0}, r"patch_um 64\.0 there, 80\.0 here"),
+        (_nothing, mean_color, {"patch_px": 48}, "patch_px 32 there, 48 here"),
+        (_nothing, mean_color, {"mpp": 1.0}, "patches"),
+        (_nothing, mean_color, {"precision": "bf16-mixed"}, "precision"),
+        (_nothing, mean_color, {"normalize": ((0.5,) * 3, (0.5,) * 3)}, "mean"),
+        (_nothing, Counted(), {}, "encoder 'mean_color' there, 'Counted' here"),
+        (lambda a: a.obsm.update(spatial=a.obsm["spatial"][::-1].copy()), mean_color, {}, "coordinates"),
     ],
 )
 def test_a_store_of_another_run_is_refused(make_section, tmp_path, change, encoder, options, message) -> None:
     adata = whole(make_section)
-    extract(adata, mean_colour, store=tmp_path / "store")
+    extract(adata, mean_color, store=tmp_path / "store")
     held = (tmp_path / "store" / "features.npy").read_bytes()
     change(adata)
     with pytest.raises(ValueError, match=f"begun with other settings.*{message}"):
@@ -328,17 +328,17 @@ def test_a_store_of_a_module_with_other_weights_is_refused(make_section, tmp_pat
 def test_a_folder_of_something_else_is_left_alone(make_section, tmp_path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"holds no manifest\.json"):
-        extract(whole(make_section), mean_colour, store=tmp_path)
+        extract(whole(make_section), mean_color, store=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "features.npy"])
 def test_a_damaged_store_is_refused(make_section, tmp_path, file) -> None:
     adata = whole(make_section)
-    extract(adata, mean_colour, store=tmp_path / "store")
+    extract(adata, mean_color, store=tmp_path / "store")
     (tmp_path / "store" / file).write_bytes(b"{ garbage")
     with pytest.raises(ValueError, match=rf"{file}' is damaged.*Delete the folder"):
-        extract(adata, mean_colour, store=tmp_path / "store")
+        extract(adata, mean_color, store=tmp_path / "store")
 
 
 def test_a_row_that_was_half_written_is_made_again(make_section, tmp_path) -> None:
@@ -413,7 +413,7 @@ def test_code_in_a_file_of_weights_is_not_run(make_section, tmp_path, capsys) ->
 
 # -- refused ----------------------------------------------------------------------------------------------------------
 def _nan_for_white(patches):
-    found = mean_colour(patches)
+    found = mean_color(patches)
     found[found[:, 1] == found[:, 1].max()] = torch.nan
     return found
 
@@ -458,8 +458,8 @@ def test_nan_is_refused_by_the_name_of_the_spot(make_section) -> None:
         ({"accelerator": "tpu"}, ValueError, "`accelerator`.*'tpu'"),
         ({"patch_px": 0}, ValueError, "`patch_px`.*positive, found 0"),
         ({"patch_um": -3.0}, ValueError, "`patch_um`.*-3"),
-        ({"normalise": ((1, 2, 3), (1, 0, 1))}, ValueError, "`normalise`.*positive"),
-        ({"normalise": "imagenet"}, ValueError, "`normalise`.*'imagenet'"),
+        ({"normalize": ((1, 2, 3), (1, 0, 1))}, ValueError, "`normalize`.*positive"),
+        ({"normalize": "imagenet"}, ValueError, "`normalize`.*'imagenet'"),
         ({"weights": "a.pt"}, ValueError, "this function brings its own"),
         ({"spatial_key": "xy"}, KeyError, "'xy' not found in adata.obsm"),
         ({"library_key": "slide"}, KeyError, "'slide' not found in adata.obs"),
@@ -468,7 +468,7 @@ def test_nan_is_refused_by_the_name_of_the_spot(make_section) -> None:
 )
 def test_bad_arguments_say_what_is_wrong(make_section, options, error, message) -> None:
     with pytest.raises(error, match=message):
-        extract(whole(make_section), mean_colour, **options)
+        extract(whole(make_section), mean_color, **options)
 
 
 @pytest.mark.parametrize(
@@ -492,14 +492,14 @@ def _touch(folder, *names):
     return folder
 
 
-def test_model_keeps_encoder_and_licence_and_warns_of_others(tmp_path):
+def test_model_keeps_encoder_and_license_and_warns_of_others(tmp_path):
     (section,) = h2s.datasets.simulate("small", n_spots=30, n_genes=10)
     section.obsm["X_a"] = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
-    section.uns["X_a"] = {"encoder": "uni", "licence": "CC-BY-NC-ND", "weights_sha256": "12ab"}
+    section.uns["X_a"] = {"encoder": "uni", "license": "CC-BY-NC-ND", "weights_sha256": "12ab"}
     model = h2s.tl.fit(section, model="ridge", features_key="X_a", library_key="library_id", progress=False)
     again = h2s.TrainedModel.load(model.save(tmp_path / "m"))
-    assert again.training["features"] == {"encoder": "uni", "licence": "CC-BY-NC-ND", "weights_sha256": "12ab"}
-    assert "by uni (licence: CC-BY-NC-ND)" in repr(again)
+    assert again.training["features"] == {"encoder": "uni", "license": "CC-BY-NC-ND", "weights_sha256": "12ab"}
+    assert "by uni (license: CC-BY-NC-ND)" in repr(again)
     section.uns["X_a"]["encoder"] = "virchow"
     with pytest.warns(UserWarning, match="encoder virchow, those in training had uni"):
         again.predict(section, copy=True, progress=False)

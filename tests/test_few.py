@@ -19,14 +19,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 import hist2scrna as h2s
-from hist2scrna.models import efficientnet
-from hist2scrna.models.efficientnet import EfficientNetLite
-from hist2scrna.models.few import FewFeatures, FewSections
-from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
-from hist2scrna.slides.spots import read_spots
-from hist2scrna.tl._preset import suited_preset
-from hist2scrna.training import inference
-from hist2scrna.training.count_decoder import (
+from hist2scrna.fitting import inference
+from hist2scrna.fitting.closed_form.counts import (
     DISPERSION_PRIOR,
     DROPOUT_PRIOR,
     DROPOUT_START,
@@ -34,9 +28,15 @@ from hist2scrna.training.count_decoder import (
     WEIGHT_PRIOR,
     fit_decoder,
 )
-from hist2scrna.training.few import SHRINKAGE, whiten
-from hist2scrna.training.inference import encode_spots
-from hist2scrna.training.kernel_regression import PENALTIES, regress
+from hist2scrna.fitting.closed_form.fit_kernel import SHRINKAGE, whiten
+from hist2scrna.fitting.closed_form.kernel import PENALTIES, regress
+from hist2scrna.fitting.inference import encode_spots
+from hist2scrna.models import efficientnet
+from hist2scrna.models.efficientnet import EfficientNetLite
+from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
+from hist2scrna.models.kernel import FewFeatures, FewSections
+from hist2scrna.spots.read import read_spots
+from hist2scrna.tl._preset import suited_preset
 
 N_SECTIONS, SPOTS, GENES = 5, 100, 25
 
@@ -93,10 +93,10 @@ def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
     found = regress(kernel, kernel, kernel, y, group)
     assert set(found.penalty) <= set(PENALTIES)
     for i, penalty in enumerate(found.penalty):
-        centre = y[:, i].mean()
-        theirs = KernelRidge(alpha=penalty, kernel="precomputed").fit(kernel, y[:, i] - centre)
+        center = y[:, i].mean()
+        theirs = KernelRidge(alpha=penalty, kernel="precomputed").fit(kernel, y[:, i] - center)
         np.testing.assert_allclose(kernel @ found.dual[:, i], theirs.predict(kernel), atol=1e-5)
-        assert found.offset[i] == pytest.approx(centre)
+        assert found.offset[i] == pytest.approx(center)
         errors = []
         for candidate in PENALTIES:
             left_out = np.empty(len(y))
@@ -254,7 +254,7 @@ def test_a_gene_without_counts_is_predicted_near_zero(likelihood) -> None:
 
 # -- the whole ---------------------------------------------------------------------------------------------------------
 def draw_sections(seed: int = 0, n_sections: int = N_SECTIONS) -> ad.AnnData:
-    """Sections whose counts follow two programmes and the depth, all curved functions of features."""
+    """Sections whose counts follow two programs and the depth, all curved functions of features."""
     rng = np.random.default_rng(seed)
     n = n_sections * SPOTS
     features = rng.normal(size=(n, 6)).astype(np.float32)
@@ -269,7 +269,7 @@ def draw_sections(seed: int = 0, n_sections: int = N_SECTIONS) -> ad.AnnData:
         obs=pd.DataFrame(
             {
                 "library_id": pd.Categorical(np.repeat([f"s{i}" for i in range(n_sections)], SPOTS)),
-                "cell_type": pd.Categorical(np.where(features[:, 1] > 0, "tumour", "stroma")),
+                "cell_type": pd.Categorical(np.where(features[:, 1] > 0, "tumor", "stroma")),
             },
             index=[f"spot{i}" for i in range(n)],
         ),
@@ -310,8 +310,8 @@ def test_what_is_written(fitted, unseen) -> None:
     slide = unseen.copy()
     out = h2s.tl.predict(slide, fitted, progress=False)
     assert out is slide
-    assert {"hist2scrna_mean", "hist2scrna_dropout", "hist2scrna_log_normalised"} <= set(out.layers)
-    assert out.obsm["X_hist2scrna"].shape == (len(out), fitted.module.n_programmes)
+    assert {"hist2scrna_mean", "hist2scrna_dropout", "hist2scrna_log_normalized"} <= set(out.layers)
+    assert out.obsm["X_hist2scrna"].shape == (len(out), fitted.module.n_programs)
     total = np.log(np.asarray(unseen.X.sum(axis=1)).ravel())
     assert np.corrcoef(np.log(out.obs["hist2scrna_library_size"]), total)[0, 1] > 0.8
     known = unseen.obs["cell_type"].notna().to_numpy()
@@ -325,7 +325,7 @@ def test_saved_and_loaded_it_predicts_the_same(fitted, unseen, tmp_path) -> None
     fitted.save(tmp_path / "model")
     again = h2s.TrainedModel.load(tmp_path / "model")
     assert isinstance(again.module, FewFeatures)
-    for layer in ("mean", "dropout", "log_normalised", "uncertainty"):
+    for layer in ("mean", "dropout", "log_normalized", "uncertainty"):
         one, two = (m.predict(unseen, layers=[layer], copy=True, progress=False) for m in (fitted, again))
         np.testing.assert_array_equal(one.layers[f"hist2scrna_{layer}"], two.layers[f"hist2scrna_{layer}"])
 
@@ -367,7 +367,7 @@ def test_every_likelihood(likelihood, unseen) -> None:
     out = model.predict(unseen, copy=True, progress=False)
     assert ("hist2scrna_dropout" in out.layers) is False
     truth = np.log1p(1e4 * unseen.X.toarray() / unseen.X.sum(axis=1))
-    layer = "mean" if likelihood == "mse" else "log_normalised"
+    layer = "mean" if likelihood == "mse" else "log_normalized"
     correlation = [
         np.corrcoef(a, b)[0, 1] for a, b in zip(out.layers[f"hist2scrna_{layer}"].T, np.asarray(truth).T, strict=True)
     ]
@@ -376,7 +376,7 @@ def test_every_likelihood(likelihood, unseen) -> None:
 
 def test_one_section_and_few_landmarks_do(unseen) -> None:
     one = draw_sections(n_sections=1)
-    model = h2s.tl.fit(one, **OPTIONS, preset="few", n_landmarks=30, n_programmes=3)
+    model = h2s.tl.fit(one, **OPTIONS, preset="few", n_landmarks=30, n_programs=3)
     out = model.predict(unseen, copy=True, progress=False)
     assert np.isfinite(out.layers["hist2scrna_mean"]).all()
     assert int(model.module.n_used) == 30

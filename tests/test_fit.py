@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from hist2scrna.slides.counts import choose_genes, read_counts
-from hist2scrna.slides.sections import read_groups
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.fitting.closed_form.folds import left_out_groups
+from hist2scrna.fitting.split import split_spots
+from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import read_groups
 from hist2scrna.tl import fit
-from hist2scrna.training.closed_form import left_out_groups
-from hist2scrna.training.split import split_spots
 
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
 
@@ -53,7 +53,7 @@ def test_training_learns_what_the_picture_shows(sections):
     assert history["validation_cell_type"].iloc[-1] < 0.2 < np.log(2)
     assert model.training["best_epoch"] == history["validation_loss"].idxmin()
     assert history.index.name == "epoch"
-    assert model.classes == ["stroma", "tumour"]
+    assert model.classes == ["stroma", "tumor"]
 
 
 def test_start_is_the_mean_null(make_section):
@@ -195,7 +195,7 @@ def test_warm_start_matches_genes_and_classes_by_name(make_section):
     more.obs["cell_type"] = more.obs["cell_type"].cat.add_categories("new")
     more.obs.iloc[:3, more.obs.columns.get_loc("cell_type")] = "new"
     second = fit(more, labels_key="cell_type", init_from=first, lr=1e-12, **{**FAST, "max_epochs": 1})
-    assert second.classes == ["stroma", "tumour", "new"]
+    assert second.classes == ["stroma", "tumor", "new"]
     rates = [m.module.heads.rate.weight for m in (first, second)]
     torch.testing.assert_close(rates[1], rates[0][[5, 2]])
     types = [m.module.heads.cell_type.weight for m in (first, second)]
@@ -213,7 +213,7 @@ def test_best_model_so_far_is_kept_on_disk(make_section, tmp_path):
     assert same(weights(TrainedModel.load(tmp_path / "best")), weights(model))
 
 
-def test_spots_without_counts_are_neighbours_only(make_section):
+def test_spots_without_counts_are_neighbors_only(make_section):
     adata = make_section()
     matrix = adata.X.toarray()
     matrix[7] = 0
@@ -229,7 +229,7 @@ def test_mixed_precision_and_accumulation_train(make_section):
     assert np.isfinite(model.history["train_loss"]).all()
 
 
-def test_custom_loss_is_minimised(make_section):
+def test_custom_loss_is_minimized(make_section):
     """A term that pulls the dropout towards one ends in more dropout than without it."""
     adata = make_section()
 

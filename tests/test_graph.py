@@ -1,4 +1,4 @@
-"""Neighbour graphs: lattices are recognised, edges are those of an independent search, sections stay apart."""
+"""Neighbor graphs: lattices are recognized, edges are those of an independent search, sections stay apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 from scipy.spatial import Delaunay, cKDTree
 
-from hist2scrna.slides.graph import Neighbours, build_graph, find_lattice
+from hist2scrna.spots.graph import Neighbors, build_graph, find_lattice
 
 ROTATION = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
 
@@ -30,7 +30,7 @@ def graph_of(xy, section=None, obsp=None):
 @pytest.mark.parametrize("kind", ["hexagonal", "square"])
 @pytest.mark.parametrize("jitter", [0.0, 2.0])
 @pytest.mark.parametrize("turn", [np.eye(2), ROTATION])
-def test_lattice_is_recognised_and_linked_as_by_radius(kind, jitter, turn):
+def test_lattice_is_recognized_and_linked_as_by_radius(kind, jitter, turn):
     xy = grid(kind) @ turn + np.random.default_rng(0).normal(0, 1, (63, 2)) * jitter
     assert find_lattice(xy) == kind
     graph = graph_of(xy)
@@ -41,7 +41,7 @@ def test_lattice_is_recognised_and_linked_as_by_radius(kind, jitter, turn):
     assert graph.pitch[0] == pytest.approx(100, rel=0.03)
 
 
-def test_scattered_cells_get_symmetric_nearest_neighbours():
+def test_scattered_cells_get_symmetric_nearest_neighbors():
     xy = np.random.default_rng(1).uniform(0, 1000, (150, 2))
     graph = graph_of(xy)
     assert graph.origin == ("irregular",)
@@ -95,10 +95,10 @@ def test_given_graph_across_sections_is_refused():
         graph_of(np.zeros((2, 2)), np.array([0, 1]), {"spatial_connectivities": given})
 
 
-# -- neighbours that are asked for ------------------------------------------------------------------------------------
+# -- neighbors that are asked for ------------------------------------------------------------------------------------
 def asked_graph(xy, *asked, mpp=1.0, obsp=None):
     adata = anndata.AnnData(obs={"spot": np.arange(len(xy))}, obsp=obsp or {})
-    return build_graph(adata, xy, np.zeros(len(xy), dtype=np.int64), ["a"], Neighbours(*asked), [mpp])
+    return build_graph(adata, xy, np.zeros(len(xy), dtype=np.int64), ["a"], Neighbors(*asked), [mpp])
 
 
 def test_delaunay_is_that_of_scipy():
@@ -144,18 +144,18 @@ def test_delaunay_where_there_is_no_triangle(xy):
     ("asked", "message"),
     [
         (("ring",), "'knn' or 'delaunay'"),
-        (("delaunay", 4), "goes with neighbours='knn'"),
+        (("delaunay", 4), "goes with neighbors='knn'"),
         (("knn", 0), "at least 1"),
         ((None, None, -1.0), "positive"),
         ((None, None, float("nan")), "positive"),
     ],
 )
-def test_wrong_neighbours_are_refused(asked, message):
+def test_wrong_neighbors_are_refused(asked, message):
     with pytest.raises(ValueError, match=message):
-        Neighbours(*asked)
+        Neighbors(*asked)
 
 
 def test_radius_without_a_scale_is_refused():
     adata = anndata.AnnData(obs={"spot": np.arange(20)})
     with pytest.raises(ValueError, match="mpp="):
-        build_graph(adata, grid("square")[:20], np.zeros(20, dtype=int), ["a"], Neighbours(None, None, 10.0))
+        build_graph(adata, grid("square")[:20], np.zeros(20, dtype=int), ["a"], Neighbors(None, None, 10.0))

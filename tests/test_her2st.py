@@ -94,10 +94,10 @@ def test_sections_come_in_the_given_order(folder: Path) -> None:
 
 def on_tissue(picture: np.ndarray, xy: np.ndarray, radius: int) -> float:
     """Fraction of spots whose window is darker than the threshold between glass and tissue."""
-    grey = picture.astype(float).mean(axis=2)
-    threshold = threshold_otsu(grey)
+    gray = picture.astype(float).mean(axis=2)
+    threshold = threshold_otsu(gray)
     windows = [
-        grey[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+        gray[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
         for x, y in xy.round().astype(int)
     ]
     return float(np.mean([window.size > 0 and window.mean() < threshold for window in windows]))

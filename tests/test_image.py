@@ -9,9 +9,9 @@ import tifffile
 import zarr
 from PIL import Image
 
-from hist2scrna.slides.files import open_file
-from hist2scrna.slides.image import ArrayImage, cut_patches
-from hist2scrna.slides.library import open_image
+from hist2scrna.images.base import ArrayImage, cut_patches
+from hist2scrna.images.open import open_file
+from hist2scrna.spots.library import open_image
 
 WIDTH, HEIGHT = 260, 180
 RED, GREEN = (200, 30, 40), (20, 180, 60)
@@ -19,7 +19,7 @@ RED, GREEN = (200, 30, 40), (20, 180, 60)
 
 @pytest.fixture
 def picture():
-    """White, with a red marker centred on (200, 40) and a green one on (60, 130); x right, y down."""
+    """White, with a red marker centerd on (200, 40) and a green one on (60, 130); x right, y down."""
     pixels = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     pixels[30:50, 190:210] = RED
     pixels[120:140, 50:70] = GREEN
@@ -57,13 +57,13 @@ def test_markers_are_found_in_every_source(picture, tmp_path):
         np.testing.assert_array_equal(patches, expected, err_msg=name)
 
 
-def test_patch_is_centred_to_a_fraction_of_a_pixel(picture):
-    """The share of marker on either side of the centre tells where the centre is."""
+def test_patch_is_centerd_to_a_fraction_of_a_pixel(picture):
+    """The share of marker on either side of the center tells where the center is."""
     image = ArrayImage(picture, 1.0, "test")
     for shift in (0.0, 0.25, 0.5, 3.0):
         red = 255 - cut_patches(image, np.array([[200.0 + shift, 40.0]]), 40, 40)[0, 1].astype(float)
-        centre = (red.sum(axis=0) * (np.arange(40) + 0.5)).sum() / red.sum()
-        assert centre == pytest.approx(20 - shift, abs=0.02)
+        center = (red.sum(axis=0) * (np.arange(40) + 0.5)).sum() / red.sum()
+        assert center == pytest.approx(20 - shift, abs=0.02)
 
 
 def test_same_tissue_at_any_image_scale(picture):
@@ -150,6 +150,6 @@ def test_files_that_are_no_picture_are_refused(picture, tmp_path):
 
 def test_size_is_checked_before_decoding(tmp_path, monkeypatch):
     Image.new("RGB", (400, 300)).save(tmp_path / "large.png")
-    monkeypatch.setattr("hist2scrna.slides.pixels.MAX_DECODED_PIXELS", 10_000)
+    monkeypatch.setattr("hist2scrna.images.pixels.MAX_DECODED_PIXELS", 10_000)
     with pytest.raises(ValueError, match=r"400 x 300.*tiled"):
         open_file(tmp_path / "large.png")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
@@ -22,7 +22,7 @@ def _set_x(value):
     return change
 
 
-def _normalised(adata):
+def _normalized(adata):
     adata.layers["counts"] = adata.X.copy()
     adata.X = np.log1p(adata.X.toarray() / 3)
 
@@ -45,7 +45,7 @@ def _entry(adata):
 
 CASES = {
     "float counts": (_set_x(0.5), ValueError, r"adata\.X.*not whole numbers.*0\.5.*raw counts"),
-    "log-normalised": (_normalised, ValueError, r"adata\.X.*not whole.*layer=.*'counts'"),
+    "log-normalized": (_normalized, ValueError, r"adata\.X.*not whole.*layer=.*'counts'"),
     "negative counts": (_set_x(-2), ValueError, r"adata\.X.*negative.*-2"),
     "NaN counts": (_set_x(np.nan), ValueError, r"adata\.X.*NaN"),
     "NaN coordinates": (_spatial(_nan), ValueError, r"NaN.*adata\.obsm\['spatial'\].*'s0_5'.*Drop"),
@@ -208,7 +208,7 @@ def model(make_section):
 
 @pytest.mark.parametrize(
     "case",
-    [k for k in CASES if k.split()[-1] not in ("counts", "log-normalised", "labels", "genes")],
+    [k for k in CASES if k.split()[-1] not in ("counts", "log-normalized", "labels", "genes")],
 )
 def test_predict_refuses(case, make_section, model):
     change, error, message = CASES[case]

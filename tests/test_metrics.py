@@ -172,23 +172,23 @@ def test_errors_by_gene(counts, prediction) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
-def test_log_normalise_is_that_of_scanpy(counts, kind) -> None:
+def test_log_normalize_is_that_of_scanpy(counts, kind) -> None:
     import anndata
     import scanpy as sc
 
     adata = anndata.AnnData(sparse.csr_matrix(counts))
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
-    found = metrics.log_normalise(kind(counts))
+    found = metrics.log_normalize(kind(counts))
     assert sparse.issparse(found) == sparse.issparse(kind(counts))
     assert not sparse.issparse(found) or found.format == kind(counts).format
     np.testing.assert_allclose(found.toarray() if sparse.issparse(found) else found, adata.X.toarray(), rtol=1e-5)
 
 
-def test_log_normalise_leaves_empty_spots_empty() -> None:
-    np.testing.assert_array_equal(metrics.log_normalise(np.array([[0, 0], [1, 3]]))[0], 0)
+def test_log_normalize_leaves_empty_spots_empty() -> None:
+    np.testing.assert_array_equal(metrics.log_normalize(np.array([[0, 0], [1, 3]]))[0], 0)
     table = sparse.csr_array(np.array([[0.0, 0], [1, 3]]))
-    np.testing.assert_array_equal(metrics.log_normalise(table).toarray()[0], 0)
+    np.testing.assert_array_equal(metrics.log_normalize(table).toarray()[0], 0)
     np.testing.assert_array_equal(table.toarray(), [[0, 0], [1, 3]])
 
 
@@ -225,7 +225,7 @@ def test_perfect_means_reach_the_ceiling_on_other_scales(scale) -> None:
     shares = rng.dirichlet(np.full(40, 3.0), size=4000)
     means = shares * 1500
     counts = rng.poisson(means)
-    transform = {"log1p": metrics.log_normalise, "residual": metrics.pearson_residuals}[scale]
+    transform = {"log1p": metrics.log_normalize, "residual": metrics.pearson_residuals}[scale]
     perfect = metrics.pearson_by_gene(transform(counts), transform(means))
     ceiling = metrics.thinning_ceiling(sparse.csr_array(counts), scale=scale)
     np.testing.assert_allclose(ceiling, perfect, atol=0.03)
@@ -239,7 +239,7 @@ def test_perfect_means_reach_the_depth_partial_ceiling() -> None:
     means = shares * 1500 * depth
     counts = rng.poisson(means)
     library = counts.sum(axis=1)
-    perfect = metrics.depth_partial_pearson(metrics.log_normalise(counts), metrics.log_normalise(means), library)
+    perfect = metrics.depth_partial_pearson(metrics.log_normalize(counts), metrics.log_normalize(means), library)
     ceiling = metrics.thinning_ceiling(sparse.csr_array(counts), library=library)
     assert ceiling.mean() == pytest.approx(perfect.mean(), abs=0.02)
     # On counts the formula is exact, and regressing out the depth lowers what can be reached.
@@ -331,7 +331,7 @@ def test_auroc_needs_both_kinds() -> None:
 # -- cell types -------------------------------------------------------------------------------------------------------
 def test_cell_type_scores_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(8)
-    names = np.array(["B", "T", "stroma", "tumour"])
+    names = np.array(["B", "T", "stroma", "tumor"])
     truth = rng.choice(names, 200, p=[0.1, 0.1, 0.2, 0.6])
     guess = np.where(rng.random(200) < 0.6, truth, rng.choice(names[1:], 200))
     truth[:3] = "never seen"

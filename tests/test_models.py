@@ -10,10 +10,10 @@ from hist2scrna.models import SpotBatch, create_model
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
 
 
-def batch(n=6, n_seeds=4, px=48, width=20):
+def batch(n=6, n_core=4, px=48, width=20):
     generator = torch.Generator().manual_seed(0)
     return SpotBatch(
-        n_seeds=n_seeds,
+        n_core=n_core,
         xy=torch.randn(n, 2, generator=generator),
         edge_index=EDGES,
         section=torch.zeros(n, dtype=torch.long),
@@ -91,7 +91,7 @@ def test_reach_is_two_edges_and_no_further(name):
 
 @torch.no_grad()
 def test_lightweight_tells_directions_apart():
-    """Two neighbours on opposite sides that change places change the prediction."""
+    """Two neighbors on opposite sides that change places change the prediction."""
     network = model("hist2scrna-lightweight")
     here, there = batch(), batch()
     there.xy = -there.xy

@@ -12,14 +12,14 @@ from PIL import Image
 from skimage.color import hed2rgb, rgb2hed
 from skimage.feature import graycomatrix, graycoprops
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.images.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
 from hist2scrna.pp import _morphology, morphology_features
-from hist2scrna.slides.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
 
 
-def stained(haematoxylin: np.ndarray, eosin: np.ndarray | float = 0.0) -> np.ndarray:
-    """One patch of these densities, eight bits a colour."""
-    densities = np.stack(np.broadcast_arrays(haematoxylin, eosin, 0.0), axis=-1)
+def stained(hematoxylin: np.ndarray, eosin: np.ndarray | float = 0.0) -> np.ndarray:
+    """One patch of these densities, eight bits a color."""
+    densities = np.stack(np.broadcast_arrays(hematoxylin, eosin, 0.0), axis=-1)
     return np.round(hed2rgb(densities) * 255).astype(np.uint8).transpose(2, 0, 1)[None]
 
 
@@ -28,11 +28,11 @@ def described(patch: np.ndarray) -> dict[str, float]:
 
 
 @given(st.floats(0.01, 0.12), st.floats(0.01, 0.12))
-def test_densities_of_a_stain_that_was_mixed_are_found(haematoxylin, eosin) -> None:
-    found = described(stained(np.full((16, 16), haematoxylin), eosin))
-    for name, density in (("haematoxylin", haematoxylin), ("eosin", eosin)):
+def test_densities_of_a_stain_that_was_mixed_are_found(hematoxylin, eosin) -> None:
+    found = described(stained(np.full((16, 16), hematoxylin), eosin))
+    for name, density in (("hematoxylin", hematoxylin), ("eosin", eosin)):
         for what in ("mean", "q05", "q50", "q95"):
-            # Half a step of eight bits, on the darkest of the three colours.
+            # Half a step of eight bits, on the darkest of the three colors.
             assert found[f"{name}_{what}"] == pytest.approx(density, abs=0.004)
 
 
@@ -40,10 +40,10 @@ def test_half_a_stained_patch_has_the_moments_of_two_values() -> None:
     density = np.zeros((32, 32))
     density[:, :16] = 0.1
     found = described(stained(density))
-    assert found["haematoxylin_mean"] == pytest.approx(0.05, abs=0.002)
-    assert found["haematoxylin_sd"] == pytest.approx(0.05, abs=0.002)
-    assert found["haematoxylin_q25"] == pytest.approx(0, abs=0.002)
-    assert found["haematoxylin_q75"] == pytest.approx(0.1, abs=0.002)
+    assert found["hematoxylin_mean"] == pytest.approx(0.05, abs=0.002)
+    assert found["hematoxylin_sd"] == pytest.approx(0.05, abs=0.002)
+    assert found["hematoxylin_q25"] == pytest.approx(0, abs=0.002)
+    assert found["hematoxylin_q75"] == pytest.approx(0.1, abs=0.002)
 
 
 @pytest.mark.parametrize("other", [1.0, -1.0])
@@ -53,11 +53,11 @@ def test_correlation_of_the_stains(other) -> None:
     assert found["stain_correlation"] == pytest.approx(other, abs=0.03)
 
 
-@pytest.mark.parametrize("grey", [0, 1, 128, 255])
-def test_a_flat_patch_has_no_texture(grey) -> None:
-    found = described(np.full((1, 3, 24, 24), grey, dtype=np.uint8))
+@pytest.mark.parametrize("gray", [0, 1, 128, 255])
+def test_a_flat_patch_has_no_texture(gray) -> None:
+    found = described(np.full((1, 3, 24, 24), gray, dtype=np.uint8))
     assert np.isfinite(list(found.values())).all()
-    assert found["red_mean"] == pytest.approx(grey / 255)
+    assert found["red_mean"] == pytest.approx(gray / 255)
     flat = {"_sd": 0, "_skew": 0, "_blobs": 0, "stain_correlation": 0, "contrast": 0, "homogeneity": 1, "entropy": 0}
     for name, value in found.items():
         for ending, expected in flat.items():
@@ -78,7 +78,7 @@ def test_the_energy_of_a_wave_lies_in_the_bands_of_its_length(cycles, band) -> N
     expected = [amplitude / np.sqrt(2) * (left[i] - left[i + 1]) for i in range(4)]
     assert int(np.argmax(expected)) == band
     for number, energy in enumerate(expected):
-        assert 10 ** found[f"haematoxylin_band{number}_sd"] - 1e-3 == pytest.approx(energy, rel=0.05, abs=1e-3)
+        assert 10 ** found[f"hematoxylin_band{number}_sd"] - 1e-3 == pytest.approx(energy, rel=0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize("n_nuclei", [0, 1, 9])
@@ -88,7 +88,7 @@ def test_blobs_are_the_nuclei_that_were_drawn(n_nuclei) -> None:
     for number in range(n_nuclei):
         row, column = divmod(number, 3)
         density += 0.15 * np.exp(-((y - 15.3 - 28 * row) ** 2 + (x - 16.4 - 28 * column) ** 2) / (2 * 3.0**2))
-    found = described(stained(density, 0.03))["haematoxylin_blobs"]
+    found = described(stained(density, 0.03))["hematoxylin_blobs"]
     assert found * 90 * 90 / 1000 == pytest.approx(n_nuclei, abs=1e-3)
     assert BLOB_HEIGHT > 0
 
@@ -107,7 +107,7 @@ def test_co_occurrence_is_that_of_scikit_image(distance) -> None:
     )
     for what in ("contrast", "homogeneity", "ASM", "entropy", "correlation"):
         expected = graycoprops(total.astype(float), what)[0, 0]
-        assert found[f"haematoxylin_{what}_{distance}"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert found[f"hematoxylin_{what}_{distance}"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def _views(patch: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_flips_and_turns_change_nothing(coarse, seed) -> None:
     patch = np.clip(patch + noise, 0, 255).astype(np.uint8)
     for name, values in patch_statistics(_views(patch)).items():
         # A peak, of which a patch has few, is one or none: rounding may decide between two equal ones.
-        slack = 1000 / 400 if name == "haematoxylin_blobs" else 2e-3 * max(1.0, float(np.abs(values).max()))
+        slack = 1000 / 400 if name == "hematoxylin_blobs" else 2e-3 * max(1.0, float(np.abs(values).max()))
         assert np.ptp(values) <= slack, name
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_patch_is_refused(patches) -> None:
 
 def features_of(adata, **options) -> np.ndarray:
     written = morphology_features(adata, progress=False, copy=True, **options)
-    return written.obsm[slots.MORPHOLOGY]
+    return written.obsm[keys.MORPHOLOGY]
 
 
 def test_features_and_their_names_are_written_in_place(make_section, tmp_path) -> None:
@@ -186,7 +186,7 @@ def test_features_and_their_names_are_written_in_place(make_section, tmp_path) -
     again = ad.read_h5ad(tmp_path / "section.h5ad")
     np.testing.assert_array_equal(again.obsm["X_morphology"], features)
     assert list(again.uns["X_morphology"]["names"]) == list(about["names"])
-    assert not again.uns["X_morphology"]["standardised"]
+    assert not again.uns["X_morphology"]["standardized"]
 
 
 def test_a_copy_leaves_adata_as_it_is(make_section) -> None:
@@ -214,9 +214,9 @@ def test_features_are_those_of_the_patch_around_the_spot(make_section) -> None:
 def test_kinds_of_tissue_are_told_apart(make_section) -> None:
     adata = make_section()
     names = list(morphology_features(adata, progress=False, copy=True).uns["X_morphology"]["names"])
-    haematoxylin = features_of(adata)[:, names.index("spot_haematoxylin_mean")]
-    tumour = (adata.obs["cell_type"] == "tumour").to_numpy()
-    assert haematoxylin[tumour].min() > haematoxylin[~tumour].max()
+    hematoxylin = features_of(adata)[:, names.index("spot_hematoxylin_mean")]
+    tumor = (adata.obs["cell_type"] == "tumor").to_numpy()
+    assert hematoxylin[tumor].min() > hematoxylin[~tumor].max()
 
 
 def test_the_wide_view_sees_what_the_spot_does_not(make_section) -> None:
@@ -255,10 +255,10 @@ def test_each_section_has_its_own_picture(make_section) -> None:
         np.testing.assert_allclose(features_of(alone), together[own], rtol=1e-4, atol=1e-4)
 
 
-def test_standardised_by_section(make_section) -> None:
+def test_standardized_by_section(make_section) -> None:
     adata = joined(make_section)
     plain = features_of(adata, library_key="library_id").astype(float)
-    scaled = features_of(adata, library_key="library_id", standardise=True)
+    scaled = features_of(adata, library_key="library_id", standardize=True)
     for name in ("s0", "s1"):
         own = (adata.obs["library_id"] == name).to_numpy()
         spread = plain[own].std(axis=0)
@@ -269,7 +269,7 @@ def test_standardised_by_section(make_section) -> None:
         np.testing.assert_allclose(scaled[own].mean(axis=0), 0, atol=1e-4)
     assert np.isfinite(scaled).all()
     # Of one spot, nothing varies.
-    assert not features_of(adata[:1].copy(), library_key="library_id", standardise=True).any()
+    assert not features_of(adata[:1].copy(), library_key="library_id", standardize=True).any()
 
 
 def test_a_finer_scan_of_the_same_tissue_gives_the_same_numbers(make_section, tmp_path) -> None:
@@ -339,8 +339,8 @@ def test_a_failure_on_the_way_writes_nothing(make_section, monkeypatch) -> None:
     monkeypatch.setattr(_morphology, "patch_statistics", fail_late)
     with pytest.raises(OSError, match="the disk is gone"):
         morphology_features(adata, library_key="library_id", progress=False)
-    assert slots.MORPHOLOGY not in adata.obsm
-    assert slots.MORPHOLOGY not in adata.uns
+    assert keys.MORPHOLOGY not in adata.obsm
+    assert keys.MORPHOLOGY not in adata.uns
 
 
 def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data, shared_fixtures) -> None:
@@ -355,7 +355,7 @@ def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data,
     library = counts.sum(axis=1)
     target = np.log1p(1e4 * counts / library[:, None])
     held_out = (adata.obs["library_id"] == "C4").to_numpy()
-    features = adata.obsm[slots.MORPHOLOGY]
+    features = adata.obsm[keys.MORPHOLOGY]
     model = Ridge(len(genes), n_features=features.shape[1])
     blocks = (adata.obsm["spatial"][:, 0] // 2000).astype(int)
     model.solve(features[~held_out], target[~held_out], blocks[~held_out])

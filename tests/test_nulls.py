@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hist2scrna.nulls import HIGHEST_DISPERSION, LOWEST_DISPERSION, Nulls
+from hist2scrna.metrics.baselines import HIGHEST_DISPERSION, LOWEST_DISPERSION, Baselines
 
 
 @pytest.fixture
@@ -20,37 +20,37 @@ def counts() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.csr_matrix])
 def test_fields_are_what_they_say(counts, kind) -> None:
-    nulls = Nulls.fit(kind(counts))
+    baselines = Baselines.fit(kind(counts))
     library = counts.sum(axis=1)
     logs = np.log1p(1e4 * counts / library[:, None])
-    np.testing.assert_allclose(nulls.rate, counts.sum(axis=0) / counts.sum(), rtol=1e-12)
-    np.testing.assert_allclose(nulls.mean, counts.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(nulls.log_mean, logs.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(nulls.log_std, logs.std(axis=0), rtol=1e-9)
-    assert nulls.median_library == np.median(library)
-    np.testing.assert_allclose(nulls.level_bounds, np.quantile(counts.mean(axis=0), [1 / 3, 2 / 3]), rtol=1e-12)
-    assert all(getattr(nulls, name).dtype == np.float64 for name in ("rate", "dispersion", "depth_slope"))
+    np.testing.assert_allclose(baselines.rate, counts.sum(axis=0) / counts.sum(), rtol=1e-12)
+    np.testing.assert_allclose(baselines.mean, counts.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(baselines.log_mean, logs.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(baselines.log_std, logs.std(axis=0), rtol=1e-9)
+    assert baselines.median_library == np.median(library)
+    np.testing.assert_allclose(baselines.level_bounds, np.quantile(counts.mean(axis=0), [1 / 3, 2 / 3]), rtol=1e-12)
+    assert all(getattr(baselines, name).dtype == np.float64 for name in ("rate", "dispersion", "depth_slope"))
 
 
 def test_depth_line_is_least_squares_on_log_total(counts) -> None:
     from sklearn.linear_model import LinearRegression
 
-    nulls = Nulls.fit(counts)
+    baselines = Baselines.fit(counts)
     library = counts.sum(axis=1)
     logs = np.log1p(1e4 * counts / library[:, None])
     line = LinearRegression().fit(np.log(library)[:, None], logs)
-    np.testing.assert_allclose(nulls.depth_slope, line.coef_[:, 0], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(nulls.depth_intercept, line.intercept_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(baselines.depth_slope, line.coef_[:, 0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(baselines.depth_intercept, line.intercept_, rtol=1e-9, atol=1e-12)
     other = np.array([3.0, 40.0])
-    np.testing.assert_allclose(nulls.predict_depth(other, "log1p"), line.predict(np.log(other)[:, None]), atol=1e-9)
+    np.testing.assert_allclose(baselines.predict_depth(other, "log1p"), line.predict(np.log(other)[:, None]), atol=1e-9)
 
 
 def test_predictions_on_counts(counts) -> None:
-    nulls = Nulls.fit(counts)
-    np.testing.assert_allclose(nulls.predict_depth([10.0, 20.0]), np.outer([10.0, 20.0], nulls.rate))
-    assert nulls.predict_depth(counts.sum(axis=1)).sum() == pytest.approx(counts.sum())
-    np.testing.assert_array_equal(nulls.predict_mean(3), np.tile(nulls.mean, (3, 1)))
-    np.testing.assert_array_equal(nulls.predict_mean(3, "log1p"), np.tile(nulls.log_mean, (3, 1)))
+    baselines = Baselines.fit(counts)
+    np.testing.assert_allclose(baselines.predict_depth([10.0, 20.0]), np.outer([10.0, 20.0], baselines.rate))
+    assert baselines.predict_depth(counts.sum(axis=1)).sum() == pytest.approx(counts.sum())
+    np.testing.assert_array_equal(baselines.predict_mean(3), np.tile(baselines.mean, (3, 1)))
+    np.testing.assert_array_equal(baselines.predict_mean(3, "log1p"), np.tile(baselines.log_mean, (3, 1)))
 
 
 def test_dispersion_is_found_again() -> None:
@@ -62,7 +62,7 @@ def test_dispersion_is_found_again() -> None:
     # The total of a spot is itself noisy: the true one is imposed by a last gene that fills it up.
     x = np.column_stack([x, np.maximum(0, 10_000 - x.sum(axis=1))])
     x[:, -1] = np.round(library * 50)
-    found = Nulls.fit(x).dispersion
+    found = Baselines.fit(x).dispersion
     np.testing.assert_allclose(found[:3], theta[:3], rtol=0.15)
     assert found[3] > 20
 
@@ -72,64 +72,64 @@ def test_dispersion_stays_within_its_bounds() -> None:
     wild = np.zeros((1000, 2), dtype=int)
     wild[0, 0], wild[:, 1] = 5000, 100
     for counts in (even, wild):
-        nulls = Nulls.fit(counts)
-        for theta in (nulls.dispersion, nulls.mean_dispersion):
+        baselines = Baselines.fit(counts)
+        for theta in (baselines.dispersion, baselines.mean_dispersion):
             assert ((theta >= LOWEST_DISPERSION) & (theta <= HIGHEST_DISPERSION)).all()
-    assert Nulls.fit(even).dispersion[0] == HIGHEST_DISPERSION
-    assert Nulls.fit(wild).dispersion[0] == LOWEST_DISPERSION
+    assert Baselines.fit(even).dispersion[0] == HIGHEST_DISPERSION
+    assert Baselines.fit(wild).dispersion[0] == LOWEST_DISPERSION
 
 
 def test_spots_without_counts_do_not_matter(counts) -> None:
     padded = np.vstack([np.zeros((5, counts.shape[1])), counts, np.zeros((3, counts.shape[1]))])
-    for name, value in Nulls.fit(counts).to_arrays().items():
-        np.testing.assert_array_equal(Nulls.fit(padded).to_arrays()[name], value)
+    for name, value in Baselines.fit(counts).to_arrays().items():
+        np.testing.assert_array_equal(Baselines.fit(padded).to_arrays()[name], value)
 
 
 def test_no_counts_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="No spot has a count"):
-        Nulls.fit(np.zeros((4, 3)))
+        Baselines.fit(np.zeros((4, 3)))
 
 
 def test_equal_depths_leave_no_slope() -> None:
-    nulls = Nulls.fit(np.array([[1, 3], [2, 2], [4, 0]]))
-    np.testing.assert_array_equal(nulls.depth_slope, 0)
-    np.testing.assert_allclose(nulls.predict_depth([4.0], "log1p")[0], nulls.log_mean)
+    baselines = Baselines.fit(np.array([[1, 3], [2, 2], [4, 0]]))
+    np.testing.assert_array_equal(baselines.depth_slope, 0)
+    np.testing.assert_allclose(baselines.predict_depth([4.0], "log1p")[0], baselines.log_mean)
 
 
 def test_survives_a_file(counts, tmp_path) -> None:
     from safetensors.numpy import load_file, save_file
 
-    nulls = Nulls.fit(counts)
-    save_file(nulls.to_arrays(), tmp_path / "nulls.safetensors")
-    back = Nulls.from_arrays(load_file(tmp_path / "nulls.safetensors"))
-    assert back.median_library == nulls.median_library
-    for name, value in nulls.to_arrays().items():
+    baselines = Baselines.fit(counts)
+    save_file(baselines.to_arrays(), tmp_path / "baselines.safetensors")
+    back = Baselines.from_arrays(load_file(tmp_path / "baselines.safetensors"))
+    assert back.median_library == baselines.median_library
+    for name, value in baselines.to_arrays().items():
         np.testing.assert_array_equal(back.to_arrays()[name], value)
 
 
 def test_missing_array_is_named(counts) -> None:
-    arrays = Nulls.fit(counts).to_arrays()
+    arrays = Baselines.fit(counts).to_arrays()
     del arrays["rate"]
     with pytest.raises(KeyError, match="rate"):
-        Nulls.from_arrays(arrays)
+        Baselines.from_arrays(arrays)
 
 
 def test_take_keeps_what_was_fitted_among_all(counts) -> None:
-    nulls = Nulls.fit(counts)
-    some = nulls.take(np.array([7, 0]))
-    np.testing.assert_array_equal(some.rate, nulls.rate[[7, 0]])
-    assert some.median_library == nulls.median_library
-    assert list(some.level) == [nulls.level[7], nulls.level[0]]
+    baselines = Baselines.fit(counts)
+    some = baselines.take(np.array([7, 0]))
+    np.testing.assert_array_equal(some.rate, baselines.rate[[7, 0]])
+    assert some.median_library == baselines.median_library
+    assert list(some.level) == [baselines.level[7], baselines.level[0]]
 
 
 def test_levels_split_the_genes_in_thirds(counts) -> None:
-    level = Nulls.fit(counts).level
+    level = Baselines.fit(counts).level
     assert [int((level == name).sum()) for name in ("low", "medium", "high")] == [3, 3, 3]
     assert counts.mean(axis=0)[level == "low"].max() <= counts.mean(axis=0)[level == "medium"].min()
 
 
 def test_unknown_scale_is_refused(counts) -> None:
-    nulls = Nulls.fit(counts)
-    for call in (lambda: nulls.predict_mean(2, "log"), lambda: nulls.predict_depth([1.0], "log")):
+    baselines = Baselines.fit(counts)
+    for call in (lambda: baselines.predict_mean(2, "log"), lambda: baselines.predict_depth([1.0], "log")):
         with pytest.raises(ValueError, match="'counts' or 'log1p', found 'log'"):
             call()

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import log_loss
 
+from hist2scrna.fitting.objective import Objective
 from hist2scrna.models import Prediction, SpotBatch
-from hist2scrna.training.objective import Objective
 
 RNG = np.random.default_rng(0)
 N, G = 12, 5
@@ -20,7 +20,7 @@ def case(likelihood="zinb"):
     counts[:, 0] += 1
     edges = torch.tensor([[0, 1, 2, 3, 11, 13], [1, 0, 3, 2, 13, 11]])
     batch = SpotBatch(
-        n_seeds=N,
+        n_core=N,
         xy=torch.zeros(N + 2, 2),
         edge_index=edges,
         section=torch.zeros(N + 2, dtype=torch.long),
@@ -63,7 +63,7 @@ def test_nb_and_poisson_terms_are_scipys():
     assert Objective()(prediction, batch)["expression"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_mse_term_is_on_scanpys_log_normalised_values():
+def test_mse_term_is_on_scanpys_log_normalized_values():
     import anndata
     import scanpy as sc
 
@@ -110,10 +110,10 @@ def test_smoothness_compares_seeds_at_equal_depth():
 def test_pearson_term_is_scipys():
     prediction, batch = case()
 
-    def normalised(x):
+    def normalized(x):
         return np.log1p(1e4 * x / np.maximum(x.sum(axis=1, keepdims=True), 1))
 
-    truth, guess = normalised(batch.counts.numpy()), normalised(prediction.mean.numpy())
+    truth, guess = normalized(batch.counts.numpy()), normalized(prediction.mean.numpy())
     expected = 1 - np.mean([stats.pearsonr(truth[:, g], guess[:, g])[0] for g in range(G)])
     terms = Objective(losses={"pearson": 1.0})(prediction, batch)
     assert terms["pearson"].item() == pytest.approx(expected, rel=1e-4)

@@ -23,19 +23,20 @@ NAMESPACES = [name for name in hist2scrna.__all__ if name[0].islower() and name 
 
 # From the bottom up. A module may import from its own line and from lines above it in this list.
 LAYERS = [
-    {"slots"},
-    {"special", "zinb", "metrics"},
-    {"nulls", "models.contract"},
-    {"models", "slides", "scoring"},
-    {"training"},
+    {"keys"},
+    {"zinb", "metrics"},
+    {"models.contract", "images"},
+    {"models", "spots"},
+    {"fitting"},
     {"provenance"},
-    {"results", "evaluation"},
-    {"trained", "benchmarking"},
+    {"trained"},
+    {"evaluation"},
+    {"benchmarking"},
     {"tl", "pl", "datasets", "pp", "io"},
     {"report", "reporting", "demo"},
     {"cli"},
 ]
-KNOW_NO_ANNDATA = ("models", "special", "zinb", "metrics")
+KNOW_NO_ANNDATA = ("images", "models", "zinb", "metrics")
 
 
 def run_python(code: str) -> str:
@@ -181,8 +182,8 @@ def test_imports_go_in_no_circle() -> None:
     assert set(order) == modules
 
 
-def test_slides_know_no_model() -> None:
-    modules = [name for name in module_names() if name.split(".")[0] == "slides"]
+def test_spots_and_images_know_no_model() -> None:
+    modules = [name for name in module_names() if name.split(".")[0] in {"images", "spots"}]
     known = {other for name in modules for other in internal_imports(name) if other.split(".")[0] == "models"}
     assert known <= {"models.contract"}
 
@@ -195,11 +196,11 @@ def test_maths_and_models_know_no_anndata(name: str) -> None:
 
 
 def test_slot_names_are_spelled_once() -> None:
-    from hist2scrna import slots
+    from hist2scrna import keys
 
     # Names that mean nothing else; "spatial" or "cell_type" are ordinary words too.
-    names = {value for key, value in vars(slots).items() if key.isupper() and isinstance(value, str) and "_" in value}
-    distinctive = names - {slots.CELL_TYPE}
+    names = {value for key, value in vars(keys).items() if key.isupper() and isinstance(value, str) and "_" in value}
+    distinctive = names - {keys.CELL_TYPE}
     elsewhere = {
         f"{name}: {node.value!r}"
         for name, file in module_names().items()

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from hist2scrna.fitting.objective import Objective
 from hist2scrna.models import SpotBatch, create_model
 from hist2scrna.models.contract import Prediction
-from hist2scrna.training.objective import Objective
 
 pytestmark = pytest.mark.parity
 NAMED = os.environ.get("HIST2SCRNA_FIXTURES")
@@ -69,7 +69,7 @@ def restored(stored: dict) -> nn.Module:
     if name == "hist2scrna":
         options = {ours: arguments.get(theirs, default) for theirs, (ours, default) in FULL.items()}
         network = create_model(name, dispersion="spot", residual=False, **options)
-        network.normalise = nn.Identity()
+        network.normalize = nn.Identity()
     else:
         network = create_model(name, **known(arguments, HIST2ST if name == "hist2st" else HISTOGENE))
         network.pixels = nn.Identity()
@@ -90,7 +90,7 @@ def batch_of(stored: dict) -> SpotBatch:
     n = len(patches)
     edges = inputs["adj"].nonzero().T.flip(0) if "adj" in inputs else torch.empty(2, 0, dtype=torch.long)
     return SpotBatch(
-        n_seeds=n,
+        n_core=n,
         xy=torch.zeros(n, 2),
         edge_index=inputs.get("edge_index", edges),
         section=torch.zeros(n, dtype=torch.long),

@@ -19,8 +19,8 @@ from scipy import sparse
 
 from hist2scrna.datasets import simulate
 from hist2scrna.io import concat, patch_layout, read_patch_folder, write_patch_folder
-from hist2scrna.slides.patch_files import PatchFiles, png_side, read_png
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.patch_files import PatchFiles, png_side, read_png
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
@@ -262,7 +262,7 @@ def test_files_are_averaged_down_and_enlarged_smoothly(tmp_path):
     np.testing.assert_array_equal(read(12), pixels)
     blocks = pixels.reshape(4, 3, 4, 3, 3).mean(axis=(1, 3))
     assert np.abs(read(4) - blocks).max() <= 1
-    # Twice as large, bilinear: pixel centres fall a quarter from those of the file.
+    # Twice as large, bilinear: pixel centers fall a quarter from those of the file.
     expected = 0.75 * pixels[3].astype(float) + 0.25 * pixels[4]
     expected = 0.75 * expected[3] + 0.25 * expected[4]
     assert np.abs(read(24)[7, 7] - expected).max() <= 1
@@ -270,9 +270,9 @@ def test_files_are_averaged_down_and_enlarged_smoothly(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P"])
 def test_kinds_of_png(mode, tmp_path):
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
-    Image.fromarray(grey).convert(mode).save(tmp_path / "p.png")
-    np.testing.assert_array_equal(read_png(tmp_path / "p.png"), np.repeat(grey[:, :, None], 3, axis=2))
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
+    Image.fromarray(gray).convert(mode).save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "p.png"), np.repeat(gray[:, :, None], 3, axis=2))
     clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
     clear.save(tmp_path / "clear.png")
     assert (read_png(tmp_path / "clear.png") == 255).all()

@@ -8,8 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hist2scrna.slides.patches import SectionScale, default_patch_um, section_scale
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.images.patches import SectionScale, default_patch_um, section_scale
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
@@ -22,12 +22,12 @@ def read(adata, **options):
 def test_each_spot_sees_its_own_tissue(make_section):
     """Every spot of one type lies on a purple square, of the other on a pink one; the picture is wider than high."""
     adata = make_section(kind="irregular")
-    centre = read(adata, patch_um=20).patches.read(np.arange(adata.n_obs))[:, :, 7:9, 7:9].mean(axis=(2, 3))
-    purple = np.abs(centre - [90, 40, 140]).max(axis=1) < 3
-    pink = np.abs(centre - [230, 150, 190]).max(axis=1) < 3
+    center = read(adata, patch_um=20).patches.read(np.arange(adata.n_obs))[:, :, 7:9, 7:9].mean(axis=(2, 3))
+    purple = np.abs(center - [90, 40, 140]).max(axis=1) < 3
+    pink = np.abs(center - [230, 150, 190]).max(axis=1) < 3
     overlap = ~(purple | pink)
     assert overlap.mean() < 0.3
-    np.testing.assert_array_equal(purple[~overlap], (adata.obs["cell_type"] == "tumour").to_numpy()[~overlap])
+    np.testing.assert_array_equal(purple[~overlap], (adata.obs["cell_type"] == "tumor").to_numpy()[~overlap])
 
 
 def test_micron_and_pixel_agree(make_section):
@@ -113,7 +113,7 @@ def test_another_kind_of_scale_is_said(make_section):
 
 
 def test_each_patch_is_cut_once(make_section, monkeypatch):
-    from hist2scrna.slides import patches
+    from hist2scrna.images import patches
 
     spots = read(make_section())
     cut = []

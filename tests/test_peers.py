@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 import hist2scrna as h2s
+from hist2scrna.fitting import gradient
+from hist2scrna.fitting.objective import Objective, distillation_loss, log_normalized
 from hist2scrna.models import SpotBatch, create_model
 from hist2scrna.models.array_position import ArrayPosition
-from hist2scrna.training import loop
-from hist2scrna.training.objective import Objective, distillation_loss, log_normalised
 
 SMALL = {
     "hist2st": {"fig_size": 28, "channel": 8, "depth1": 1, "depth2": 1, "depth3": 2, "heads": 2, "bake": 2},
@@ -36,7 +36,7 @@ def network(name="hist2st", **options):
 def batch(n=12, grid=None, edges=None, px=28):
     generator = torch.Generator().manual_seed(1)
     return SpotBatch(
-        n_seeds=n,
+        n_core=n,
         xy=torch.zeros(n, 2),
         edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]) if edges is None else edges,
         section=torch.zeros(n, dtype=torch.long),
@@ -75,7 +75,7 @@ def test_published_schedule_is_the_default(sections, monkeypatch) -> None:
     monkeypatch.setattr("hist2scrna.tl._fit.train", caught)
     with pytest.raises(InterruptedError):
         h2s.tl.fit(sections, model="hist2st", library_key="library_id", progress=False, **SMALL["hist2st"])
-    expected = {"max_epochs": 350, "lr": 1e-5, "optimiser": "adam", "decay": "step", "weight_decay": 0.0, "clip": None}
+    expected = {"max_epochs": 350, "lr": 1e-5, "optimizer": "adam", "decay": "step", "weight_decay": 0.0, "clip": None}
     assert {k: seen[k] for k in expected} == expected
     assert not seen["augment"]
     assert len(seen["validating"]) == 0
@@ -85,35 +85,35 @@ def test_published_schedule_is_the_default(sections, monkeypatch) -> None:
     assert seen["spots"].graph.origin == ("array",) * 3
     with pytest.raises(InterruptedError):
         h2s.tl.fit(sections, model="histogene", library_key="library_id", progress=False, **SMALL["histogene"])
-    assert (seen["max_epochs"], seen["lr"], seen["decay"], seen["optimiser"]) == (100, 1e-5, "none", "adam")
+    assert (seen["max_epochs"], seen["lr"], seen["decay"], seen["optimizer"]) == (100, 1e-5, "none", "adam")
 
 
 def test_learning_rate_falls_by_a_tenth_every_fifty_epochs(sections) -> None:
-    schedule = loop.Schedule(
-        **{"max_epochs": 1, "batch_size": 1, "lr": 1e-5, "weight_decay": 0.0, "patience": None, "optimiser": "adam"},
+    schedule = gradient.Schedule(
+        **{"max_epochs": 1, "batch_size": 1, "lr": 1e-5, "weight_decay": 0.0, "patience": None, "optimizer": "adam"},
         **{"decay": "step", "clip": None, "precision": "32-true", "accumulate": 1, "accelerator": "cpu", "devices": 1},
         **{"seed": 0, "augment": False, "progress": False},
     )
-    configured = loop._Training(network(), Objective(), schedule).configure_optimizers()
-    optimiser, scheduler = configured["optimizer"], configured["lr_scheduler"]
-    assert type(optimiser) is torch.optim.Adam
+    configured = gradient._Training(network(), Objective(), schedule).configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]
+    assert type(optimizer) is torch.optim.Adam
     rates = []
     for _ in range(101):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         scheduler.step()
     np.testing.assert_allclose([rates[49], rates[50], rates[100]], [1e-5, 0.9e-5, 0.81e-5])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("policy", ["mean", "max"])
-def test_spots_without_neighbours_are_their_own(policy) -> None:
+def test_spots_without_neighbors_are_their_own(policy) -> None:
     model = network(policy=policy)
     alone = model(batch(edges=torch.empty(2, 0, dtype=torch.long)))
     itself = model(batch(edges=torch.arange(12).expand(2, -1)))
     assert torch.isfinite(alone.value).all()
     torch.testing.assert_close(alone.value, itself.value)
-    # Only the spots without neighbours are changed: 0, 1 and 2 have one each.
+    # Only the spots without neighbors are changed: 0, 1 and 2 have one each.
     some = torch.tensor([[1, 0, 3], [0, 1, 2]])
     torch.testing.assert_close(
         model(batch(edges=some)).value,
@@ -122,7 +122,7 @@ def test_spots_without_neighbours_are_their_own(policy) -> None:
 
 
 @torch.no_grad()
-def test_neighbours_are_read_along_the_edges() -> None:
+def test_neighbors_are_read_along_the_edges() -> None:
     model = network(depth2=0)
     given = batch(edges=torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6]]))
     before = model(given).embedding
@@ -174,7 +174,7 @@ def test_training_is_one_section_a_step_with_all_its_spots(sections) -> None:
         progress=False,
         **SMALL["histogene"],
     )
-    assert [b.n_seeds for b in seen] == [50, 50, 50]
+    assert [b.n_core for b in seen] == [50, 50, 50]
     assert sorted(int(b.section[0]) for b in seen[:2]) == [0, 2]
     assert model.training["monitor"] == "validation_loss"
 
@@ -191,13 +191,13 @@ def test_spots_held_out_of_a_section_are_still_seen(sections) -> None:
         progress=False,
         **{**SMALL["hist2st"], "bake": 0},
     )
-    assert all(len(b.section) == 50 > b.n_seeds for b in seen)
+    assert all(len(b.section) == 50 > b.n_core for b in seen)
 
 
 def test_large_sections_train_to_the_same_weights(sections, monkeypatch) -> None:
     found = []
     for limit in (10_000, 4):
-        monkeypatch.setattr(loop, "LARGE_SECTION", limit)
+        monkeypatch.setattr(gradient, "LARGE_SECTION", limit)
         model = h2s.tl.fit(
             sections,
             model="hist2st",
@@ -244,7 +244,7 @@ def test_whole_objective_is_the_published_sum() -> None:
     expected = squared + 0.25 * model.count_loss(prediction, given) + 0.5 * F.mse_loss(distilled, prediction.value)
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(prediction.mean, prediction.value * np.log(10))
-    assert F.mse_loss(target * np.log(10), log_normalised(given.counts)).item() < 1e-10
+    assert F.mse_loss(target * np.log(10), log_normalized(given.counts)).item() < 1e-10
 
 
 def test_distillation_of_a_count_model_takes_the_mean_of_its_views() -> None:
@@ -272,7 +272,7 @@ def test_stnet_starts_at_the_gene_means(sections) -> None:
         sections, model="stnet", library_key="library_id", lr=1e-12, max_epochs=1, progress=False, patch_px=32
     )
     predicted = model.predict(sections, copy=True, progress=False).layers["hist2scrna_mean"]
-    np.testing.assert_allclose(predicted, np.tile(model.nulls.log_mean, (len(predicted), 1)), atol=1e-4)
+    np.testing.assert_allclose(predicted, np.tile(model.baselines.log_mean, (len(predicted), 1)), atol=1e-4)
 
 
 def test_weights_of_a_densenet_start_stnet(sections, tmp_path) -> None:
@@ -348,7 +348,7 @@ def test_prediction_in_blocks_is_the_forward_pass(sections) -> None:
     )
     predicted = model.predict(sections, copy=True, progress=False, batch_size=7)
     spots = model.read(sections)
-    from hist2scrna.slides.batches import make_batch
+    from hist2scrna.fitting.batches import make_batch
 
     for code in range(3):
         members = np.flatnonzero(spots.section == code)

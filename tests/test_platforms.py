@@ -18,7 +18,7 @@ from scipy import sparse
 
 from hist2scrna.datasets import simulate
 from hist2scrna.io import concat, read_visium, read_visium_hd, read_xenium
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.read import read_spots
 
 pytestmark = pytest.mark.filterwarnings("ignore:A spot of section:UserWarning")
 
@@ -27,8 +27,8 @@ N, GENES = 12, ("A", "B", "B", "C")
 HEADER = "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres"
 
 
-def colours(n: int = N) -> np.ndarray:
-    """A colour of its own for each spot."""
+def colors(n: int = N) -> np.ndarray:
+    """A color of its own for each spot."""
     return np.stack([np.linspace(20, 230, n), np.linspace(230, 20, n), np.arange(n) % 3 * 80 + 20], axis=1).astype(
         np.uint8
     )
@@ -40,15 +40,15 @@ def places(n: int = N) -> np.ndarray:
 
 
 def picture(size: int = 24) -> np.ndarray:
-    """A landscape picture with a square of its own colour at each spot."""
+    """A landscape picture with a square of its own color at each spot."""
     pixels = np.full((HEIGHT, WIDTH, 3), 250, dtype=np.uint8)
-    for (x, y), colour in zip(places().astype(int), colours(), strict=True):
-        pixels[y - size // 2 : y + size // 2, x - size // 2 : x + size // 2] = colour
+    for (x, y), color in zip(places().astype(int), colors(), strict=True):
+        pixels[y - size // 2 : y + size // 2, x - size // 2 : x + size // 2] = color
     return pixels
 
 
 def middle(adata: ad.AnnData, **options) -> np.ndarray:
-    """Colour in the middle of each patch, `(n, 3)`."""
+    """Color in the middle of each patch, `(n, 3)`."""
     spots = read_spots(adata, **{"library_key": None, "spatial_key": "spatial", "patch_px": 9, **options})
     return spots.patches.read(np.arange(adata.n_obs))[:, :, 4, 4].astype(int)
 
@@ -142,9 +142,9 @@ def test_visium_of_every_version(kind, slide, tmp_path):
     assert {k: v.shape for k, v in entry["images"].items()} == {"hires": (130, 210, 3), "lowres": (65, 105, 3)}
     # The slide, pixel for pixel; and its preview at half the size.
     with pytest.warns(UserWarning, match="covers only 20 px"):
-        np.testing.assert_array_equal(middle(adata), colours())
+        np.testing.assert_array_equal(middle(adata), colors())
     with pytest.warns(UserWarning, match="covers only 10 px"):
-        assert np.abs(middle(adata, img_key="hires") - colours()).max() <= 2
+        assert np.abs(middle(adata, img_key="hires") - colors()).max() <= 2
     # A spot diameter of Space Ranger stands for 65 um: one and a half are the default.
     spots = read_spots(adata, library_key=None, spatial_key="spatial", patch_px=9)
     assert spots.geometry.um == pytest.approx(97.5)
@@ -178,7 +178,7 @@ def test_visium_without_pictures_and_name(slide, tmp_path):
     adata = read_visium(folder)
     assert list(adata.uns["spatial"]) == ["mine"]
     with pytest.warns(UserWarning, match="covers only"):
-        np.testing.assert_array_equal(middle(adata, image=slide), colours())
+        np.testing.assert_array_equal(middle(adata, image=slide), colors())
     # Even where the file does not say that it is Visium.
     assert adata.uns["spatial"]["mine"]["scalefactors"]["spot_diameter_um"] == 65
     assert list(read_visium(folder, library_id="other").uns["spatial"]) == ["other"]
@@ -259,12 +259,12 @@ def test_visium_hd(slide, tmp_path):
     # Bins are small, the picture is not coarse: no warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        np.testing.assert_array_equal(middle(adata), colours())
+        np.testing.assert_array_equal(middle(adata), colors())
     # Squares of 24 px, 12 um: a patch of 12 um shows nothing else.
     spots = read_spots(adata, library_key=None, spatial_key="spatial", patch_px=24, patch_um=12)
     assert spots.geometry.scale_from == "metadata"
     patches = spots.patches.read(np.arange(N))[:, :, 2:-2, 2:-2]
-    assert (patches == colours()[:, :, None, None]).all()
+    assert (patches == colors()[:, :, None, None]).all()
     with pytest.raises(FileNotFoundError, match=r"square_016um.*\['square_008um'\]"):
         read_visium_hd(tmp_path / "outs", bin_um=16)
 
@@ -313,7 +313,7 @@ def test_xenium_cells_are_on_the_picture(kind, slide, tmp_path):
     np.testing.assert_array_equal(adata.X.toarray(), counts_of(list(adata.obs_names))[:, :3])
     assert adata.obs["library_id"].unique().tolist() == ["R1_run"]
     assert adata.obs["total_counts"].tolist() == [7] * N
-    np.testing.assert_array_equal(middle(adata, patch_um=2), colours())
+    np.testing.assert_array_equal(middle(adata, patch_um=2), colors())
     factors = adata.uns["spatial"]["R1_run"]["scalefactors"]
     area = abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0])
     assert factors["mpp"] == pytest.approx(0.2 * area**0.5)
@@ -324,7 +324,7 @@ def test_xenium_without_picture(slide, tmp_path):
     folder = write_xenium(tmp_path / "outs", np.eye(3), area=False)
     adata = read_xenium(folder, library_id="mine")
     assert adata.uns["spatial"]["mine"]["scalefactors"] == {"mpp": 0.2}
-    np.testing.assert_array_equal(middle(adata, image=slide, patch_um=2), colours())
+    np.testing.assert_array_equal(middle(adata, image=slide, patch_um=2), colors())
     with pytest.raises(ValueError, match=r"together.*numpy.eye\(3\)"):
         read_xenium(folder, source_image_path=slide)
     for matrix, message in ((np.zeros((3, 3)), "last row"), (np.diag([1, 0, 1]), "cannot be inverted")):
@@ -365,7 +365,7 @@ def test_sections_keep_what_is_theirs(slide, tmp_path):
     assert graph[:N, N:].sum() == graph[N:, :N].sum() == 0
     with pytest.warns(UserWarning, match="covers only"):
         seen = middle(both, library_key="library_id")
-    np.testing.assert_array_equal(seen, np.concatenate([colours(), colours()[::-1]]))
+    np.testing.assert_array_equal(seen, np.concatenate([colors(), colors()[::-1]]))
 
 
 def test_joining_simulated_sections_changes_no_patch():

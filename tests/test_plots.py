@@ -10,9 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import EllipseCollection
 from scipy import stats
 
-from hist2scrna import metrics, pl, slots
+from hist2scrna import keys, metrics, pl
 
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +34,16 @@ def drawn(ax) -> EllipseCollection:
     return found
 
 
-def log_normalised(table, gene: int) -> np.ndarray:
-    return metrics.log_normalise(np.asarray(table, dtype=float))[:, gene]
+def log_normalized(table, gene: int) -> np.ndarray:
+    return metrics.log_normalize(np.asarray(table, dtype=float))[:, gene]
 
 
 def test_spots_show_measured_and_predicted_on_one_transform(predicted) -> None:
     axes = pl.spatial_compare(predicted, ["g1", "g7"])
     assert axes.shape == (2, 2)
     for row, gene in zip(axes, (1, 7), strict=True):
-        truth = log_normalised(predicted.X.toarray(), gene)
-        mean = log_normalised(predicted.layers[NAMES.layer("mean")], gene)
+        truth = log_normalized(predicted.X.toarray(), gene)
+        mean = log_normalized(predicted.layers[NAMES.layer("mean")], gene)
         np.testing.assert_allclose(drawn(row[0]).get_array(), truth, rtol=1e-6)
         np.testing.assert_allclose(drawn(row[1]).get_array(), mean, rtol=1e-6)
         assert f"g{gene}" in row[0].get_title()
@@ -70,7 +70,7 @@ def test_spots_lie_on_the_tissue_at_their_size(predicted) -> None:
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     assert left < low[0] < high[0] < right < 520
     assert top < low[1] < high[1] < bottom < 480
-    # The colour under a spot is that of its type.
+    # The color under a spot is that of its type.
     x, y = predicted.obsm["spatial"][0]
     under = shown[int((y - top) / 2), int((x - left) / 2)]
     assert tuple(under) in {(90, 40, 140), (230, 150, 190)}
@@ -80,7 +80,7 @@ def test_own_scales(predicted) -> None:
     row = pl.spatial_compare(predicted, "g1", same_scale=False)[0]
     assert drawn(row[0]).get_clim() != drawn(row[1]).get_clim()
     for ax, table in zip(row, (predicted.X.toarray(), predicted.layers[NAMES.layer("mean")]), strict=True):
-        np.testing.assert_allclose(drawn(ax).get_clim(), np.quantile(log_normalised(table, 1), [0.01, 0.99]))
+        np.testing.assert_allclose(drawn(ax).get_clim(), np.quantile(log_normalized(table, 1), [0.01, 0.99]))
 
 
 def test_log_scale_predictions_are_drawn_as_they_are(predicted) -> None:
@@ -89,7 +89,7 @@ def test_log_scale_predictions_are_drawn_as_they_are(predicted) -> None:
     np.testing.assert_allclose(drawn(row[1]).get_array(), predicted.layers[NAMES.layer("mean")][:, 1])
 
 
-def test_empty_spots_have_no_colour(predicted) -> None:
+def test_empty_spots_have_no_color(predicted) -> None:
     counts = predicted.X.toarray()
     counts[5] = 0
     predicted.X = counts
@@ -120,7 +120,7 @@ def test_one_of_several_sections(make_section) -> None:
     both = anndata.concat(parts, uns_merge="unique")
     both.layers[NAMES.layer("mean")] = both.X.toarray() + 1
     row = pl.spatial_compare(both, "g1", library="b")[0]
-    np.testing.assert_allclose(drawn(row[0]).get_array(), log_normalised(parts[1].X.toarray(), 1), rtol=1e-6)
+    np.testing.assert_allclose(drawn(row[0]).get_array(), log_normalized(parts[1].X.toarray(), 1), rtol=1e-6)
     with pytest.raises(ValueError, match=r"holds 2 sections.*Pass library=, one of \['a', 'b'\]"):
         pl.spatial_compare(both, "g1")
     with pytest.raises(KeyError, match="Section 'c' not found"):
@@ -145,7 +145,7 @@ def test_genes_side_by_side(predicted) -> None:
 
 
 def test_wrong_requests(predicted) -> None:
-    with pytest.raises(KeyError, match=r"Genes \['ERBB2'\] are not among the 12 modelled"):
+    with pytest.raises(KeyError, match=r"Genes \['ERBB2'\] are not among the 12 modeled"):
         pl.spatial_compare(predicted, ["g1", "ERBB2"])
     with pytest.raises(KeyError, match=r"Layer 'other_mean' not found .* Call tl.predict"):
         pl.spatial_compare(predicted, "g1", key="other")

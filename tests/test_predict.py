@@ -14,9 +14,9 @@ import pytest
 import torch
 from scipy import stats
 
-from hist2scrna import TrainedModel, slots
+from hist2scrna import TrainedModel, keys
+from hist2scrna.fitting.batches import make_batch
 from hist2scrna.models import Context
-from hist2scrna.slides.batches import make_batch
 from hist2scrna.tl import evaluate, fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
@@ -40,12 +40,12 @@ def bare(adata):
 
 def test_all_genes_are_written_in_place(model, unseen, expected_log):
     before = unseen.X.toarray()
-    out = predict(unseen, model, layers=slots.LAYERS, **QUIET)
+    out = predict(unseen, model, layers=keys.LAYERS, **QUIET)
     assert out is unseen
     np.testing.assert_array_equal(unseen.X.toarray(), before)
-    known = unseen.var["hist2scrna_modelled"].to_numpy()
+    known = unseen.var["hist2scrna_modeled"].to_numpy()
     assert list(unseen.var_names[known]) == ["g1", "g3", "g5", "g8"]
-    for name in slots.LAYERS:
+    for name in keys.LAYERS:
         layer = unseen.layers[f"hist2scrna_{name}"]
         assert layer.dtype == np.float32
         assert np.isnan(layer[:, ~known]).all() and np.isfinite(layer[:, known]).all()
@@ -53,7 +53,7 @@ def test_all_genes_are_written_in_place(model, unseen, expected_log):
     np.testing.assert_allclose(mean, (1 - dropout) * mu, rtol=1e-5)
     assert (dropout >= 0).all() and (dropout <= 1).all()
     theta, log, spread = (
-        unseen.layers[f"hist2scrna_{name}"][:, known] for name in ("dispersion", "log_normalised", "uncertainty")
+        unseen.layers[f"hist2scrna_{name}"][:, known] for name in ("dispersion", "log_normalized", "uncertainty")
     )
     scale = 1e4 / mean.sum(axis=1, keepdims=True, dtype=float)
     np.testing.assert_allclose(log, expected_log(scale, mu.astype(float), theta, dropout), rtol=1e-5)
@@ -61,11 +61,11 @@ def test_all_genes_are_written_in_place(model, unseen, expected_log):
     square = (1 - dropout) * (count.var() + count.mean() ** 2)
     np.testing.assert_allclose(spread, np.sqrt(square - mean.astype(float) ** 2), rtol=1e-4)
     probability = unseen.obsm["hist2scrna_cell_type_probability"]
-    assert list(probability.columns) == ["stroma", "tumour"] and list(probability.index) == list(unseen.obs_names)
+    assert list(probability.columns) == ["stroma", "tumor"] and list(probability.index) == list(unseen.obs_names)
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
     assert (probability.idxmax(axis=1) == unseen.obs["hist2scrna_cell_type"].astype(str)).all()
     np.testing.assert_array_equal(probability.max(axis=1), unseen.obs["hist2scrna_cell_type_confidence"])
-    assert list(unseen.obs["hist2scrna_cell_type"].cat.categories) == ["stroma", "tumour"]
+    assert list(unseen.obs["hist2scrna_cell_type"].cat.categories) == ["stroma", "tumor"]
     assert unseen.obsm["X_hist2scrna"].shape == (33, 96)
     facts = unseen.uns["hist2scrna"]
     assert (facts["model"], facts["likelihood"], facts["library_size"]) == ("hist2scrna", "zinb", "predicted")
@@ -91,7 +91,7 @@ def test_every_patch_is_encoded_once(model, unseen, monkeypatch):
         return original(self, batch)
 
     monkeypatch.setattr(type(model.module), "encode", counting)
-    monkeypatch.setattr("hist2scrna.training.inference.GRAPH_BLOCK", 7)
+    monkeypatch.setattr("hist2scrna.fitting.inference.GRAPH_BLOCK", 7)
     small_blocks = predict(unseen.copy(), model, batch_size=8, **QUIET)
     assert sum(encoded) == unseen.n_obs
     monkeypatch.undo()
@@ -108,13 +108,13 @@ def test_some_and_no_genes_give_a_new_object(model, unseen):
         assert out is not given
         assert given.n_vars == n_vars and "hist2scrna" not in given.uns and list(given.layers) == []
         assert list(out.var_names) == model.genes
-        assert out.var["hist2scrna_modelled"].all()
+        assert out.var["hist2scrna_modeled"].all()
         np.testing.assert_array_equal(out.X, reference.layers["hist2scrna_mean"])
         np.testing.assert_array_equal(out.layers["hist2scrna_mean"], reference.layers["hist2scrna_mean"])
         assert "cell_type" in out.obs and "spatial" in out.obsm and "s9" in out.uns["spatial"]
 
 
-def test_copy_is_restricted_to_the_modelled_genes(model, unseen):
+def test_copy_is_restricted_to_the_modeled_genes(model, unseen):
     out = predict(unseen, model, copy=True, key_added="p", layers="mean", **QUIET)
     assert list(unseen.layers) == [] and "p" not in unseen.uns and "p_cell_type" not in unseen.obs
     assert list(out.var_names) == model.genes
@@ -174,7 +174,7 @@ def test_library_sizes(model, unseen):
     }
     used = {size: run.obs["hist2scrna_library_size"].to_numpy(dtype=float) for size, run in runs.items()}
     assert used["predicted"].std() > 0
-    np.testing.assert_allclose(used["median"], model.nulls.median_library)
+    np.testing.assert_allclose(used["median"], model.baselines.median_library)
     np.testing.assert_allclose(used["depth"], unseen.obs["depth"], rtol=1e-6)
     rates = [runs[s][:, model.genes].layers["hist2scrna_mu"] / used[s][:, None] for s in runs]
     np.testing.assert_allclose(rates[0], rates[1], rtol=1e-4)
@@ -199,17 +199,17 @@ def test_order_of_spots_and_other_sections_do_not_matter(model, make_section):
 def test_layer_that_the_likelihood_lacks_is_refused(make_section):
     poisson = fit(make_section(), likelihood="poisson", **FAST)
     adata = make_section()
-    with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu', 'log_normalised', 'uncertainty'\]"):
+    with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu', 'log_normalized', 'uncertainty'\]"):
         predict(adata, poisson, layers=("mean", "dropout"), **QUIET)
     assert list(adata.layers) == []
-    assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean", "hist2scrna_log_normalised"]
+    assert list(predict(adata, poisson, **QUIET).layers) == ["hist2scrna_mean", "hist2scrna_log_normalized"]
 
 
-def test_models_of_log_normalised_expression_have_no_other(make_section):
+def test_models_of_log_normalized_expression_have_no_other(make_section):
     mse = fit(make_section(), likelihood="mse", **FAST)
-    out = predict(make_section(), mse, layers=("mean", "log_normalised"), **QUIET)
-    np.testing.assert_array_equal(out.layers["hist2scrna_mean"], out.layers["hist2scrna_log_normalised"])
-    with pytest.raises(ValueError, match=r"no 'uncertainty'.*\['mean', 'log_normalised'\]"):
+    out = predict(make_section(), mse, layers=("mean", "log_normalized"), **QUIET)
+    np.testing.assert_array_equal(out.layers["hist2scrna_mean"], out.layers["hist2scrna_log_normalized"])
+    with pytest.raises(ValueError, match=r"no 'uncertainty'.*\['mean', 'log_normalized'\]"):
         predict(make_section(), mse, layers=("uncertainty",), **QUIET)
 
 
@@ -225,16 +225,16 @@ def decoding(model, monkeypatch, **fields):
 
 def test_logarithms_that_a_model_estimates_are_written_as_they_are(model, unseen, monkeypatch):
     own = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
-    decoding(model, monkeypatch, log_normalised=own)
-    out = predict(unseen, model, copy=True, layers=("mean", "log_normalised"), **QUIET)
-    np.testing.assert_array_equal(out.layers["hist2scrna_log_normalised"], own.numpy())
+    decoding(model, monkeypatch, log_normalized=own)
+    out = predict(unseen, model, copy=True, layers=("mean", "log_normalized"), **QUIET)
+    np.testing.assert_array_equal(out.layers["hist2scrna_log_normalized"], own.numpy())
     assert (out.layers["hist2scrna_mean"] > 0).all()
 
 
 def test_expected_logarithms_score_alike_as_a_layer_and_from_the_distribution(model, unseen):
-    predict(unseen, model, layers=slots.LAYERS, **QUIET)
+    predict(unseen, model, layers=keys.LAYERS, **QUIET)
     written = evaluate(unseen, progress=False)
-    del unseen.layers["hist2scrna_log_normalised"]
+    del unseen.layers["hist2scrna_log_normalized"]
     computed = evaluate(unseen, progress=False)
     assert written.results["read_out"] != computed.results["read_out"]
     assert written.genes["pearson"].std() > 0.01
@@ -298,7 +298,7 @@ def test_model_folder(model, tmp_path):
     assert repr(again) == repr(model)
     assert (again.genes, again.classes, again.geometry) == (model.genes, model.classes, model.geometry)
     pd.testing.assert_frame_equal(again.history, model.history)
-    np.testing.assert_array_equal(again.nulls.rate, model.nulls.rate)
+    np.testing.assert_array_equal(again.baselines.rate, model.baselines.rate)
     for text in ("hist2scrna", "4 genes", "stroma", "108 um", "48 px", "zinb"):
         assert text in repr(model)
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -328,7 +328,7 @@ def test_damaged_models_are_refused(model, tmp_path, file, text, message):
 
 
 def test_model_knows_the_spots_that_it_saw(model, make_section):
-    from hist2scrna.slides.counts import read_counts
+    from hist2scrna.spots.counts import read_counts
 
     seen, new = make_section(), make_section(seed=4)
     assert model.has_seen(read_counts(seen, model.genes, None)).all()

@@ -10,15 +10,15 @@ import pytest
 import torch
 from scipy import optimize, sparse, stats
 
+from hist2scrna.fitting import recalibration
+from hist2scrna.fitting.inference import predict_blocks
+from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.metrics.calibration import count_scores
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
 from hist2scrna.models.registry import create_model
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit
-from hist2scrna.trained import TrainedModel
-from hist2scrna.training import recalibration
-from hist2scrna.training.inference import predict_blocks
-from hist2scrna.training.recalibration import recalibrate_dispersion
+from hist2scrna.trained.model import TrainedModel
 
 CPU = torch.device("cpu")
 N_SPOTS, N_GENES = 320, 40

@@ -26,13 +26,13 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 import hist2scrna
-from hist2scrna import pl, slots
+from hist2scrna import keys, pl
 from hist2scrna.cli import app
-from hist2scrna.evaluation import Evaluation
+from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.reporting.figures import PLOTS
 from hist2scrna.tl import evaluate
 
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 N_SPOTS, N_GENES = 40, 60
 SCRIPT = "<script>document.title='broken'</script>"
 HOSTILE = [SCRIPT, "</script><b>bold</b>", 'a,"b"', "<img src=x onerror=throw(1)>", "&amp;", "{{ 7 * 7 }}", "CONSTANT"]
@@ -47,7 +47,7 @@ def section() -> ad.AnnData:
     counts[:, len(HOSTILE)] += 1
     counts[:, HOSTILE.index("CONSTANT")] = 0
     layers = {"mean": (1 - dropout) * mu, "mu": mu, "dispersion": theta, "dropout": dropout}
-    kinds = rng.choice(["<b>tumour</b>", "stroma"], N_SPOTS)
+    kinds = rng.choice(["<b>tumor</b>", "stroma"], N_SPOTS)
     return ad.AnnData(
         sparse.csr_matrix(counts.astype(np.float32)),
         obs=pd.DataFrame(
@@ -59,9 +59,9 @@ def section() -> ad.AnnData:
             },
             index=[f"spot{i}" for i in range(N_SPOTS)],
         ),
-        var=pd.DataFrame({NAMES.modelled: True}, index=HOSTILE + [f"GENE{i}" for i in range(N_GENES - len(HOSTILE))]),
+        var=pd.DataFrame({NAMES.modeled: True}, index=HOSTILE + [f"GENE{i}" for i in range(N_GENES - len(HOSTILE))]),
         layers={NAMES.layer(name): values.astype(np.float32) for name, values in layers.items()},
-        obsm={slots.SPATIAL: np.stack([np.arange(N_SPOTS) % 8, np.arange(N_SPOTS) // 8], axis=1) * 50.0},
+        obsm={keys.SPATIAL: np.stack([np.arange(N_SPOTS) % 8, np.arange(N_SPOTS) // 8], axis=1) * 50.0},
         uns={NAMES.parameters: {"model": "made up", "likelihood": "zinb", "scale": "counts", "library_size": "own"}},
     )
 
@@ -175,8 +175,8 @@ def test_names_from_data_are_no_code(page) -> None:
     assert parsed.all("i") == [] and len(parsed.all("img")) == sum("alt" in a for a in parsed.all("img"))
     heading = next(i for i, (tag, _) in enumerate(parsed.elements) if tag == "h1")
     assert parsed.inside(heading) == "made up on <i>s0</i>"
-    assert "<b>tumour</b>" in parsed.inside(parsed.by_id("types"))
-    assert "<b>tumour</b>" not in parsed.text and "<b>bold</b>" not in parsed.text
+    assert "<b>tumor</b>" in parsed.inside(parsed.by_id("types"))
+    assert "<b>tumor</b>" not in parsed.text and "<b>bold</b>" not in parsed.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -248,7 +248,10 @@ def test_history_is_drawn_if_given(evaluation, tmp_path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_what_must_not_be_overlooked_is_loud(evaluation, tmp_path, changes, said) -> None:
     results = dict(evaluation.results)
-    calm = {"split": {**results["split"], "held_out": True}, "nulls": {**results["nulls"], "fitted_on": "training"}}
+    calm = {
+        "split": {**results["split"], "held_out": True},
+        "baselines": {**results["baselines"], "fitted_on": "training"},
+    }
     results |= calm
     quiet = Page(hist2scrna.report(Evaluation(results, evaluation.genes), tmp_path / "calm.html"))
     assert not [a for a in quiet.all("div") if str(a.get("class")).startswith("alarm")]
@@ -351,7 +354,7 @@ SECONDS = 60
 
 
 # Where an element is, once a frame has been drawn with it in view.
-CENTRE = """async (element) => {
+CENTER = """async (element) => {
   element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
   for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
   const box = element.getBoundingClientRect();
@@ -425,7 +428,7 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """A real click, on the middle of an element."""
-        x, y = self.run(f"({CENTRE})(document.querySelector({json.dumps(selector)}))")
+        x, y = self.run(f"({CENTER})(document.querySelector({json.dumps(selector)}))")
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
@@ -577,8 +580,8 @@ CONTRASTS = """
     .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = (element) => {
-    const colour = rgb(getComputedStyle(element).backgroundColor);
-    return colour.length < 4 || colour[3] === 1 ? colour : behind(element.parentElement);
+    const color = rgb(getComputedStyle(element).backgroundColor);
+    return color.length < 4 || color[3] === 1 ? color : behind(element.parentElement);
   };
   return [...document.querySelectorAll("h1, h2, p, a, dt, dd, td, th, li, button, pre, figcaption, summary, .none")]
     .filter((e) => e.textContent.trim() && e.getClientRects().length && !e.disabled)

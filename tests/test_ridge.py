@@ -20,10 +20,10 @@ from hist2scrna.models.ridge import LABEL_PENALTIES, PENALTIES, Ridge
 N, D, G = 90, 12, 5
 
 
-def batch_of(features: np.ndarray, n_seeds: int | None = None) -> SpotBatch:
+def batch_of(features: np.ndarray, n_core: int | None = None) -> SpotBatch:
     n = len(features)
     return SpotBatch(
-        n_seeds=n if n_seeds is None else n_seeds,
+        n_core=n if n_core is None else n_core,
         xy=torch.zeros(n, 2),
         edge_index=torch.zeros(2, 0, dtype=torch.long),
         section=torch.zeros(n, dtype=torch.long),
@@ -184,7 +184,7 @@ def test_only_the_seeds_are_predicted_from_their_own_features(data) -> None:
     model.solve(x, y, group)
     changed = x.copy()
     changed[10:] = 0
-    some, same = model(batch_of(x, n_seeds=10)), model(batch_of(changed, n_seeds=10))
+    some, same = model(batch_of(x, n_core=10)), model(batch_of(changed, n_core=10))
     assert some.value.shape == (10, G)
     assert some.label_logits is None
     torch.testing.assert_close(some.value, same.value)

@@ -11,10 +11,10 @@ from scipy.spatial import cKDTree
 from skimage.color import hed2rgb, rgb2hed
 
 import hist2scrna as h2s
-from hist2scrna.slides.image import ArrayImage, cut_patches
-from hist2scrna.slides.nuclei import HALO, NucleusSegmenter, haematoxylin_density
-from hist2scrna.slides.resampling import ResampledImage
-from hist2scrna.slides.tissue import tissue_mask
+from hist2scrna.images.base import ArrayImage, cut_patches
+from hist2scrna.images.nuclei import HALO, NucleusSegmenter, hematoxylin_density
+from hist2scrna.images.resampling import ResampledImage
+from hist2scrna.images.tissue import tissue_mask
 
 MPP = 0.5
 DENSITY = 0.16
@@ -27,19 +27,19 @@ def painted(
     mpp: float = MPP,
     noise: float = 3.0,
 ) -> np.ndarray:
-    """Eosin all over but for a rim of glass, and ellipses of haematoxylin (x, y, two radii in um, degrees), in um."""
+    """Eosin all over but for a rim of glass, and ellipses of hematoxylin (x, y, two radii in um, degrees), in um."""
     y, x = (np.mgrid[:height, :width] + 0.5) * mpp
-    haematoxylin = np.full((height, width), 0.01)
+    hematoxylin = np.full((height, width), 0.01)
     for a, b, long, short, angle in nuclei:
         t = np.radians(angle)
         u, v = (x - a) * np.cos(t) + (y - b) * np.sin(t), -(x - a) * np.sin(t) + (y - b) * np.cos(t)
-        haematoxylin[(u / long) ** 2 + (v / short) ** 2 < 1] = DENSITY
+        hematoxylin[(u / long) ** 2 + (v / short) ** 2 < 1] = DENSITY
     eosin = np.full((height, width), 0.05)
     rim = int(10 / mpp)
     glass = np.ones((height, width), dtype=bool)
     glass[rim:-rim, rim:-rim] = False
-    haematoxylin[glass] = eosin[glass] = 0
-    picture = 245 * hed2rgb(np.stack([haematoxylin, eosin, np.zeros_like(eosin)], axis=-1))
+    hematoxylin[glass] = eosin[glass] = 0
+    picture = 245 * hed2rgb(np.stack([hematoxylin, eosin, np.zeros_like(eosin)], axis=-1))
     picture += np.random.default_rng(0).normal(0, noise, picture.shape)
     return np.round(picture.clip(0, 255)).astype(np.uint8)
 
@@ -101,8 +101,8 @@ def test_shapes_are_measured() -> None:
     assert found["perimeter_um"].iloc[2] == pytest.approx(2 * np.pi * 6, rel=0.08)
     assert (found["solidity"] > 0.95).all()
     # The rim of a nucleus is blurred, its middle is not.
-    assert (found["haematoxylin"] > 0.8 * DENSITY).all()
-    assert (found["haematoxylin"] < 1.05 * DENSITY).all()
+    assert (found["hematoxylin"] > 0.8 * DENSITY).all()
+    assert (found["hematoxylin"] < 1.05 * DENSITY).all()
 
 
 @pytest.mark.parametrize("distance", [7.0, 8.0, 9.0])
@@ -206,8 +206,8 @@ def test_windows_agree_with_the_whole_and_with_patches(um) -> None:
     for x, y, w, h in [(3, 5, 20, 10), (width - 9, height - 7, 9, 7), (1, 0, 1, 2)]:
         np.testing.assert_array_equal(resampled.read(x, y, w, h), whole[y : y + h, x : x + w])
     side = 12
-    centre = np.array([[10 + side / 2, 8 + side / 2]]) * um / 0.47
-    patch = cut_patches(image, centre, side * um / 0.47, side)[0].transpose(1, 2, 0)
+    center = np.array([[10 + side / 2, 8 + side / 2]]) * um / 0.47
+    patch = cut_patches(image, center, side * um / 0.47, side)[0].transpose(1, 2, 0)
     assert np.abs(patch.astype(int) - whole[8 : 8 + side, 10 : 10 + side]).max() <= 1
     beyond = resampled.read(-4, -3, 10, 10)
     np.testing.assert_array_equal(beyond[0], beyond[1])
@@ -217,7 +217,7 @@ def test_windows_agree_with_the_whole_and_with_patches(um) -> None:
 def test_densities_are_those_of_scikit_image() -> None:
     picture = np.random.default_rng(2).integers(1, 256, (40, 50, 3)).astype(np.uint8)
     expected = rgb2hed(picture / 255)[..., 0]
-    density = haematoxylin_density(picture, np.full(3, 255.0))
+    density = hematoxylin_density(picture, np.full(3, 255.0))
     od = -np.log10(picture / 255)
     ink = od[..., 0] > 1.4 * od[..., 1] + 0.05
     assert ink.any()

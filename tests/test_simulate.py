@@ -39,7 +39,7 @@ def assert_same(left: ad.AnnData, right: ad.AnnData) -> None:
         np.testing.assert_array_equal(left.layers[layer], right.layers[layer])
 
 
-def log_normalise(counts: np.ndarray) -> np.ndarray:
+def log_normalize(counts: np.ndarray) -> np.ndarray:
     return np.log1p(1e4 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-9))
 
 
@@ -55,7 +55,7 @@ def own_types(section: ad.AnnData) -> np.ndarray:
 
 
 def lattice_composition(section: ad.AnnData) -> np.ndarray:
-    """Types among the six lattice neighbours, found from the array positions alone."""
+    """Types among the six lattice neighbors, found from the array positions alone."""
     place = {(r, c): i for i, (r, c) in enumerate(section.obs[["array_row", "array_col"]].to_numpy())}
     types, result = own_types(section), []
     for row, col in place:
@@ -64,8 +64,8 @@ def lattice_composition(section: ad.AnnData) -> np.ndarray:
     return np.array(result)
 
 
-def spot_colours(section: ad.AnnData, xy: np.ndarray | None = None) -> np.ndarray:
-    """Mean and spread of haematoxylin, eosin and residual in the disc of each spot."""
+def spot_colors(section: ad.AnnData, xy: np.ndarray | None = None) -> np.ndarray:
+    """Mean and spread of hematoxylin, eosin and residual in the disc of each spot."""
     (entry,) = section.uns["spatial"].values()
     radius = entry["scalefactors"]["spot_diameter_fullres"] / 2
     stains = rgb2hed(picture_of(section))
@@ -137,7 +137,7 @@ def test_genes_are_shared_and_stains_are_not(sections: list[ad.AnnData]) -> None
     for layer in ("true_dispersion", "true_dropout"):
         np.testing.assert_array_equal(first.layers[layer], second.layers[layer])
         assert (first.layers[layer] == first.layers[layer][0]).all()
-    # Relative to one gene, the log rate is linear in the own type and the neighbours, with the same coefficients.
+    # Relative to one gene, the log rate is linear in the own type and the neighbors, with the same coefficients.
     features = [np.hstack([own_types(section), lattice_composition(section)]) for section in (first, second)]
     rates = [np.log(section.layers["true_mu"].astype(float)) for section in (first, second)]
     rates = [rate - rate[:, :1] for rate in rates]
@@ -147,7 +147,7 @@ def test_genes_are_shared_and_stains_are_not(sections: list[ad.AnnData]) -> None
     assert np.abs(stains[0] - stains[1]).max() > 0.005
     np.testing.assert_allclose(np.linalg.norm(stains, axis=2), 1)
     glass = [np.median(picture_of(section)[-4:].reshape(-1, 3), axis=0) for section in sections]
-    assert len({tuple(colour) for colour in glass}) == 3
+    assert len({tuple(color) for color in glass}) == 3
 
 
 def test_counts_follow_the_zinb_of_the_layers(sections: list[ad.AnnData]) -> None:
@@ -189,42 +189,42 @@ def test_picture_tells_the_type_on_an_unseen_section(sections: list[ad.AnnData])
     *train, test = sections
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     classifier.fit(
-        np.concatenate([spot_colours(section) for section in train]),
+        np.concatenate([spot_colors(section) for section in train]),
         np.concatenate([section.obs["cell_type"].to_numpy() for section in train]),
     )
     truth = test.obs["cell_type"].to_numpy()
     chance = test.obs["cell_type"].value_counts(normalize=True).max()
-    accuracy = np.mean(classifier.predict(spot_colours(test)) == truth)
+    accuracy = np.mean(classifier.predict(spot_colors(test)) == truth)
     assert accuracy > chance + 0.35
     height, width, _ = picture_of(test).shape
     xy = test.obsm["spatial"]
     for wrong in ((width, 0) + xy * (-1, 1), (0, height) + xy * (1, -1), xy[:, ::-1].clip(0, height - 60)):
-        assert np.mean(classifier.predict(spot_colours(test, wrong)) == truth) < chance + 0.15
+        assert np.mean(classifier.predict(spot_colors(test, wrong)) == truth) < chance + 0.15
 
 
 def test_depth_follows_visible_nuclei(sections: list[ad.AnnData]) -> None:
     for section in sections:
         xy = section.obsm["spatial"]
         size = np.log(section.layers["true_mu"].sum(axis=1))
-        here = np.corrcoef(spot_colours(section)[:, 0], size)[0, 1]
-        elsewhere = np.corrcoef(spot_colours(section, np.roll(xy, 50, axis=0))[:, 0], size)[0, 1]
+        here = np.corrcoef(spot_colors(section)[:, 0], size)[0, 1]
+        elsewhere = np.corrcoef(spot_colors(section, np.roll(xy, 50, axis=0))[:, 0], size)[0, 1]
         assert here > 0.3
         assert elsewhere < here - 0.2
 
 
 @pytest.mark.parametrize("effect", [1.0, 0.0])
-def test_neighbours_matter_just_if_asked(effect: float) -> None:
-    *train, test = simulate(n_sections=4, n_spots=200, n_genes=200, seed=2, neighbour_effect=effect)
+def test_neighbors_matter_just_if_asked(effect: float) -> None:
+    *train, test = simulate(n_sections=4, n_spots=200, n_genes=200, seed=2, neighbor_effect=effect)
 
     def predict(features: list[np.ndarray]) -> np.ndarray:
-        targets = np.concatenate([log_normalise(section.X.toarray()) for section in train])
+        targets = np.concatenate([log_normalize(section.X.toarray()) for section in train])
         return LinearRegression().fit(np.concatenate(features[:-1]), targets).predict(features[-1])
 
     everything = [*train, test]
     own = [own_types(section) for section in everything]
     both = [np.hstack([own_types(section), lattice_composition(section)]) for section in everything]
-    truth = log_normalise(test.X.toarray())
-    responds = test.var_names.isin(test.uns["simulation"]["neighbour_genes"])
+    truth = log_normalize(test.X.toarray())
+    responds = test.var_names.isin(test.uns["simulation"]["neighbor_genes"])
     assert responds.sum() == 100
     scores = {
         name: [mean_pearson(predict(features)[:, genes], truth[:, genes]) for genes in (responds, ~responds)]
@@ -234,17 +234,17 @@ def test_neighbours_matter_just_if_asked(effect: float) -> None:
     assert abs(gain_others) < 0.03
     if effect:
         assert gain_responding > 0.15
-        reach = mean_pearson(log_normalise(test.layers["true_mean"].astype(float)), truth)
+        reach = mean_pearson(log_normalize(test.layers["true_mean"].astype(float)), truth)
         assert reach > 0.4
         assert mean_pearson(predict(own), truth) < 0.85 * reach
     else:
         assert abs(gain_responding) < 0.03
 
 
-def test_neighbour_effect_leaves_the_picture() -> None:
-    with_effect, without = (simulate(n_spots=20, n_genes=10, neighbour_effect=effect)[0] for effect in (1, 0))
+def test_neighbor_effect_leaves_the_picture() -> None:
+    with_effect, without = (simulate(n_spots=20, n_genes=10, neighbor_effect=effect)[0] for effect in (1, 0))
     np.testing.assert_array_equal(picture_of(with_effect), picture_of(without))
-    responds = with_effect.var_names.isin(with_effect.uns["simulation"]["neighbour_genes"])
+    responds = with_effect.var_names.isin(with_effect.uns["simulation"]["neighbor_genes"])
     mu, mu_without = with_effect.layers["true_mu"], without.layers["true_mu"]
     np.testing.assert_array_equal(mu[:, ~responds], mu_without[:, ~responds])
     assert np.abs(np.log(mu / mu_without)[:, responds]).mean() > 0.5
@@ -257,7 +257,7 @@ def test_resolution_scales_the_picture_alone() -> None:
     np.testing.assert_allclose(picture_of(fine).shape[:2], 2 * np.array(picture_of(coarse).shape[:2]), atol=1)
     assert fine.uns["spatial"]["section_0"]["scalefactors"]["spot_diameter_fullres"] == 110.0
     assert fine.uns["spatial"]["section_0"]["scalefactors"]["mpp"] == 0.5
-    agreement = np.corrcoef(spot_colours(coarse)[:, 0], spot_colours(fine)[:, 0])[0, 1]
+    agreement = np.corrcoef(spot_colors(coarse)[:, 0], spot_colors(fine)[:, 0])[0, 1]
     assert agreement > 0.9
 
 
@@ -266,11 +266,11 @@ def test_cells_are_nuclei_of_the_picture() -> None:
     (spots,) = simulate(n_spots=50, n_genes=100)
     assert "array_row" not in cells.obs
     assert np.median(cells.to_df().sum(axis=1)) < np.median(spots.to_df().sum(axis=1))
-    haematoxylin = rgb2hed(picture_of(cells))[..., 0]
+    hematoxylin = rgb2hed(picture_of(cells))[..., 0]
     x, y = cells.obsm["spatial"].astype(int).T
-    tissue = haematoxylin[y.min() : y.max(), x.min() : x.max()]
-    assert np.mean(haematoxylin[y, x] > np.quantile(tissue, 0.6)) > 0.95
-    flipped = haematoxylin[haematoxylin.shape[0] - 1 - y, x]
+    tissue = hematoxylin[y.min() : y.max(), x.min() : x.max()]
+    assert np.mean(hematoxylin[y, x] > np.quantile(tissue, 0.6)) > 0.95
+    flipped = hematoxylin[hematoxylin.shape[0] - 1 - y, x]
     assert np.mean(flipped > np.quantile(tissue, 0.6)) < 0.7
     gaps = np.linalg.norm(cells.obsm["spatial"][:, None] - cells.obsm["spatial"], axis=2) * 0.5
     np.fill_diagonal(gaps, np.inf)
@@ -278,13 +278,13 @@ def test_cells_are_nuclei_of_the_picture() -> None:
     assert gaps.min(axis=1).std() > 1
 
 
-def test_cell_neighbours_are_the_six_nearest() -> None:
+def test_cell_neighbors_are_the_six_nearest() -> None:
     (cells,) = simulate(n_spots=150, n_genes=60, level="cell", seed=4)
     gaps = np.linalg.norm(cells.obsm["spatial"][:, None] - cells.obsm["spatial"], axis=2)
     composition = {k: own_types(cells)[gaps.argsort(axis=1)[:, 1 : k + 1]].mean(axis=1) for k in (4, 6, 8)}
     mu = np.log(cells.layers["true_mu"].astype(float))
-    # A gene without neighbour effect takes the library size out.
-    responds = cells.var_names.isin(cells.uns["simulation"]["neighbour_genes"])
+    # A gene without neighbor effect takes the library size out.
+    responds = cells.var_names.isin(cells.uns["simulation"]["neighbor_genes"])
     own = own_types(cells)
     rest = mu[:, ~responds] - LinearRegression().fit(own, mu[:, ~responds]).predict(own)
     target = mu[:, responds] - rest[:, :1]
@@ -316,8 +316,8 @@ def test_written_and_read_again(tmp_path: Path, level: str) -> None:
     again = ad.read_h5ad(tmp_path / "section.h5ad")
     assert_same(section, again)
     before, after = section.uns["simulation"], again.uns["simulation"]
-    assert after["neighbour_effect"] == 1.0
-    assert list(after["neighbour_genes"]) == list(before["neighbour_genes"])
+    assert after["neighbor_effect"] == 1.0
+    assert list(after["neighbor_genes"]) == list(before["neighbor_genes"])
     np.testing.assert_array_equal(after["stain"]["section_0"]["vectors"], before["stain"]["section_0"]["vectors"])
 
 
@@ -350,7 +350,7 @@ def test_concatenated_sections_keep_their_pictures(tmp_path: Path) -> None:
         ({"n_types": 9}, "`n_types` to be at most 8, found 9"),
         ({"mpp": 0}, "`mpp`"),
         ({"mpp": float("nan")}, "`mpp`"),
-        ({"neighbour_effect": float("inf")}, "`neighbour_effect`"),
+        ({"neighbor_effect": float("inf")}, "`neighbor_effect`"),
         ({"mpp": 0.05}, "too large to simulate.*Raise `mpp`"),
         ({"mpp": 0.01, "level": "cell"}, "too large to simulate"),
     ],

@@ -1,4 +1,4 @@
-"""Single cells: scattered observations, patches in microns around each, neighbours within a radius."""
+"""Single cells: scattered observations, patches in microns around each, neighbors within a radius."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(cells):
         preset="tiny",
         patch_px=16,
         patch_um=20.0,
-        neighbours="delaunay",
+        neighbors="delaunay",
         radius_um=RADIUS_UM,
         labels_key="cell_type",
         library_key="library_id",
@@ -47,7 +47,7 @@ def test_patch_and_radius_are_remembered_and_used_in_prediction(cells, model, tm
     assert predicted.obs["hist2scrna_cell_type"].notna().all()
 
 
-def test_cells_without_neighbours_are_predicted_from_their_own_patch(cells, model) -> None:
+def test_cells_without_neighbors_are_predicted_from_their_own_patch(cells, model) -> None:
     far = cells[:6].copy()
     far.obsm["spatial"] = np.asarray(cells.obsm["spatial"])[[0, 30, 60, 90, 120, 149]]
     spots = model.read(far)

@@ -18,7 +18,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesM
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
 
 from hist2scrna.io import concat, from_spatialdata, to_spatialdata
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 pytestmark = [
@@ -30,7 +30,7 @@ pytestmark = [
 WIDTH, HEIGHT, N = 420, 260, 12
 
 
-def colours() -> np.ndarray:
+def colors() -> np.ndarray:
     rising = np.linspace(20, 230, N)
     return np.stack([rising, rising[::-1], np.arange(N) % 3 * 80 + 20], axis=1).astype(np.uint8)
 
@@ -40,10 +40,10 @@ def places() -> np.ndarray:
 
 
 def picture() -> np.ndarray:
-    """Landscape, with a square of its own colour around each spot."""
+    """Landscape, with a square of its own color around each spot."""
     pixels = np.full((HEIGHT, WIDTH, 3), 250, dtype=np.uint8)
-    for (x, y), colour in zip(places().astype(int), colours(), strict=True):
-        pixels[y - 12 : y + 12, x - 12 : x + 12] = colour
+    for (x, y), color in zip(places().astype(int), colors(), strict=True):
+        pixels[y - 12 : y + 12, x - 12 : x + 12] = color
     return pixels
 
 
@@ -111,7 +111,7 @@ def test_spots_are_where_they_were_drawn(to_world, own):
     matrix = np.array(AFFINES[to_world], dtype=float)
     adata = take(make(to_world=to_world, own=own))
     np.testing.assert_allclose(adata.obsm["spatial"], places()[adata.obs["i"]], atol=1e-6)
-    np.testing.assert_array_equal(middle(adata), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(adata), colors()[adata.obs["i"]])
     np.testing.assert_array_equal(adata.X.toarray(), np.arange(N * 3).reshape(N, 3)[adata.obs["i"]])
     factors = adata.uns["spatial"]["spots"]["scalefactors"]
     area = abs(np.linalg.det(matrix[:2, :2]))
@@ -124,7 +124,7 @@ def test_spots_are_where_they_were_drawn(to_world, own):
 @pytest.mark.parametrize("kind", ["polygons", "points"])
 def test_kinds_of_elements(kind):
     adata = take(make(kind, "sheared and stretched", "mirrored"))
-    np.testing.assert_array_equal(middle(adata, patch_um=5), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(adata, patch_um=5), colors()[adata.obs["i"]])
     diameter = adata.uns["spatial"]["spots"]["scalefactors"].get("spot_diameter_fullres")
     assert diameter == (pytest.approx(6 * 2 / np.pi**0.5) if kind == "polygons" else None)
 
@@ -146,7 +146,7 @@ def test_labels():
     sdata["cell_table"] = TableModel.parse(table, region="cells", region_key="region", instance_key="id")
     adata = take(sdata, table="cell_table")
     np.testing.assert_allclose(adata.obsm["spatial"], places())
-    np.testing.assert_array_equal(middle(adata, patch_um=5), colours())
+    np.testing.assert_array_equal(middle(adata, patch_um=5), colors())
 
 
 def test_chained_transformations_and_other_systems():
@@ -157,7 +157,7 @@ def test_chained_transformations_and_other_systems():
     )
     set_transformation(sdata["spots"], affine([[2, 0, 7], [0, 3, 9], [0, 0, 1]]), "slide")
     adata = take(sdata, coordinate_system="slide")
-    np.testing.assert_array_equal(middle(adata), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(adata), colors()[adata.obs["i"]])
     with pytest.raises(KeyError, match=r"'he' is not aligned to the coordinate system 'global', only to \['slide'\]"):
         take(sdata)
     set_transformation(sdata["he"], Identity(), "global")
@@ -173,13 +173,13 @@ def test_a_large_picture_stays_lazy_on_disk(tmp_path, monkeypatch):
     images = adata.uns["spatial"]["spots"]["images"]
     assert isinstance(images["level0"], da.Array)
     assert images["hires"].shape == (65, 105, 3)
-    np.testing.assert_array_equal(middle(adata), colours()[adata.obs["i"]])
-    assert np.abs(middle(adata, img_key="hires") - colours()[adata.obs["i"]]).max() <= 3
+    np.testing.assert_array_equal(middle(adata), colors()[adata.obs["i"]])
+    assert np.abs(middle(adata, img_key="hires") - colors()[adata.obs["i"]]).max() <= 3
     monkeypatch.setattr("hist2scrna.io._from_spatialdata.PREVIEW_PX", 30)
     strided = take(sd.read_zarr(tmp_path / "s.zarr")).uns["spatial"]["spots"]
     assert strided["images"]["hires"].shape == (17, 27, 3)
     adata.write_h5ad(tmp_path / "x.h5ad")
-    np.testing.assert_array_equal(middle(ad.read_h5ad(tmp_path / "x.h5ad")), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(ad.read_h5ad(tmp_path / "x.h5ad")), colors()[adata.obs["i"]])
 
 
 def test_several_samples_in_one_object():
@@ -194,7 +194,7 @@ def test_several_samples_in_one_object():
         take(both)
     adata = concat([take(both, region="spots"), take(both, region="others", image="he2", library_id="second")])
     assert list(adata.obs["library_id"].cat.categories) == ["spots", "second"]
-    np.testing.assert_array_equal(middle(adata, library_key="library_id"), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(adata, library_key="library_id"), colors()[adata.obs["i"]])
 
 
 def test_what_cannot_be_taken():
@@ -232,7 +232,7 @@ def test_scale_is_never_made_up():
         adata = take(make("points"), um_per_unit=None)
     with pytest.raises(KeyError, match="mpp="):
         middle(adata)
-    np.testing.assert_array_equal(middle(adata, mpp=1.0, patch_um=5), colours()[adata.obs["i"]])
+    np.testing.assert_array_equal(middle(adata, mpp=1.0, patch_um=5), colors()[adata.obs["i"]])
 
 
 # -- to SpatialData and back ------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import pytest
 import tifffile
 
 import hist2scrna as h2s
-from hist2scrna.slides.augment import PatchAugmentation
-from hist2scrna.slides.image import ArrayImage, cut_patches
-from hist2scrna.slides.library import open_image
-from hist2scrna.slides.spots import read_spots
-from hist2scrna.slides.stains import StainStack, stack_of_array
+from hist2scrna.fitting.augment import PatchAugmentation
+from hist2scrna.images.base import ArrayImage, cut_patches
+from hist2scrna.images.stains import StainStack, stack_of_array
+from hist2scrna.spots.library import open_image
+from hist2scrna.spots.read import read_spots
 
 FAST = {"preset": "tiny", "patch_px": 16, "max_epochs": 1, "progress": False, "library_key": "library_id"}
 
@@ -42,8 +42,8 @@ def test_named_images_are_stacked_in_their_order(stained) -> None:
     )
 
 
-@pytest.mark.parametrize(("channels", "colours"), [(2, 0), (5, 3), (7, 3)])
-def test_array_with_more_channels_is_rgb_and_markers(stained, channels, colours) -> None:
+@pytest.mark.parametrize(("channels", "colors"), [(2, 0), (5, 3), (7, 3)])
+def test_array_with_more_channels_is_rgb_and_markers(stained, channels, colors) -> None:
     _, he, markers = stained
     more = np.concatenate([he, markers, 255 - markers], axis=2)
     array = {2: markers, 5: more[:, :, :5], 7: more}[channels]
@@ -52,7 +52,7 @@ def test_array_with_more_channels_is_rgb_and_markers(stained, channels, colours)
     # Whole pixels: a patch as wide as its window is that window.
     patch = cut_patches(stack, np.array([[60.0, 40.0]]), 20.0, 20)[0]
     np.testing.assert_array_equal(patch, array[30:50, 50:70].transpose(2, 0, 1))
-    assert len(stack.parts) == channels - colours + bool(colours)
+    assert len(stack.parts) == channels - colors + bool(colors)
     assert stack.size() == (he.shape[1], he.shape[0])
 
 
@@ -103,7 +103,7 @@ def test_models_of_rgb_refuse_more(stained) -> None:
         h2s.tl.fit(section, model="stnet", img_key=["he", "ihc"], **{**FAST, "preset": None, "patch_px": 32})
 
 
-def test_augmentation_moves_all_channels_alike_and_leaves_further_colours(stained) -> None:
+def test_augmentation_moves_all_channels_alike_and_leaves_further_colors(stained) -> None:
     import torch
 
     from hist2scrna.models import SpotBatch

@@ -1,4 +1,4 @@
-"""How expression is arranged, in evaluations: Moran's I over neighbours that are built, and Leiden clusters."""
+"""How expression is arranged, in evaluations: Moran's I over neighbors that are built, and Leiden clusters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import scanpy as sc
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from hist2scrna import metrics, slots
-from hist2scrna.scoring import clusters
+from hist2scrna import keys, metrics
+from hist2scrna.evaluation import clusters
 from hist2scrna.tl import evaluate
 
-NAMES = slots.Written()
+NAMES = keys.OutputKeys()
 N_GENES = 20
 
 
@@ -48,13 +48,13 @@ def two() -> ad.AnnData:
     return both[np.random.default_rng(0).permutation(both.n_obs)].copy()
 
 
-def test_neighbours_are_built_section_by_section(two, expected_log) -> None:
+def test_neighbors_are_built_section_by_section(two, expected_log) -> None:
     import squidpy as sq
 
     found = evaluate(two, progress=False)
     assert "Moran's I" not in found.results["not_scored"]
-    assert found.results["spatial"]["neighbours"] == "square"
-    assert slots.CONNECTIVITIES not in two.obsp
+    assert found.results["spatial"]["neighbors"] == "square"
+    assert keys.CONNECTIVITIES not in two.obsp
     expected = {"truth": [], "prediction": [], "depth": []}
     for name in ("s0", "s1"):
         part = two[(two.obs["library_id"] == name) & (np.asarray(two.X.sum(axis=1)).ravel() > 0)].copy()
@@ -62,7 +62,7 @@ def test_neighbours_are_built_section_by_section(two, expected_log) -> None:
         total = part.X.toarray().sum(axis=1)
         mean = part.layers[NAMES.layer("mean")]
         tables = {
-            "truth": metrics.log_normalise(part.X.toarray()),
+            "truth": metrics.log_normalize(part.X.toarray()),
             "prediction": expected_log(1e4 / mean.sum(axis=1, keepdims=True), mean),
             "depth": np.log(total)[:, None],
         }
@@ -132,7 +132,7 @@ def test_clusters_are_compared_within_sections(two) -> None:
 def test_a_perfect_prediction_has_the_clusters_of_the_truth() -> None:
     adata = tissue()
     adata.layers[NAMES.layer("mean")] = adata.X.toarray()
-    adata.layers[NAMES.layer("log_normalised")] = metrics.log_normalise(adata.X.toarray())
+    adata.layers[NAMES.layer("log_normalized")] = metrics.log_normalize(adata.X.toarray())
     adata.obs.loc[adata.obs_names[:7], "band"] = np.nan
     found = evaluate(adata, labels_key="band", progress=False)
     scores = found.results["clusters"]

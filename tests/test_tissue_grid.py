@@ -13,9 +13,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import hist2scrna as h2s
-from hist2scrna.slides.graph import find_lattice
-from hist2scrna.slides.image import ArrayImage, to_image_pixels
-from hist2scrna.slides.tissue import lattice_points, stained_ground, tissue_mask
+from hist2scrna.images.base import ArrayImage, to_image_pixels
+from hist2scrna.images.tissue import lattice_points, stained_ground, tissue_mask
+from hist2scrna.spots.graph import find_lattice
 
 GLASS, PINK, PURPLE = (240, 238, 241), (225, 150, 190), (120, 80, 160)
 MPP = 2.0
@@ -105,7 +105,7 @@ def test_the_fraction_of_a_disc_is_that_of_the_mask() -> None:
 
 @settings(max_examples=40)
 @given(st.floats(200, 2000), st.floats(200, 2000), st.floats(17, 90), st.sampled_from(["hexagonal", "square"]))
-def test_neighbours_are_one_spacing_apart(width, height, spacing, lattice) -> None:
+def test_neighbors_are_one_spacing_apart(width, height, spacing, lattice) -> None:
     xy, place = lattice_points(width, height, spacing, lattice)
     assert (xy >= -1e-9).all()
     assert (xy <= np.array([width, height]) + 1e-9).all()
@@ -233,7 +233,7 @@ def test_a_model_predicts_on_it_with_no_further_argument(model, spacing_um) -> N
 
 @pytest.mark.parametrize("section", ["C2", "C6"])
 def test_spots_of_real_sections_lie_on_the_tissue_found(shared_data, section) -> None:
-    from hist2scrna.slides.library import open_image
+    from hist2scrna.spots.library import open_image
 
     picture = open_image(ad.AnnData(), None, image=shared_data / "her2st" / f"{section}.jpg")
     mask = tissue_mask(picture, 100 / 136)

@@ -15,15 +15,15 @@ import tifffile
 import zarr
 from PIL import Image
 
-from hist2scrna.slides import tiles
-from hist2scrna.slides.files import open_file
-from hist2scrna.slides.image import ArrayImage, cut_patches, thumbnail
-from hist2scrna.slides.openslide import OpenSlideImage
-from hist2scrna.slides.patches import PatchSource, section_scale
-from hist2scrna.slides.pixels import as_rgb
-from hist2scrna.slides.preview import preview
-from hist2scrna.slides.resolution import aperio_mpp, in_microns, ome_xml_mpp, square, tiff_tags_mpp
-from hist2scrna.slides.tiles import TileCache, fitting_levels, level_scale
+from hist2scrna.images import tiles
+from hist2scrna.images.base import ArrayImage, cut_patches, thumbnail
+from hist2scrna.images.open import open_file
+from hist2scrna.images.openslide import OpenSlideImage
+from hist2scrna.images.patches import PatchSource, section_scale
+from hist2scrna.images.pixels import as_rgb
+from hist2scrna.images.resolution import aperio_mpp, in_microns, ome_xml_mpp, square, tiff_tags_mpp
+from hist2scrna.images.tiles import TileCache, fitting_levels, level_scale
+from hist2scrna.spots.preview import preview
 from hist2scrna.tl import fit, predict
 
 WIDTH, HEIGHT = 531, 347
@@ -36,7 +36,7 @@ needs_openslide = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def picture():
-    """Noise, wider than high, with a red marker of 30 x 14 px centred on (401, 83), blue above it and green left."""
+    """Noise, wider than high, with a red marker of 30 x 14 px centerd on (401, 83), blue above it and green left."""
     pixels = np.random.default_rng(0).integers(170, 250, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     pixels[76:90, 386:416] = (210, 20, 30)
     pixels[66:76, 386:416] = (20, 30, 200)
@@ -154,8 +154,8 @@ def test_every_way_in_gives_the_patches_of_the_array(way, picture, tmp_path):
     for channel, other in ((0, 2), (2, 0), (1, 0)):
         found, expected = (np.clip(p[channel] - p[other] - 80, 0, None) for p in (coarse, same))
         for axis in (0, 1):
-            centres = [(m.sum(axis=axis) * np.arange(30)).sum() / m.sum() for m in (found, expected)]
-            assert centres[0] == pytest.approx(centres[1], abs=0.25), (channel, axis)
+            centers = [(m.sum(axis=axis) * np.arange(30)).sum() / m.sum() for m in (found, expected)]
+            assert centers[0] == pytest.approx(centers[1], abs=0.25), (channel, axis)
     assert np.abs(coarse - same).mean() < 4
 
 
@@ -414,35 +414,35 @@ def test_a_slide_alone_is_enough_for_prediction(predicted, tmp_path):
     np.testing.assert_array_equal(out.layers["hist2scrna_mean"], means)
 
 
-# -- colours ----------------------------------------------------------------------------------------------------------
-def test_colours_are_rgb_whatever_the_file_holds(picture, tmp_path):
+# -- colors ----------------------------------------------------------------------------------------------------------
+def test_colors_are_rgb_whatever_the_file_holds(picture, tmp_path):
     rng = np.random.default_rng(1)
     opacity = rng.integers(0, 256, (HEIGHT, WIDTH, 1)).astype(np.uint8)
     rgba = np.concatenate([picture, opacity], axis=2)
     over_white = picture * (opacity / 255) + 255 * (1 - opacity / 255)
-    grey = picture[:, :, 0]
+    gray = picture[:, :, 0]
     multiplied = np.concatenate([np.round(picture * (opacity / 255)).astype(np.uint8), opacity], axis=2)
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "gray16.png")
     options = {"tile": (64, 64)}
 
     def tiff(name, pixels, photometric="rgb", **more):
         tifffile.imwrite(tmp_path / name, pixels, photometric=photometric, **options | more)
         return tmp_path / name
 
-    three = np.repeat(grey[:, :, None], 3, axis=2)
-    bilevel = grey > 200
+    three = np.repeat(gray[:, :, None], 3, axis=2)
+    bilevel = gray > 200
     expected = {
         tmp_path / "rgba.png": over_white,
-        tmp_path / "grey16.png": three,
+        tmp_path / "gray16.png": three,
         tiff("rgba.tif", rgba, extrasamples=["unassalpha"]): over_white,
         tiff("multiplied.tif", multiplied, extrasamples=["assocalpha"]): over_white,
         tiff("fourth.tif", rgba, extrasamples=["unspecified"]): picture,
-        tiff("grey.tif", grey, "minisblack"): three,
-        tiff("grey16.tif", grey.astype(np.uint16) * 257, "minisblack"): three,
-        tiff("inverted.tif", 255 - grey, "miniswhite"): three,
+        tiff("gray.tif", gray, "minisblack"): three,
+        tiff("gray16.tif", gray.astype(np.uint16) * 257, "minisblack"): three,
+        tiff("inverted.tif", 255 - gray, "miniswhite"): three,
         tiff("bilevel.tif", bilevel, "minisblack"): np.repeat(bilevel[:, :, None] * 255, 3, axis=2),
-        ome_zarr(tmp_path / "grey.zarr", grey[:, :, None].repeat(3, 2), axes="yxc"): three,
+        ome_zarr(tmp_path / "gray.zarr", gray[:, :, None].repeat(3, 2), axes="yxc"): three,
     }
     for path, pixels in expected.items():
         found = open_file(path).read(0, 0, 0, WIDTH, HEIGHT)
@@ -450,7 +450,7 @@ def test_colours_are_rgb_whatever_the_file_holds(picture, tmp_path):
         assert np.abs(found - pixels.astype(float)).max() <= 1, path
 
 
-def test_jpeg_tiles_keep_their_colours(picture, tmp_path):
+def test_jpeg_tiles_keep_their_colors(picture, tmp_path):
     small = Image.fromarray(picture).resize((40, 30), Image.Resampling.BOX)
     smooth = np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
     Image.fromarray(smooth).save(tmp_path / "pillow.tif", compression="jpeg", quality=95)
@@ -599,8 +599,8 @@ def test_what_is_no_picture_is_refused(picture, tmp_path):
     (tmp_path / "lost.zarr" / "1" / "zarr.json").unlink()
     (tmp_path / "notes.scn").write_text("no slide")
     refused = {
-        tmp_path / "cmyk.tif": "grey or RGB.*SEPARATED",
-        tmp_path / "palette.tif": "grey or RGB.*PALETTE",
+        tmp_path / "cmyk.tif": "gray or RGB.*SEPARATED",
+        tmp_path / "palette.tif": "gray or RGB.*PALETTE",
         tmp_path / "float.tif": "8 or 16 bits.*float32",
         tiff(
             "wide.tif", np.zeros((30, 40, 7), np.uint8), photometric="minisblack", planarconfig="contig"
@@ -638,12 +638,12 @@ def test_sizes_are_checked_before_decoding(picture, tmp_path, monkeypatch):
     whole, tiled = tmp_path / "whole.tif", pyramid_tiff(tmp_path / "tiled.tif", picture)
     tifffile.imwrite(whole, picture, photometric="rgb")
     chunk = ome_zarr(tmp_path / "p.zarr", picture, version="0.4")
-    monkeypatch.setattr("hist2scrna.slides.pixels.MAX_DECODED_PIXELS", 128 * 128)
+    monkeypatch.setattr("hist2scrna.images.pixels.MAX_DECODED_PIXELS", 128 * 128)
     assert open_file(tiled).read(0, 0, 0, WIDTH, HEIGHT).shape == picture.shape
     assert open_file(chunk).size() == (WIDTH, HEIGHT)
     with pytest.raises(ValueError, match=r"whole\.tif.*531 x 347.*tiled, pyramidal"):
         open_file(whole)
-    monkeypatch.setattr("hist2scrna.slides.pixels.MAX_SIDE", 500)
+    monkeypatch.setattr("hist2scrna.images.pixels.MAX_SIDE", 500)
     for path in (tiled, chunk):
         with pytest.raises(ValueError, match=rf"{path.name}.*1 to 500 pixels.*531 x 347"):
             open_file(path)

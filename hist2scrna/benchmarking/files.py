@@ -11,24 +11,24 @@ from typing import Any
 import pandas as pd
 
 from hist2scrna.benchmarking.table import CEILING, NULLS, PROTOCOL
-from hist2scrna.scoring.plain import number, percent, plain
+from hist2scrna.evaluation.plain import number, percent, plain
 
 SCHEMA_VERSION = 1
 REFERENCES = (*NULLS.values(), CEILING)
 JOBS, TABLE = "jobs", "table"
 HEADINGS = (
     *("model", "folds x seeds", "Pearson [95 %]", "of ceiling", "depth-partial [95 %]", "spread", "log-likelihood"),
-    *("coverage 50/80/95", "width 50/80/95", "folds over depth null", "collapsed", "failed"),
+    *("coverage 50/80/95", "width 50/80/95", "folds over depth baseline", "collapsed", "failed"),
     *("fit s", "predict s", "MiB", "parameters"),
 )
 NOTES = """\
-Pearson by gene over the spots of a section, on log-normalised expression, averaged over genes, sections and seeds, then
+Pearson by gene over the spots of a section, on log-normalized expression, averaged over genes, sections and seeds, then
 over folds. Intervals are Student's t over the folds; folds share training sections, so that they are not independent,
 and the true ones are wider. Depth-partial: with the log total regressed out of truth and prediction. Spread: standard
 deviation of the prediction over that of the truth, median gene; collapsed: below 0.05. Log-likelihood: per count, in
-nats; that of the nulls is of a negative binomial about their means. Coverage: counts within the central 50, 80 and 95 %
-of what was predicted; width: how many counts these hold, median gene. The depth null knows the true total of each
-spot. MiB: peak of the whole process, evaluation included.
+nats; that of the baselines is of a negative binomial about their means. Coverage: counts within the central 50, 80 and
+95 % of what was predicted; width: how many counts these hold, median gene. The depth baseline knows the true total of
+each spot. MiB: peak of the whole process, evaluation included.
 """
 
 
@@ -54,7 +54,7 @@ def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
         parts.append(
             f"## {_escape(str(dataset))}\n\n"
             f"- Split: {_escape(words['split'])}\n- Genes: {genes}; {_escape(words['panel'])} ({panel})\n"
-            f"- Normalisation: {_escape(words['normalisation'])}\n- Smoothing: {words['smoothing']}\n"
+            f"- Normalization: {_escape(words['normalization'])}\n- Smoothing: {words['smoothing']}\n"
             f"- Ceiling: {words['ceiling']}\n"
         )
         lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
@@ -95,7 +95,7 @@ def _line(row: dict[Any, Any]) -> list[str]:
         memory += f" (GPU {row['gpu_peak_memory_mib']:,.0f})"
     return [
         _escape(str(row["model"])),
-        f"{row['n_folds']} x {row['n_seeds']}" if of_model else f"{row['n_folds']}",
+        f"{row['n_folds']} x {row['n_core']}" if of_model else f"{row['n_folds']}",
         _with_interval(row, "pearson"),
         percent(row["score_over_ceiling"]),
         _with_interval(row, "depth_partial"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.slides.sections import read_groups
+from hist2scrna.spots.sections import read_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hist2scrna.evaluation import Evaluation
-from hist2scrna.scoring.plain import plain
+from hist2scrna.evaluation.plain import plain
+from hist2scrna.evaluation.result import Evaluation
 
 FORMAT_VERSION = 1
 CARD, EVALUATION, HISTORY, MODEL, LOG = "job.json", "evaluation.json", "history.csv", "model", "log.txt"

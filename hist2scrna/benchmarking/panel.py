@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.metrics.scales import log_normalise
+from hist2scrna.metrics.scales import log_normalize
 from hist2scrna.provenance import panel_hash
-from hist2scrna.slides.counts import choose_genes, read_counts
+from hist2scrna.spots.counts import choose_genes, read_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def choose_panel(
     counts = counts[np.asarray(counts.sum(axis=1)).ravel() > 0]
     n_spots = max(1, counts.shape[0])
     detected = np.bincount(counts.indices, minlength=len(names)) / n_spots
-    logs = log_normalise(counts)
+    logs = log_normalize(counts)
     variance = _mean(logs.power(2)) - _mean(logs) ** 2
     often = np.flatnonzero((detected >= min_detected) & (detected > 0))
     if len(often) < n_genes:

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hist2scrna import slots
-from hist2scrna.slides.counts import read_counts
-from hist2scrna.slides.image import ArrayImage
-from hist2scrna.slides.sections import read_groups, read_sections
+from hist2scrna import keys
+from hist2scrna.images.base import ArrayImage
+from hist2scrna.spots.counts import read_counts
+from hist2scrna.spots.sections import read_groups, read_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST_SIDE = 1024
 # Columns of `.obs` that say where a spot is, or which file shows it.
-PLACES = (*slots.ARRAY_COORDINATES, slots.PATCH_FILE)
+PLACES = (*keys.ARRAY_COORDINATES, keys.PATCH_FILE)
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
         var=pd.DataFrame(index=pd.Index(list(genes))),
         obsm={key: _in_memory(view.obsm[key]) for key in reads.obsm},
     )
-    for name in (slots.TRUE_MEAN, slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT):
+    for name in (keys.TRUE_MEAN, keys.TRUE_MU, keys.TRUE_DISPERSION, keys.TRUE_DROPOUT):
         if name in view.layers:
             kept.layers[name] = _in_memory(view[:, list(genes)].layers[name])
-    if slots.CONNECTIVITIES in view.obsp:
-        kept.obsp[slots.CONNECTIVITIES] = view.obsp[slots.CONNECTIVITIES].copy()
-    libraries = adata.uns.get(slots.SPATIAL, {})
+    if keys.CONNECTIVITIES in view.obsp:
+        kept.obsp[keys.CONNECTIVITIES] = view.obsp[keys.CONNECTIVITIES].copy()
+    libraries = adata.uns.get(keys.SPATIAL, {})
     present = set(obs[reads.library_key].cat.categories)
-    kept.uns[slots.SPATIAL] = {name: _entry(entry) for name, entry in libraries.items() if name in present}
-    if not kept.uns[slots.SPATIAL]:
-        del kept.uns[slots.SPATIAL]
+    kept.uns[keys.SPATIAL] = {name: _entry(entry) for name, entry in libraries.items() if name in present}
+    if not kept.uns[keys.SPATIAL]:
+        del kept.uns[keys.SPATIAL]
     return kept
 
 
@@ -130,8 +130,8 @@ def digests(adata: ad.AnnData, genes: Sequence[str], reads: Reads) -> dict[str, 
         found["labels"] = _digest(adata.obs[reads.labels_key].astype(str))
     pictures: list[Any] = []
     for name in sections:
-        entry = _entry(adata.uns.get(slots.SPATIAL, {}).get(name, {}), whole=False)
-        pictures += [name, *entry[slots.IMAGES], *entry[slots.IMAGES].values(), *_told(entry)]
+        entry = _entry(adata.uns.get(keys.SPATIAL, {}).get(name, {}), whole=False)
+        pictures += [name, *entry[keys.IMAGES], *entry[keys.IMAGES].values(), *_told(entry)]
     return found | {"pictures": _digest(pictures)}
 
 
@@ -143,22 +143,22 @@ def _by_name(counts: sparse.csr_array, genes: Sequence[str]) -> list[Any]:
 
 def _told(entry: Mapping[str, Any]) -> list[str]:
     """Return what else an entry says of its picture; a file goes by name and size, so that it may be moved."""
-    told = {**entry[slots.SCALEFACTORS], **entry[slots.METADATA]}
-    if slots.SOURCE_IMAGE_PATH in told:
-        path = Path(str(told[slots.SOURCE_IMAGE_PATH]))
-        told[slots.SOURCE_IMAGE_PATH] = f"{path.name}, {path.stat().st_size if path.is_file() else None} bytes"
+    told = {**entry[keys.SCALEFACTORS], **entry[keys.METADATA]}
+    if keys.SOURCE_IMAGE_PATH in told:
+        path = Path(str(told[keys.SOURCE_IMAGE_PATH]))
+        told[keys.SOURCE_IMAGE_PATH] = f"{path.name}, {path.stat().st_size if path.is_file() else None} bytes"
     return sorted(f"{key}={value}" for key, value in told.items())
 
 
 def _entry(entry: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:
     """Return the parts of a library's entry that are read, as AnnData can write them."""
-    images = entry.get(slots.IMAGES) or {}
-    metadata = entry.get(slots.METADATA) or {}
+    images = entry.get(keys.IMAGES) or {}
+    metadata = entry.get(keys.METADATA) or {}
     simple = {k: str(v) if isinstance(v, Path) else v for k, v in metadata.items()}
     return {
-        slots.IMAGES: {name: _pixels(image, name, whole) for name, image in images.items()},
-        slots.SCALEFACTORS: dict(entry.get(slots.SCALEFACTORS) or {}),
-        slots.METADATA: {k: v for k, v in simple.items() if isinstance(v, str | int | float | bool | np.generic)},
+        keys.IMAGES: {name: _pixels(image, name, whole) for name, image in images.items()},
+        keys.SCALEFACTORS: dict(entry.get(keys.SCALEFACTORS) or {}),
+        keys.METADATA: {k: v for k, v in simple.items() if isinstance(v, str | int | float | bool | np.generic)},
     }
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from hist2scrna.benchmarking.job import Done, Job
-from hist2scrna.scoring.plain import at
+from hist2scrna.evaluation.plain import at
 
 LEVELS = ("50", "80", "95")
 # Scores of any predictor, from an evaluation: column, and the way to it below a predictor's name.
@@ -36,7 +36,7 @@ MEASURED = (
     "n_spots_train",
     "device",
 )
-PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalisation", "smoothing", "split", "ceiling")
+PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalization", "smoothing", "split", "ceiling")
 IDENTITY = ("dataset", "fold", "model", "kind", "seed", "status")
 JOB_COLUMNS = (
     *IDENTITY,
@@ -47,7 +47,7 @@ JOB_COLUMNS = (
     *("n_spots_test", "architecture", "likelihood", "version"),
     *PROTOCOL,
 )
-NULLS = {"mean_null": "mean null", "depth_null": "depth null"}
+NULLS = {"mean_null": "mean baseline", "depth_null": "depth baseline"}
 CEILING = "ceiling"
 COMPLETE = "complete"
 # Means over folds with an interval; of the others, the mean alone.
@@ -58,12 +58,12 @@ MEANS = (
     *("beats_mean_null", "beats_depth_null"),
     *("fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib", "n_parameters", "epochs_run"),
 )
-# Nulls and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
+# Baselines and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
 AGREEMENT = 1e-6
 
 
 def jobs_table(jobs: Sequence[Job], done: Mapping[int, Done], failed: Mapping[int, str]) -> pd.DataFrame:
-    """Return one row a job, and after those of a fold its nulls and its ceiling.
+    """Return one row a job, and after those of a fold its baselines and its ceiling.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def jobs_table(jobs: Sequence[Job], done: Mapping[int, Done], failed: Mapping[in
     Warns
     -----
     UserWarning
-        If the nulls or the ceilings of a fold differ between its jobs.
+        If the baselines or the ceilings of a fold differ between its jobs.
     """
     rows: list[dict[str, Any]] = []
     folds = dict.fromkeys((job.dataset, job.fold) for job in jobs)
@@ -115,7 +115,7 @@ def _scored(found: Mapping[str, Any], predictor: str) -> dict[str, Any]:
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "n_spots_test": found["data"]["n_spots"],
-        "normalisation": found["normalisation"],
+        "normalization": found["normalization"],
         "ceiling": found["ceiling"]["method"],
         "version": found["package_version"],
     }
@@ -137,7 +137,7 @@ def _job_row(done: Done) -> dict[str, Any]:
 
 
 def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
-    """Return the nulls and the ceiling of one fold, of which every complete job has the same."""
+    """Return the baselines and the ceiling of one fold, of which every complete job has the same."""
     if not done:
         return []
     job = done[0].job
@@ -218,7 +218,7 @@ def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
         "kind": kind,
         "folds": ", ".join(by_fold.index),
         "n_folds": len(by_fold),
-        "n_seeds": int(own["seed"].nunique()) if kind == "model" else None,
+        "n_core": int(own["seed"].nunique()) if kind == "model" else None,
         "n_jobs": len(own),
         "n_failed": int(len(own) - len(complete)),
     }

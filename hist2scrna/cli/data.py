@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.reading import STORES, read_data, section_key, write_one
@@ -43,9 +43,9 @@ def simulate(
 
     made = datasets.simulate(preset, n_sections=sections, n_spots=spots, n_genes=genes, seed=seed)
     for section in made:
-        name = str(section.obs[slots.LIBRARY].iloc[0])
+        name = str(section.obs[keys.LIBRARY].iloc[0])
         if form == "patches":
-            io.write_patch_folder(section, out / name, labels_key=slots.CELL_TYPE, overwrite=overwrite)
+            io.write_patch_folder(section, out / name, labels_key=keys.CELL_TYPE, overwrite=overwrite)
             typer.echo(f"Wrote {out / name}/")
         else:
             write_one(section, out / f"{name}.{form}", overwrite=overwrite)
@@ -66,7 +66,7 @@ def extract_features(
     ] = None,
     patch_um: Annotated[float | None, typer.Option(help="Side of a patch in microns; default: the encoder's.")] = None,
     batch_size: Annotated[int, typer.Option(help="Patches at once.")] = 32,
-    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=slots.LIBRARY)] = None,
+    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
     img_key: Annotated[str | None, typer.Option(help="Which image; default: the finest.")] = None,
     image: Annotated[Path | None, typer.Option(help="Full-resolution picture of the only section.")] = None,
     mpp: Annotated[float | None, typer.Option(help="Microns per full-resolution pixel.")] = None,
@@ -115,7 +115,7 @@ def convert(
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store.")] = None,
     region: Annotated[str | None, typer.Option(help="Spots or cells of a SpatialData store.")] = None,
     labels_key: Annotated[
-        str | None, typer.Option(help="Cell types of a patch folder; '' for none.", show_default=slots.CELL_TYPE)
+        str | None, typer.Option(help="Cell types of a patch folder; '' for none.", show_default=keys.CELL_TYPE)
     ] = None,
     patch_px: Annotated[
         int | None, typer.Option(help="Side of a patch of a patch folder in pixels.", show_default="224, or as it is")
@@ -151,7 +151,7 @@ def info(
     path: Annotated[Path, typer.Argument(help="A data set, a picture, or the folder of a model.", show_default=False)],
 ) -> None:
     """Say what a data set, a picture or a model holds, and what is missing."""
-    from hist2scrna.trained import CARD, TrainedModel
+    from hist2scrna.trained.model import CARD, TrainedModel
 
     if (path / CARD).is_file():
         typer.echo(str(TrainedModel.load(path)))
@@ -162,7 +162,7 @@ def info(
 
 
 def _describe_picture(path: Path) -> None:
-    from hist2scrna.slides.files import open_file
+    from hist2scrna.images.open import open_file
 
     picture = open_file(path)
     um = "not in the file: pass mpp=" if picture.mpp is None else f"{picture.mpp:.4g}"
@@ -176,9 +176,9 @@ def _describe(adata: AnnData) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hist2scrna.slides.library import library_entry, open_image
-    from hist2scrna.slides.patches import section_scale
-    from hist2scrna.slides.sections import read_sections
+    from hist2scrna.images.patches import section_scale
+    from hist2scrna.spots.library import library_entry, open_image
+    from hist2scrna.spots.sections import read_sections
 
     key = section_key(adata, None)
     names, section = read_sections(adata, key)
@@ -204,7 +204,7 @@ def _describe(adata: AnnData) -> None:
         "counts": "none" if adata.X is None else "X" + "".join(f", layer {name!r}" for name in adata.layers),
         "obs": ", ".join(adata.obs.columns) or "none",
         "obsm": ", ".join(adata.obsm) or "none",
-        "graph": slots.CONNECTIVITIES if slots.CONNECTIVITIES in adata.obsp else "built when it is needed",
+        "graph": keys.CONNECTIVITIES if keys.CONNECTIVITIES in adata.obsp else "built when it is needed",
     }
     for what, content in held.items():
         console.print(f"{what:>7}  {content}", highlight=False)

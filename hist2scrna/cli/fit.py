@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.cli.config import Config, parse_settings
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.reading import label_key, read_data, section_key
@@ -106,11 +106,11 @@ def fit(
     ] = None,
     labels_key: Annotated[
         str | None,
-        typer.Option(help="Column with cell types; '' for none.", show_default=slots.CELL_TYPE, rich_help_panel=SLOTS),
+        typer.Option(help="Column with cell types; '' for none.", show_default=keys.CELL_TYPE, rich_help_panel=SLOTS),
     ] = None,
     library_key: Annotated[
         str | None,
-        typer.Option(help="Column with the section.", show_default=slots.LIBRARY, rich_help_panel=SLOTS),
+        typer.Option(help="Column with the section.", show_default=keys.LIBRARY, rich_help_panel=SLOTS),
     ] = None,
     group_key: Annotated[
         str | None,
@@ -134,7 +134,7 @@ def fit(
     hist2scrna fit sections.h5ad --preset tiny --max-epochs 50 --out model
     """
     from hist2scrna import tl
-    from hist2scrna.benchmarking.request import read_genes
+    from hist2scrna.cli.request import read_genes
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace the model there, or another --out.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.reading import read_data, section_key, write_one
@@ -33,8 +33,8 @@ def predict(
     layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="mean, dropout, mu, dispersion, log_normalised, uncertainty; repeatable.",
-            show_default="mean, dropout, log_normalised",
+            help="mean, dropout, mu, dispersion, log_normalized, uncertainty; repeatable.",
+            show_default="mean, dropout, log_normalized",
         ),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Prefix of what is written.")] = "hist2scrna",
@@ -42,7 +42,7 @@ def predict(
         str, typer.Option(help="predicted, median, or a column of .obs with known library sizes.")
     ] = "predicted",
     batch_size: Annotated[int | None, typer.Option(help="Patches encoded at once.", show_default="64")] = None,
-    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=slots.LIBRARY)] = None,
+    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
     features_key: Annotated[str | None, typer.Option(help="Slot of .obsm with features.")] = None,
     img_key: Annotated[str | None, typer.Option(help="Which image; default: the finest.")] = None,
     image: Annotated[Path | None, typer.Option(help="Full-resolution picture of the only section.")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hist2scrna import slots
+from hist2scrna import keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,10 +97,10 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
 
 def _named(adata: AnnData, path: Path) -> AnnData:
     """Name the section after its library, or after its file, where nothing names it."""
-    if slots.LIBRARY not in adata.obs:
-        libraries = list(adata.uns.get(slots.SPATIAL, {}))
-        adata.obs[slots.LIBRARY] = libraries[0] if len(libraries) == 1 else path.stem
-        adata.obs[slots.LIBRARY] = adata.obs[slots.LIBRARY].astype("category")
+    if keys.LIBRARY not in adata.obs:
+        libraries = list(adata.uns.get(keys.SPATIAL, {}))
+        adata.obs[keys.LIBRARY] = libraries[0] if len(libraries) == 1 else path.stem
+        adata.obs[keys.LIBRARY] = adata.obs[keys.LIBRARY].astype("category")
     return adata
 
 
@@ -136,11 +136,11 @@ def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
 
 def section_key(adata: AnnData, given: str | None) -> str | None:
     """Return the column of sections: the given one, or `library_id` where it is there."""
-    return given if given is not None else slots.LIBRARY if slots.LIBRARY in adata.obs else None
+    return given if given is not None else keys.LIBRARY if keys.LIBRARY in adata.obs else None
 
 
 def label_key(adata: AnnData, given: str | None) -> str | None:
     """Return the column of cell types: the given one; `cell_type` where it is there; none for an empty name."""
     if given is not None:
         return given or None
-    return slots.CELL_TYPE if slots.CELL_TYPE in adata.obs else None
+    return keys.CELL_TYPE if keys.CELL_TYPE in adata.obs else None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.reading import label_key, read_data, section_key
@@ -21,24 +21,26 @@ def evaluate(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Folder of the model: its nulls, and predictions where there are none.", show_default=False),
+        typer.Option(
+            help="Folder of the model: its baselines, and predictions where there are none.", show_default=False
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON for the evaluation.", show_default=False)] = None,
     config: Config = None,
     key: Annotated[str, typer.Option(help="Prefix of the predictions.")] = "hist2scrna",
     layer: Annotated[str | None, typer.Option(help="Layer with raw counts; default: X.")] = None,
     labels_key: Annotated[
-        str | None, typer.Option(help="Column with true cell types; '' for none.", show_default=slots.CELL_TYPE)
+        str | None, typer.Option(help="Column with true cell types; '' for none.", show_default=keys.CELL_TYPE)
     ] = None,
-    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=slots.LIBRARY)] = None,
+    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
     seed: Annotated[int, typer.Option(help="Of the thinning and of random draws.")] = 0,
 ) -> None:
-    """Score predictions against counts, beside the mean null, the depth null and the ceiling.
+    """Score predictions against counts, beside the mean baseline, the depth baseline and the ceiling.
 
     Example: hist2scrna evaluate predicted.h5ad --model model --out scores.json
     """
     from hist2scrna import tl
-    from hist2scrna.trained import TrainedModel
+    from hist2scrna.trained.model import TrainedModel
 
     adata = read_data(data)
     trained = None if model is None else TrainedModel.load(model)
@@ -98,12 +100,12 @@ def benchmark(
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep the trained models too.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Compare models on held-out sections or donors, with nulls and ceiling; started again, it goes on.
+    """Compare models on held-out sections or donors, with baselines and ceiling; started again, it goes on.
 
     Writes a folder a job, and jobs.csv, table.csv (each as JSON too) and table.md.
     """
     from hist2scrna import tl
-    from hist2scrna.benchmarking.request import read_data, read_genes, read_model_file
+    from hist2scrna.cli.request import read_data, read_genes, read_model_file
 
     chosen = read_model_file(models) if models is not None else {}
     table = tl.benchmark(

@@ -1,4 +1,4 @@
-"""Serial sections of a HER2-positive breast tumour, with full-resolution H&E."""
+"""Serial sections of a HER2-positive breast tumor, with full-resolution H&E."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from hist2scrna import slots
+from hist2scrna import keys
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def her2st(
     min_counts: int = 200,
     join: Join = "inner",
 ) -> ad.AnnData:
-    """Load serial sections of one HER2-positive breast tumour (patient C of her2st).
+    """Load serial sections of one HER2-positive breast tumor (patient C of her2st).
 
     Spatial Transcriptomics array: spots of 100 um, 200 um apart; raw counts. Source: Andersson et al., *Spatial
     deconvolution of HER2-positive breast cancer delineates tumor-associated cell type interactions*, Nature
@@ -227,20 +227,20 @@ def _read_section(section: str, files: _Files, sections: list[str], img_scale: f
     counts, spots, proportions = counts.loc[kept], spots.loc[kept], proportions.loc[kept]
 
     names = [f"{section}_{spot}" for spot in kept]
-    array_col, array_row = slots.ARRAY_COORDINATES
+    array_col, array_row = keys.ARRAY_COORDINATES
     obs = pd.DataFrame(index=names)
-    obs[slots.LIBRARY] = pd.Categorical([section] * len(names), categories=sections)
+    obs[keys.LIBRARY] = pd.Categorical([section] * len(names), categories=sections)
     obs[array_col], obs[array_row] = spots["x"].to_numpy(), spots["y"].to_numpy()
-    obs[slots.CELL_TYPE] = pd.Categorical(proportions.idxmax(axis=1), categories=proportions.columns)
+    obs[keys.CELL_TYPE] = pd.Categorical(proportions.idxmax(axis=1), categories=proportions.columns)
     return ad.AnnData(
         X=csr_matrix(counts.to_numpy(), dtype=np.float32),
         obs=obs,
         var=pd.DataFrame(index=counts.columns),
         obsm={
-            slots.SPATIAL: spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float),
+            keys.SPATIAL: spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float),
             CELL_TYPE_PROPORTIONS: proportions.set_axis(names),
         },
-        uns={slots.SPATIAL: {section: _image_slot(files.image, img_scale)}},
+        uns={keys.SPATIAL: {section: _image_slot(files.image, img_scale)}},
     )
 
 
@@ -258,13 +258,13 @@ def _image_slot(file: Path, img_scale: float) -> dict[str, dict]:
     keep_file = img_scale == 1
     picture, scale = _read_image(file, None if keep_file else img_scale)
     return {
-        slots.IMAGES: {"hires": picture},
-        slots.SCALEFACTORS: {
-            slots.image_scale("hires"): scale,
-            slots.SPOT_DIAMETER: SPOT_DIAMETER_PX,
-            slots.SPOT_DIAMETER_UM: SPOT_DIAMETER_MICRONS,
+        keys.IMAGES: {"hires": picture},
+        keys.SCALEFACTORS: {
+            keys.image_scale("hires"): scale,
+            keys.SPOT_DIAMETER: SPOT_DIAMETER_PX,
+            keys.SPOT_DIAMETER_UM: SPOT_DIAMETER_MICRONS,
         },
-        slots.METADATA: {"doi": DOI} | ({slots.SOURCE_IMAGE_PATH: str(file.resolve())} if keep_file else {}),
+        keys.METADATA: {"doi": DOI} | ({keys.SOURCE_IMAGE_PATH: str(file.resolve())} if keep_file else {}),
     }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.datasets.histology import MORPHOLOGIES, Domains, draw, place_nuclei
 
 Preset = Literal["small", "medium"]
@@ -21,19 +21,19 @@ Level = Literal["spot", "cell"]
 
 PRESETS = {"small": (50, 500), "medium": (200, 2000)}
 SIMULATION = "simulation"
-N_NEIGHBOURS = 6
+N_NEIGHBORS = 6
 MAX_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """What differs between spots and cells; lengths in micrometres."""
+    """What differs between spots and cells; lengths in micrometers."""
 
     pitch: float
     diameter: float
     margin: float
     domain: float  # smoothing length of the domains
-    reach: float  # largest distance of a neighbour
+    reach: float  # largest distance of a neighbor
     vicinity: float  # radius within which nuclei make the library size
     depth: float  # counts per gene of a typical observation
 
@@ -53,7 +53,7 @@ class _Parameters:
     n_genes: int
     n_types: int
     level: str
-    neighbour_effect: float
+    neighbor_effect: float
     mpp: float
 
 
@@ -63,10 +63,10 @@ class _Genes:
 
     base: NDArray[np.float64]  # (genes,)
     own: NDArray[np.float64]  # (types, genes)
-    neighbour: NDArray[np.float64]  # (types, genes)
+    neighbor: NDArray[np.float64]  # (types, genes)
     theta: NDArray[np.float64]  # (genes,)
     dropout: NDArray[np.float64]  # (genes,)
-    responds: NDArray[np.bool_]  # (genes,), true where neighbours matter
+    responds: NDArray[np.bool_]  # (genes,), true where neighbors matter
 
 
 def simulate(
@@ -78,13 +78,13 @@ def simulate(
     n_genes: int | None = None,
     n_types: int = 4,
     level: Level = "spot",
-    neighbour_effect: float = 1.0,
+    neighbor_effect: float = 1.0,
     mpp: float = 1.0,
 ) -> list[ad.AnnData]:
     r"""Simulate sections with an H&E picture and ZINB counts that can be told from it.
 
     Cell types occupy smooth domains (at each place, the type whose Gaussian random field is largest). Density, size,
-    shape and colour of the nuclei depend on the type; the picture is drawn by the Beer-Lambert law, with stain
+    shape and color of the nuclei depend on the type; the picture is drawn by the Beer-Lambert law, with stain
     vectors, stain amounts and background varying between sections. For observation :math:`i` of type :math:`t_i`
     and gene :math:`g`,
 
@@ -93,8 +93,8 @@ def simulate(
         \log r_{ig} = b_g + O_{t_i g} + c \sum_t f_{it} N_{tg}, \qquad \mu_{ig} = \ell_i r_{ig}, \qquad
         x_{ig} \sim \mathrm{ZINB}(\mu_{ig}, \theta_g, \pi_g),
 
-    where :math:`f_i` is the fraction of each type among the neighbours (on the lattice at most six; for cells the six
-    nearest) and :math:`c` is `neighbour_effect`. :math:`N` is non-zero for half of the genes, and for these
+    where :math:`f_i` is the fraction of each type among the neighbors (on the lattice at most six; for cells the six
+    nearest) and :math:`c` is `neighbor_effect`. :math:`N` is non-zero for half of the genes, and for these
     :math:`O` is small: what they do cannot be known from the observation's own type. The library size :math:`\ell_i`
     grows with the density of nuclei that the picture shows, times log-normal noise of standard deviation 0.2.
 
@@ -116,11 +116,11 @@ def simulate(
     level
         `"spot"`: spots of 55 um on the hexagonal lattice of Visium, 100 um apart. `"cell"`: each observation is a
         nucleus, its diameter taken as 10 um, with fewer counts.
-    neighbour_effect
-        Factor of the neighbours' effect; 0 leaves the picture as it is and makes the counts depend on the own type.
-        A patch wider than the pitch shows the neighbours too.
+    neighbor_effect
+        Factor of the neighbors' effect; 0 leaves the picture as it is and makes the counts depend on the own type.
+        A patch wider than the pitch shows the neighbors too.
     mpp
-        Micrometres per pixel of the picture.
+        Micrometers per pixel of the picture.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def simulate(
     - `.obsm["spatial"]`: float64, pixels of the picture, x to the right and y down.
     - `.uns["spatial"][library]`: the picture as `images["hires"]`, uint8 (H, W, 3), with
       `scalefactors` `tissue_hires_scalef` (1), `spot_diameter_fullres` (pixels) and `mpp`.
-    - `.uns["simulation"]`: the arguments, the names of the genes that respond to neighbours (`"neighbour_genes"`), and
+    - `.uns["simulation"]`: the arguments, the names of the genes that respond to neighbors (`"neighbor_genes"`), and
       the stain of the section (`"stain"`, by library).
 
     `anndata.concat(sections, uns_merge="unique")` keeps all pictures.
@@ -163,13 +163,13 @@ def simulate(
             raise ValueError(f"Expected `{name}` to be an integer of at least {low}, found {number!r}.")
     if n_types > len(MORPHOLOGIES):
         raise ValueError(f"Expected `n_types` to be at most {len(MORPHOLOGIES)}, found {n_types!r}.")
-    if not math.isfinite(neighbour_effect):
-        raise ValueError(f"Expected `neighbour_effect` to be finite, found {neighbour_effect!r}.")
+    if not math.isfinite(neighbor_effect):
+        raise ValueError(f"Expected `neighbor_effect` to be finite, found {neighbor_effect!r}.")
     if not (math.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"Expected `mpp` (micrometres per pixel) to be positive, found {mpp!r}.")
+        raise ValueError(f"Expected `mpp` (micrometers per pixel) to be positive, found {mpp!r}.")
 
     sizes = int(seed), int(n_spots), int(n_genes), int(n_types)
-    parameters = _Parameters(*sizes, level, float(neighbour_effect), float(mpp))
+    parameters = _Parameters(*sizes, level, float(neighbor_effect), float(mpp))
     genes = _draw_genes(np.random.default_rng([seed, 0]), parameters.n_genes, parameters.n_types)
     return [
         _simulate_section(np.random.default_rng([seed, 1, i]), f"section_{i}", genes, parameters)
@@ -181,15 +181,15 @@ def _draw_genes(rng: np.random.Generator, n_genes: int, n_types: int) -> _Genes:
     base = rng.normal(0, 1.4, n_genes)
     responds = rng.permutation(n_genes) < n_genes / 2
     own = rng.normal(0, 1, (n_types, n_genes)) * np.where(responds, 0.1, 1.3)
-    neighbour = rng.normal(0, 1, (n_types, n_genes)) * np.where(responds, 2.4, 0.0)
-    # Centred over types, so that a gene's level is that of its base, and scaled so that rates sum to about one.
-    own, neighbour = own - own.mean(axis=0), neighbour - neighbour.mean(axis=0)
+    neighbor = rng.normal(0, 1, (n_types, n_genes)) * np.where(responds, 2.4, 0.0)
+    # Centerd over types, so that a gene's level is that of its base, and scaled so that rates sum to about one.
+    own, neighbor = own - own.mean(axis=0), neighbor - neighbor.mean(axis=0)
     base -= np.log(np.exp(base + own).sum(axis=1).mean())
     rank = base.argsort().argsort() / max(1, n_genes - 1)
     return _Genes(
         base=base,
         own=own,
-        neighbour=neighbour,
+        neighbor=neighbor,
         theta=np.exp(rng.uniform(0, np.log(20), n_genes)),
         dropout=0.4 * (1 - rank) * rng.uniform(0.2, 1, n_genes),
         responds=responds,
@@ -203,24 +203,24 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
     # tissue on the genes.
     tissue_rng, count_rng, picture_rng = rng.spawn(3)
     obs = pd.DataFrame(index=[f"{library}_{level}_{i:0{max(3, len(str(n_spots - 1)))}d}" for i in range(n_spots)])
-    obs[slots.LIBRARY] = pd.Categorical([library] * n_spots)
+    obs[keys.LIBRARY] = pd.Categorical([library] * n_spots)
     if level == "spot":
         array, xy, size = _lattice(n_spots, scale)
         _check_pixels(size, mpp)
         domains = Domains(tissue_rng, size, scale.domain, n_types)
         domains.include_all_types(xy, 0.3 * scale.pitch)
         nuclei = place_nuclei(tissue_rng, domains)
-        obs[slots.ARRAY_COORDINATES[1]], obs[slots.ARRAY_COORDINATES[0]] = array.T
+        obs[keys.ARRAY_COORDINATES[1]], obs[keys.ARRAY_COORDINATES[0]] = array.T
     else:
         domains, nuclei, xy = _cells(tissue_rng, n_spots, n_types, scale, mpp)
 
     types = domains.types_at(xy)
-    obs[slots.CELL_TYPE] = pd.Categorical.from_codes(types, [m.name for m in MORPHOLOGIES[:n_types]])
+    obs[keys.CELL_TYPE] = pd.Categorical.from_codes(types, [m.name for m in MORPHOLOGIES[:n_types]])
     nucleus_types, margin = domains.types_at(nuclei), 0.95 * scale.margin
     picture, stain = draw(picture_rng, domains, nuclei, nucleus_types, xy, margin=margin, mpp=mpp)
     own_type = np.eye(n_types)[types]
-    composition = _neighbour_composition(xy, own_type, scale.reach)
-    log_rate = genes.base + own_type @ genes.own + parameters.neighbour_effect * (composition @ genes.neighbour)
+    composition = _neighbor_composition(xy, own_type, scale.reach)
+    log_rate = genes.base + own_type @ genes.own + parameters.neighbor_effect * (composition @ genes.neighbor)
     density = 1.0 + cKDTree(nuclei).query_ball_point(xy, scale.vicinity, return_length=True)
     library_size = scale.depth * len(genes.base) * (density / density.mean()) ** 0.6
     mu = np.exp(log_rate) * (library_size * np.exp(count_rng.normal(0, 0.2, n_spots)))[:, None]
@@ -229,28 +229,28 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
 
     names = [f"gene_{g:0{max(4, len(str(len(genes.base) - 1)))}d}" for g in range(len(genes.base))]
     truth = {
-        slots.TRUE_MU: mu,
-        slots.TRUE_DISPERSION: np.broadcast_to(genes.theta, mu.shape),
-        slots.TRUE_DROPOUT: np.broadcast_to(genes.dropout, mu.shape),
-        slots.TRUE_MEAN: (1 - genes.dropout) * mu,
+        keys.TRUE_MU: mu,
+        keys.TRUE_DISPERSION: np.broadcast_to(genes.theta, mu.shape),
+        keys.TRUE_DROPOUT: np.broadcast_to(genes.dropout, mu.shape),
+        keys.TRUE_MEAN: (1 - genes.dropout) * mu,
     }
-    scalefactors = {slots.image_scale("hires"): 1.0, slots.SPOT_DIAMETER: scale.diameter / mpp, slots.MPP: mpp}
-    image = {slots.IMAGES: {"hires": picture}, slots.SCALEFACTORS: scalefactors, slots.METADATA: {}}
-    record = {"neighbour_genes": np.array(names)[genes.responds], "stain": {library: stain}}
+    scalefactors = {keys.image_scale("hires"): 1.0, keys.SPOT_DIAMETER: scale.diameter / mpp, keys.MPP: mpp}
+    image = {keys.IMAGES: {"hires": picture}, keys.SCALEFACTORS: scalefactors, keys.METADATA: {}}
+    record = {"neighbor_genes": np.array(names)[genes.responds], "stain": {library: stain}}
     return ad.AnnData(
         X=csr_matrix(counts, dtype=np.float32),
         obs=obs,
         var=pd.DataFrame(index=names),
         layers={name: layer.astype(np.float32) for name, layer in truth.items()},
-        obsm={slots.SPATIAL: xy / mpp},
-        uns={slots.SPATIAL: {library: image}, SIMULATION: asdict(parameters) | record},
+        obsm={keys.SPATIAL: xy / mpp},
+        uns={keys.SPATIAL: {library: image}, SIMULATION: asdict(parameters) | record},
     )
 
 
-def _neighbour_composition(xy: NDArray[np.float64], own_type: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-    """Fraction of each type among the six nearest others within `reach`, (n, types); zero without neighbours."""
-    nearest = cKDTree(xy).query(xy, k=range(2, 2 + N_NEIGHBOURS), distance_upper_bound=reach)[1]
-    # The tree answers n where there is no further neighbour.
+def _neighbor_composition(xy: NDArray[np.float64], own_type: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """Fraction of each type among the six nearest others within `reach`, (n, types); zero without neighbors."""
+    nearest = cKDTree(xy).query(xy, k=range(2, 2 + N_NEIGHBORS), distance_upper_bound=reach)[1]
+    # The tree answers n where there is no further neighbor.
     composition = np.vstack([own_type, np.zeros_like(own_type[:1])])[nearest].sum(axis=1)
     return composition / np.maximum(composition.sum(axis=1, keepdims=True), 1)
 
@@ -280,7 +280,7 @@ def _lattice(n_spots: int, scale: _Scale) -> tuple[NDArray[np.int64], NDArray[np
 def _cells(
     rng: np.random.Generator, n_cells: int, n_types: int, scale: _Scale, mpp: float
 ) -> tuple[Domains, NDArray[np.float64], NDArray[np.float64]]:
-    """Tissue of a size that holds `n_cells`: its domains, all its nuclei, and the `n_cells` nearest to its centre."""
+    """Tissue of a size that holds `n_cells`: its domains, all its nuclei, and the `n_cells` nearest to its center."""
     area = n_cells * float(np.mean([m.spacing for m in MORPHOLOGIES[:n_types]])) ** 2
     while True:
         inner = np.array([math.sqrt(1.4 * area), math.sqrt(area / 1.4)])
@@ -288,9 +288,9 @@ def _cells(
         _check_pixels((height, width), mpp)
         domains = Domains(rng, (height, width), scale.domain, n_types)
         nuclei = place_nuclei(rng, domains)
-        off_centre = np.abs(nuclei - (width / 2, height / 2)) / (inner / 2)
-        order = off_centre.max(axis=1).argsort(kind="stable")[:n_cells]
-        if len(order) == n_cells and off_centre[order].max() <= 1:
+        off_center = np.abs(nuclei - (width / 2, height / 2)) / (inner / 2)
+        order = off_center.max(axis=1).argsort(kind="stable")[:n_cells]
+        if len(order) == n_cells and off_center[order].max() <= 1:
             xy = nuclei[np.sort(order)]
             domains.include_all_types(xy, 0.3 * scale.pitch)
             return domains, nuclei, xy

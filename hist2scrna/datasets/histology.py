@@ -1,6 +1,6 @@
 """A simulated piece of tissue and its H&E picture: type domains, nuclei, stains.
 
-Coordinates are micrometres, x to the right and y down, from the upper left corner of the picture.
+Coordinates are micrometers, x to the right and y down, from the upper left corner of the picture.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 # Stain vectors in optical density (R, G, B): Macenko et al., ISBI 2009.
-HAEMATOXYLIN = (0.5626, 0.7201, 0.4062)
+HEMATOXYLIN = (0.5626, 0.7201, 0.4062)
 EOSIN = (0.2159, 0.8012, 0.5581)
 STEP = 3.0
-# Fibres are waves of this number of radians per micrometre, bent by a random field times this many radians.
-FIBRE_WAVE, FIBRE_BEND = 2 * math.pi / 14.0, 20.0
+# Fibers are waves of this number of radians per micrometer, bent by a random field times this many radians.
+FIBER_WAVE, FIBER_BEND = 2 * math.pi / 14.0, 20.0
 
 
 @dataclass(frozen=True)
 class Morphology:
-    """How a cell type looks: lengths in micrometres, stains in natural optical density along the stain vector."""
+    """How a cell type looks: lengths in micrometers, stains in natural optical density along the stain vector."""
 
     name: str
     spacing: float  # hard-core distance between nuclei; their density comes to about 0.6 / spacing^2
     radius: float  # geometric mean of the half axes
     aspect: float
-    nucleus: float  # haematoxylin in nuclei
-    cytoplasm: float  # haematoxylin between them
+    nucleus: float  # hematoxylin in nuclei
+    cytoplasm: float  # hematoxylin between them
     eosin: float
-    fibres: float  # fraction of the eosin that lies in fibres
+    fibers: float  # fraction of the eosin that lies in fibers
 
 
 MORPHOLOGIES = (
     Morphology(
-        "epithelial", spacing=10.5, radius=4.1, aspect=1.25, nucleus=1.0, cytoplasm=0.30, eosin=0.40, fibres=0.1
+        "epithelial", spacing=10.5, radius=4.1, aspect=1.25, nucleus=1.0, cytoplasm=0.30, eosin=0.40, fibers=0.1
     ),
-    Morphology("lymphoid", spacing=7.2, radius=2.8, aspect=1.08, nucleus=1.7, cytoplasm=0.12, eosin=0.20, fibres=0.1),
-    Morphology("stromal", spacing=17.0, radius=3.0, aspect=3.4, nucleus=1.3, cytoplasm=0.02, eosin=0.42, fibres=0.7),
-    Morphology("muscle", spacing=15.0, radius=2.6, aspect=4.2, nucleus=1.1, cytoplasm=0.05, eosin=0.80, fibres=0.4),
-    Morphology("plasma", spacing=9.5, radius=3.1, aspect=1.20, nucleus=1.5, cytoplasm=0.55, eosin=0.45, fibres=0.1),
-    Morphology("necrotic", spacing=14.0, radius=1.9, aspect=1.10, nucleus=2.0, cytoplasm=0.12, eosin=0.70, fibres=0.0),
+    Morphology("lymphoid", spacing=7.2, radius=2.8, aspect=1.08, nucleus=1.7, cytoplasm=0.12, eosin=0.20, fibers=0.1),
+    Morphology("stromal", spacing=17.0, radius=3.0, aspect=3.4, nucleus=1.3, cytoplasm=0.02, eosin=0.42, fibers=0.7),
+    Morphology("muscle", spacing=15.0, radius=2.6, aspect=4.2, nucleus=1.1, cytoplasm=0.05, eosin=0.80, fibers=0.4),
+    Morphology("plasma", spacing=9.5, radius=3.1, aspect=1.20, nucleus=1.5, cytoplasm=0.55, eosin=0.45, fibers=0.1),
+    Morphology("necrotic", spacing=14.0, radius=1.9, aspect=1.10, nucleus=2.0, cytoplasm=0.12, eosin=0.70, fibers=0.0),
     Morphology(
-        "endothelial", spacing=12.0, radius=3.2, aspect=2.4, nucleus=1.4, cytoplasm=0.08, eosin=0.28, fibres=0.5
+        "endothelial", spacing=12.0, radius=3.2, aspect=2.4, nucleus=1.4, cytoplasm=0.08, eosin=0.28, fibers=0.5
     ),
-    Morphology("adipose", spacing=24.0, radius=2.4, aspect=2.6, nucleus=1.5, cytoplasm=0.01, eosin=0.08, fibres=0.6),
+    Morphology("adipose", spacing=24.0, radius=2.4, aspect=2.6, nucleus=1.5, cytoplasm=0.01, eosin=0.08, fibers=0.6),
 )
 
 
@@ -98,8 +98,8 @@ class Domains:
         values = np.stack([field(y, x, grid=grid) for field in self._fields])
         values += 0.12 * np.stack([field(y, x, grid=grid) for field in self._ragged])
         rows, columns = (y[:, None], x[None, :]) if grid else (y, x)
-        for kind, centre_x, centre_y, radius, height in self._islands:
-            distance2 = (rows - centre_y) ** 2 + (columns - centre_x) ** 2
+        for kind, center_x, center_y, radius, height in self._islands:
+            distance2 = (rows - center_y) ** 2 + (columns - center_x) ** 2
             values[kind] += height * np.exp(-distance2 / (2 * radius**2))
         return values
 
@@ -171,7 +171,7 @@ def draw(
     margin: float,
     mpp: float,
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float64]]]:
-    """Draw tissue as H&E, by the Beer-Lambert law: intensity = background x exp(-(haematoxylin + eosin)).
+    """Draw tissue as H&E, by the Beer-Lambert law: intensity = background x exp(-(hematoxylin + eosin)).
 
     Stain vectors, stain amounts and background vary from call to call, as between stained sections.
 
@@ -182,7 +182,7 @@ def draw(
     domains
         Domains of the types, for all that is not nucleus.
     nuclei
-        Centres (x, y), shape (n, 2).
+        Centers (x, y), shape (n, 2).
     types
         Type of each nucleus, shape (n,).
     covered
@@ -190,7 +190,7 @@ def draw(
     margin
         How far the tissue reaches beyond `covered`, about.
     mpp
-        Micrometres per pixel.
+        Micrometers per pixel.
 
     Returns
     -------
@@ -206,25 +206,25 @@ def draw(
     tissue = _tissue_mask(rng, domains.size, coarse_y, coarse_x, covered, margin)
 
     def spread(values: list[float]) -> NDArray:
-        """Value of each type over the picture, blurred by a few micrometres at the borders."""
+        """Value of each type over the picture, blurred by a few micrometers at the borders."""
         coarse = gaussian_filter(np.array(values)[kinds] * tissue, 1.0)
         return RectBivariateSpline(coarse_y, coarse_x, coarse, kx=1, ky=1)(y, x).astype(np.float32)
 
-    haematoxylin = spread([m.cytoplasm for m in looks]) * (1 + 0.15 * texture)
-    smooth_eosin = spread([m.eosin * (1 - m.fibres) for m in looks])
-    fibrous_eosin = spread([m.eosin * m.fibres for m in looks])
+    hematoxylin = spread([m.cytoplasm for m in looks]) * (1 + 0.15 * texture)
+    smooth_eosin = spread([m.eosin * (1 - m.fibers) for m in looks])
+    fibrous_eosin = spread([m.eosin * m.fibers for m in looks])
     bend = smooth_field(rng, domains.size, 45.0)
-    phase = FIBRE_BEND * bend(y, x) + FIBRE_WAVE * y[:, None]
+    phase = FIBER_BEND * bend(y, x) + FIBER_WAVE * y[:, None]
     split = 2.5 * smooth_field(rng, domains.size, 9.0)(y, x)
     waves = (0.5 * np.sin(phase + split) + 0.5 * np.sin(1.7 * phase - 2 * split)).astype(np.float32)
     eosin = smooth_eosin * (1 + 0.12 * texture) + fibrous_eosin * (1 + 0.8 * waves + 0.3 * texture)
 
     inside = RectBivariateSpline(coarse_y, coarse_x, tissue, kx=1, ky=1).ev(nuclei[:, 1], nuclei[:, 0]) > 0.5
     chromatin, cover = _stamp_nuclei(rng, (height, width), nuclei[inside], types[inside], looks, bend, mpp)
-    haematoxylin = haematoxylin * (1 - cover) + chromatin * (1 + 0.18 * texture)
+    hematoxylin = hematoxylin * (1 - cover) + chromatin * (1 + 0.18 * texture)
     eosin *= 1 - 0.5 * cover
 
-    amounts = np.stack([haematoxylin, eosin], axis=-1).clip(0) * stain["amounts"].astype(np.float32)
+    amounts = np.stack([hematoxylin, eosin], axis=-1).clip(0) * stain["amounts"].astype(np.float32)
     density = amounts @ stain["vectors"].astype(np.float32)
     picture = stain["background"].astype(np.float32) * np.exp(-density)
     picture += rng.standard_normal((height, width, 1), dtype=np.float32) * 2.0
@@ -232,7 +232,7 @@ def draw(
 
 
 def _vary_stain(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    vectors = np.array([HAEMATOXYLIN, EOSIN]) + rng.normal(0, 0.025, (2, 3))
+    vectors = np.array([HEMATOXYLIN, EOSIN]) + rng.normal(0, 0.025, (2, 3))
     return {
         "vectors": vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         "amounts": np.exp(rng.normal(0, 0.1, 2)),
@@ -259,28 +259,28 @@ def _stamp_nuclei(
     bend: RectBivariateSpline,
     mpp: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rasterise nuclei as uneven ellipses with soft edges and a darker rim: haematoxylin, and cover in [0, 1]."""
+    """Rasterise nuclei as uneven ellipses with soft edges and a darker rim: hematoxylin, and cover in [0, 1]."""
     radius = np.array([m.radius for m in looks])[types] * np.exp(rng.normal(0, 0.14, len(xy)))
     aspect = np.array([m.aspect for m in looks])[types] * np.exp(rng.normal(0, 0.1, len(xy)))
     amount = np.array([m.nucleus for m in looks])[types] * np.exp(rng.normal(0, 0.12, len(xy)))
-    # Spindle-shaped nuclei lie along the fibres, round ones anyhow.
+    # Spindle-shaped nuclei lie along the fibers, round ones anyhow.
     slope_x, slope_y = bend.ev(xy[:, 1], xy[:, 0], dy=1), bend.ev(xy[:, 1], xy[:, 0], dx=1)
     aligned = (
-        np.arctan2(FIBRE_BEND * slope_y + FIBRE_WAVE, FIBRE_BEND * slope_x) + np.pi / 2 + rng.normal(0, 0.2, len(xy))
+        np.arctan2(FIBER_BEND * slope_y + FIBER_WAVE, FIBER_BEND * slope_x) + np.pi / 2 + rng.normal(0, 0.2, len(xy))
     )
     angle = np.where(aspect > 2, aligned, rng.uniform(0, np.pi, len(xy)))
     lobe = rng.uniform(0, 2 * np.pi, len(xy))
     long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
 
-    haematoxylin, cover = (np.zeros(shape[0] * shape[1], np.float32) for _ in range(2))
+    hematoxylin, cover = (np.zeros(shape[0] * shape[1], np.float32) for _ in range(2))
     edge = max(0.6, mpp)
     reach = int(np.ceil((1.15 * long.max(initial=0) + edge) / mpp)) + 1
     offset = np.arange(-reach, reach + 1)
     chunk = max(1, 4_000_000 // len(offset) ** 2)
     for start in range(0, len(xy), chunk):
         part = slice(start, start + chunk)
-        centre = np.floor(xy[part] / mpp).astype(int)
-        column, row = (centre[:, axis, None] + offset for axis in (0, 1))
+        center = np.floor(xy[part] / mpp).astype(int)
+        column, row = (center[:, axis, None] + offset for axis in (0, 1))
         dx = ((column + 0.5) * mpp - xy[part, 0, None])[:, None, :]
         dy = ((row + 0.5) * mpp - xy[part, 1, None])[:, :, None]
         cos, sin = (f(angle[part])[:, None, None] for f in (np.cos, np.sin))
@@ -295,5 +295,5 @@ def _stamp_nuclei(
         pixel = (row[:, :, None] * shape[1] + column[:, None, :])[valid]
         np.maximum.at(cover, pixel, solid[valid].astype(np.float32))
         dark = amount[part, None, None] * solid * (0.78 + 0.3 * rho.clip(0, 1) ** 2)
-        np.maximum.at(haematoxylin, pixel, dark[valid].astype(np.float32))
-    return haematoxylin.reshape(shape), cover.reshape(shape)
+        np.maximum.at(hematoxylin, pixel, dark[valid].astype(np.float32))
+    return hematoxylin.reshape(shape), cover.reshape(shape)

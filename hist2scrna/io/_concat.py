@@ -11,7 +11,7 @@ from typing import Literal
 import anndata as ad
 import pandas as pd
 
-from hist2scrna import slots
+from hist2scrna import keys
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def concat(
     adatas: Sequence[ad.AnnData] | Mapping[str, ad.AnnData],
     *,
-    library_key: str = slots.LIBRARY,
+    library_key: str = keys.LIBRARY,
     join: Literal["inner", "outer"] = "inner",
 ) -> ad.AnnData:
     """Join sections into one AnnData that keeps their pictures, graphs and names apart.
@@ -69,7 +69,7 @@ def concat(
     else:
         parts = [_named(adata, i, library_key) for i, adata in enumerate(adatas)]
     names = [str(c) for part in parts for c in part.obs[library_key].cat.categories]
-    libraries = [name for part in parts for name in part.uns.get(slots.SPATIAL, {})]
+    libraries = [name for part in parts for name in part.uns.get(keys.SPATIAL, {})]
     repeated = [name for held in (names, libraries) for name, n in Counter(held).items() if n > 1]
     if repeated:
         raise ValueError(
@@ -107,12 +107,12 @@ def _shallow(adata: ad.AnnData) -> ad.AnnData:
 
 
 def _named(adata: ad.AnnData, number: int, library_key: str) -> ad.AnnData:
-    libraries = list(adata.uns.get(slots.SPATIAL, {}))
+    libraries = list(adata.uns.get(keys.SPATIAL, {}))
     part = _shallow(adata)
     if library_key not in part.obs:
         if len(libraries) != 1:
             raise KeyError(
-                f"Key {library_key!r} not found in .obs of section {number}, and its .uns['{slots.SPATIAL}'] holds "
+                f"Key {library_key!r} not found in .obs of section {number}, and its .uns['{keys.SPATIAL}'] holds "
                 f"{len(libraries)} libraries: {libraries}. Write the name of the section of each spot there."
             )
         part.obs[library_key] = libraries[0]
@@ -121,21 +121,21 @@ def _named(adata: ad.AnnData, number: int, library_key: str) -> ad.AnnData:
     unknown = [c for c in part.obs[library_key].cat.categories if libraries and c not in libraries]
     if unknown:
         raise ValueError(
-            f".obs[{library_key!r}] of section {number} names {unknown}, but its .uns['{slots.SPATIAL}'] holds "
+            f".obs[{library_key!r}] of section {number} names {unknown}, but its .uns['{keys.SPATIAL}'] holds "
             f"{libraries}. Make the names agree."
         )
     return part
 
 
 def _renamed(adata: ad.AnnData, name: str, library_key: str) -> ad.AnnData:
-    libraries = adata.uns.get(slots.SPATIAL, {})
+    libraries = adata.uns.get(keys.SPATIAL, {})
     several = library_key in adata.obs and adata.obs[library_key].nunique() > 1
     if len(libraries) > 1 or several:
         raise ValueError(f"{name!r} holds more than one library: only single ones can be renamed. Pass a list.")
     part = _shallow(adata)
     part.obs[library_key] = pd.Categorical([name] * part.n_obs)
     if libraries:
-        part.uns[slots.SPATIAL] = {name: next(iter(libraries.values()))}
+        part.uns[keys.SPATIAL] = {name: next(iter(libraries.values()))}
     return part
 
 

@@ -10,9 +10,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.images.base import ArrayImage
 from hist2scrna.io.affine import invert, magnification, transform
-from hist2scrna.slides.image import ArrayImage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def from_spatialdata(
 ) -> ad.AnnData:
     """Take the spots, bins or cells of one section, and their picture, out of SpatialData.
 
-    The centre of each element goes through its own transformation into `coordinate_system`, and from there through the
+    The center of each element goes through its own transformation into `coordinate_system`, and from there through the
     inverse of the image's into pixels of the image: the two may be aligned by any affine transformation. For several
     sections call this for each, and join the results with :func:`concat`.
 
@@ -102,27 +102,27 @@ def from_spatialdata(
     with warnings.catch_warnings():
         # Rows are matched by name below.
         warnings.filterwarnings("ignore", message="The index of the dataframe is not monotonic", category=UserWarning)
-        centres = get_centroids(sdata[region], coordinate_system).compute()
+        centers = get_centroids(sdata[region], coordinate_system).compute()
     instances = adata.obs[attributes["instance_key"]].to_numpy()
-    order = centres.index.get_indexer(pd.Index(instances))
-    if (order < 0).any() or not centres.index.is_unique:
+    order = centers.index.get_indexer(pd.Index(instances))
+    if (order < 0).any() or not centers.index.is_unique:
         lost = instances[order < 0]
         found = f"{len(lost)} rows without, the first is {lost[0]!r}" if len(lost) else "elements with the same name"
         raise ValueError(f"Expected one element of {region!r} for each row of the table, found {found}.")
-    xy = transform(to_image, centres[["x", "y"]].to_numpy(dtype=np.float64)[order])
+    xy = transform(to_image, centers[["x", "y"]].to_numpy(dtype=np.float64)[order])
 
-    kept: Mapping[str, Any] = adata.uns.get(slots.SPATIAL, {}).get(library, {})
-    factors = {k: v for k, v in kept.get(slots.SCALEFACTORS, {}).items() if k == slots.SPOT_DIAMETER_UM}
+    kept: Mapping[str, Any] = adata.uns.get(keys.SPATIAL, {}).get(library, {})
+    factors = {k: v for k, v in kept.get(keys.SCALEFACTORS, {}).items() if k == keys.SPOT_DIAMETER_UM}
     if um_per_unit is None:
-        um_per_unit = kept.get(slots.SCALEFACTORS, {}).get(slots.MPP)
+        um_per_unit = kept.get(keys.SCALEFACTORS, {}).get(keys.MPP)
     if um_per_unit is not None:
         if not (np.isfinite(um_per_unit) and um_per_unit > 0):
             raise ValueError(f"Expected `um_per_unit` to be a positive number, found {um_per_unit}.")
-        factors[slots.MPP] = float(um_per_unit) * magnification(to_world)
+        factors[keys.MPP] = float(um_per_unit) * magnification(to_world)
     diameter = _diameter(sdata[region])
     if diameter is not None:
-        factors[slots.SPOT_DIAMETER] = diameter * magnification(to_image @ from_element)
-    if not {slots.MPP, slots.SPOT_DIAMETER} & set(factors):
+        factors[keys.SPOT_DIAMETER] = diameter * magnification(to_image @ from_element)
+    if not {keys.MPP, keys.SPOT_DIAMETER} & set(factors):
         warnings.warn(
             f"Nothing tells how many microns a pixel of {image!r} is. Pass um_per_unit= here, or mpp= later.",
             UserWarning,
@@ -130,13 +130,13 @@ def from_spatialdata(
         )
     picture = sdata.images[image]
     images, scales = _pictures([picture] if hasattr(picture, "data") else list(get_pyramid_levels(picture)), image)
-    adata.obs[slots.LIBRARY] = pd.Categorical([library] * adata.n_obs)
-    adata.obsm[slots.SPATIAL] = xy
-    adata.uns[slots.SPATIAL] = {
+    adata.obs[keys.LIBRARY] = pd.Categorical([library] * adata.n_obs)
+    adata.obsm[keys.SPATIAL] = xy
+    adata.uns[keys.SPATIAL] = {
         library: {
-            slots.IMAGES: images,
-            slots.SCALEFACTORS: {**factors, **scales},
-            slots.METADATA: dict(kept.get(slots.METADATA, {})),
+            keys.IMAGES: images,
+            keys.SCALEFACTORS: {**factors, **scales},
+            keys.METADATA: dict(kept.get(keys.METADATA, {})),
         }
     }
     del adata.uns[ATTRIBUTES]
@@ -207,8 +207,8 @@ def _pictures(levels: Sequence[Any], name: str) -> tuple[dict[str, Any], dict[st
         fit = arrays[-1][::step, ::step]
     preview = np.asarray(fit)
     scale = max(preview.shape[:2]) / max(height, width)
-    images, scales = {PREVIEW: preview}, {slots.image_scale(PREVIEW): scale}
+    images, scales = {PREVIEW: preview}, {keys.image_scale(PREVIEW): scale}
     if scale < 1:
-        images, scales = {FULL: arrays[0], **images}, {slots.image_scale(FULL): 1.0, **scales}
+        images, scales = {FULL: arrays[0], **images}, {keys.image_scale(FULL): 1.0, **scales}
     log.info("picture %s: %d x %d px, %d levels", name, width, height, len(levels))
     return images, scales

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.io import patch_layout as layout
-from hist2scrna.slides.patch_files import png_side
+from hist2scrna.spots.patch_files import png_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,33 +87,33 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
         libraries = [next(iter(told.libraries)) if len(told.libraries) == 1 else folder.resolve().name] * len(names)
     present = dict.fromkeys([*[name for name in told.libraries if name in set(libraries)], *libraries])
     obs = pd.DataFrame(
-        {slots.LIBRARY: pd.Categorical(libraries, categories=list(present)), slots.PATCH_FILE: files},
+        {keys.LIBRARY: pd.Categorical(libraries, categories=list(present)), keys.PATCH_FILE: files},
         index=pd.Index(names, dtype=object),
     )
     if (folder / layout.LABELS).is_file():
-        obs[slots.CELL_TYPE] = _read_labels(folder / layout.LABELS, position, told.cell_types)
+        obs[keys.CELL_TYPE] = _read_labels(folder / layout.LABELS, position, told.cell_types)
     genes: list[str] = []
     matrix = None
     if (folder / layout.EXPRESSION).is_file():
         genes, matrix = _read_expression(folder / layout.EXPRESSION, position, counts)
     adata = ad.AnnData(
-        X=matrix, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)), obsm={slots.SPATIAL: xy}
+        X=matrix, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)), obsm={keys.SPATIAL: xy}
     )
     if (folder / layout.EDGES).is_file():
-        adata.obsp[slots.CONNECTIVITIES] = _read_edges(folder / layout.EDGES, len(names))
-    where: dict[str, str | float] = {slots.PATCH_FOLDER: str((folder / layout.PATCHES).resolve())}
+        adata.obsp[keys.CONNECTIVITIES] = _read_edges(folder / layout.EDGES, len(names))
+    where: dict[str, str | float] = {keys.PATCH_FOLDER: str((folder / layout.PATCHES).resolve())}
     if side_um is not None:
-        where[slots.PATCH_SIDE_UM] = side_um
-    adata.uns[slots.SPATIAL] = {
+        where[keys.PATCH_SIDE_UM] = side_um
+    adata.uns[keys.SPATIAL] = {
         name: {
-            slots.IMAGES: {},
-            slots.SCALEFACTORS: dict(told.libraries.get(name, {}).get(slots.SCALEFACTORS, {})),
-            slots.METADATA: {**told.libraries.get(name, {}).get(slots.METADATA, {}), **where},
+            keys.IMAGES: {},
+            keys.SCALEFACTORS: dict(told.libraries.get(name, {}).get(keys.SCALEFACTORS, {})),
+            keys.METADATA: {**told.libraries.get(name, {}).get(keys.METADATA, {}), **where},
         }
         for name in present
     }
     if told.other:
-        adata.uns[slots.FOLDER_METADATA] = json.dumps(told.other)
+        adata.uns[keys.FOLDER_METADATA] = json.dumps(told.other)
     return adata
 
 
@@ -160,7 +160,7 @@ def _side_um(folder: Path, told: layout.FolderMetadata, patch_um: float | None) 
 def _read_coordinates(path: Path) -> tuple[list[str], NDArray[np.float64], list[str] | None]:
     rows = layout.table_rows(path)
     header = next(rows)[1]
-    sections: list[str] | None = [] if header == [*layout.COORDINATE_HEADER, slots.LIBRARY] else None
+    sections: list[str] | None = [] if header == [*layout.COORDINATE_HEADER, keys.LIBRARY] else None
     if sections is None:
         layout.check_header(path, header, layout.COORDINATE_HEADER)
     lines: dict[str, int] = {}
@@ -173,7 +173,7 @@ def _read_coordinates(path: Path) -> tuple[list[str], NDArray[np.float64], list[
         xy.append((_number(x, path, line, "x"), _number(y, path, line, "y")))
         if sections is not None:
             if not rest[0]:
-                raise ValueError(f"'{path}', line {line}: {slots.LIBRARY} is empty. Name the section of each spot.")
+                raise ValueError(f"'{path}', line {line}: {keys.LIBRARY} is empty. Name the section of each spot.")
             sections.append(rest[0])
     if not lines:
         raise ValueError(f"'{path}' holds no spot.")

@@ -12,8 +12,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from hist2scrna import slots
-from hist2scrna.slides.patches import VISIUM_SPOT_UM
+from hist2scrna import keys
+from hist2scrna.images.patches import VISIUM_SPOT_UM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,8 +77,8 @@ def read_visium(
     """
     path = _folder(path)
     adata = _read_section(path, counts_file, library_id, path.name, source_image_path)
-    for entry in adata.uns[slots.SPATIAL].values():
-        entry[slots.SCALEFACTORS].setdefault(slots.SPOT_DIAMETER_UM, VISIUM_SPOT_UM)
+    for entry in adata.uns[keys.SPATIAL].values():
+        entry[keys.SCALEFACTORS].setdefault(keys.SPOT_DIAMETER_UM, VISIUM_SPOT_UM)
     return adata
 
 
@@ -191,23 +191,23 @@ def _read_section(
             f"'{folder / 'spatial'}': the first is {lacking[0]!r}. Do the files belong to the same run?"
         )
     positions = positions.loc[adata.obs_names]
-    adata.obs[slots.LIBRARY] = pd.Categorical([library] * adata.n_obs)
+    adata.obs[keys.LIBRARY] = pd.Categorical([library] * adata.n_obs)
     for column in COLUMNS[1:4]:
         adata.obs[column] = positions[column].to_numpy(dtype=np.int64)
     row, column = COLUMNS[4:]
-    adata.obsm[slots.SPATIAL] = positions[[column, row]].to_numpy(dtype=np.float64)
-    metadata = {key: attributes[key] for key in (slots.CHEMISTRY, "software_version") if key in attributes}
+    adata.obsm[keys.SPATIAL] = positions[[column, row]].to_numpy(dtype=np.float64)
+    metadata = {key: attributes[key] for key in (keys.CHEMISTRY, "software_version") if key in attributes}
     if source is not None:
-        metadata[slots.SOURCE_IMAGE_PATH] = source
-    adata.uns[slots.SPATIAL] = {
+        metadata[keys.SOURCE_IMAGE_PATH] = source
+    adata.uns[keys.SPATIAL] = {
         library: {
-            slots.IMAGES: {
+            keys.IMAGES: {
                 key: _read_picture(folder / "spatial" / file)
                 for key, file in PICTURES.items()
                 if (folder / "spatial" / file).is_file()
             },
-            slots.SCALEFACTORS: _read_scalefactors(folder / "spatial" / SCALEFACTORS),
-            slots.METADATA: metadata,
+            keys.SCALEFACTORS: _read_scalefactors(folder / "spatial" / SCALEFACTORS),
+            keys.METADATA: metadata,
         }
     }
     return adata

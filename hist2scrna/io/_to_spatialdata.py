@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import anndata as ad
 import numpy as np
 
-from hist2scrna import slots
-from hist2scrna.slides.library import library_entry, open_image
-from hist2scrna.slides.preview import spot_diameter
-from hist2scrna.slides.sections import read_sections
-from hist2scrna.slides.spots import read_coordinates
+from hist2scrna import keys
+from hist2scrna.spots.library import library_entry, open_image
+from hist2scrna.spots.preview import spot_diameter
+from hist2scrna.spots.read import read_coordinates
+from hist2scrna.spots.sections import read_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from hist2scrna.slides.image import SlideImage
+    from hist2scrna.images.base import SlideImage
 
 TABLE, REGION, INSTANCE = "table", "region", "instance_id"
 GLOBAL = "global"
@@ -28,7 +28,7 @@ def to_spatialdata(
     adata: ad.AnnData,
     *,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     image: Any = None,
 ) -> SpatialData:
@@ -80,13 +80,13 @@ def to_spatialdata(
     for code, name in enumerate(sections):
         own = section == code
         library = None if library_key is None else name
-        entry = library_entry(adata, library)[1] if adata.uns.get(slots.SPATIAL) else {}
+        entry = library_entry(adata, library)[1] if adata.uns.get(keys.SPATIAL) else {}
         system = GLOBAL if len(sections) == 1 else name
         radius = spot_diameter(adata, library, xy[own]) / 2
         shapes[name] = ShapesModel.parse(
             xy[own], geometry=0, radius=radius, index=adata.obs_names[own], transformations={system: Identity()}
         )
-        in_folder = slots.PATCH_FOLDER in (entry.get(slots.METADATA) or {})
+        in_folder = keys.PATCH_FOLDER in (entry.get(keys.METADATA) or {})
         if image is not None or img_key is not None or not in_folder:
             picture = open_image(adata, name if isinstance(image, dict) else library, img_key=img_key, image=image)
             pixel = 1 / picture.scale
@@ -96,7 +96,7 @@ def to_spatialdata(
                 c_coords=["r", "g", "b"],
                 transformations={system: Scale([pixel, pixel], axes=("x", "y"))},
             )
-        entries[name] = {key: dict(entry.get(key) or {}) for key in (slots.SCALEFACTORS, slots.METADATA)}
+        entries[name] = {key: dict(entry.get(key) or {}) for key in (keys.SCALEFACTORS, keys.METADATA)}
     table = _without_pictures(adata, entries)
     table.obs[REGION] = np.array(sections, dtype=object)[section]
     table.obs[REGION] = table.obs[REGION].astype("category")
@@ -115,7 +115,7 @@ def _without_pictures(adata: ad.AnnData, entries: dict[str, Any]) -> ad.AnnData:
         varm=dict(adata.varm),
         obsp=dict(adata.obsp),
         varp=dict(adata.varp),
-        uns={**{k: v for k, v in adata.uns.items() if k != slots.SPATIAL}, slots.SPATIAL: entries},
+        uns={**{k: v for k, v in adata.uns.items() if k != keys.SPATIAL}, keys.SPATIAL: entries},
     ).copy()
 
 

@@ -16,19 +16,19 @@ import pandas as pd
 from scipy import sparse
 
 import hist2scrna
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.io import patch_layout as layout
-from hist2scrna.slides.counts import choose_genes, read_counts
-from hist2scrna.slides.labels import read_labels
-from hist2scrna.slides.patch_files import PatchFiles, png_side
-from hist2scrna.slides.spots import read_spots
+from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.labels import read_labels
+from hist2scrna.spots.patch_files import PatchFiles, png_side
+from hist2scrna.spots.read import read_spots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from anndata import AnnData
 
-    from hist2scrna.slides.spots import Spots
+    from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ ROWS_AT_ONCE = 256
 # Of zlib: three times as fast as its default, on files 8 % larger.
 COMPRESSION = 1
 # Of this machine, or of this folder.
-LEFT_OUT = (slots.SOURCE_IMAGE_PATH, slots.PATCH_FOLDER, slots.PATCH_SIDE_UM)
+LEFT_OUT = (keys.SOURCE_IMAGE_PATH, keys.PATCH_FOLDER, keys.PATCH_SIDE_UM)
 
 
 def write_patch_folder(
@@ -47,7 +47,7 @@ def write_patch_folder(
     layer: str | None = None,
     labels_key: str | None = None,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     image: Any = None,
     patch_px: int | None = None,
@@ -63,7 +63,7 @@ def write_patch_folder(
     - `gene_expression.csv`: `spot_id`, then a column a gene: counts, as whole numbers.
     - `spatial_coordinates.csv`: `spot_id,x,y`, and `library_id` if `library_key` is given; all digits are kept.
     - `spatial_edges.csv`: `source,target`, numbers of the rows of `spatial_coordinates.csv`, from 0. The entries of
-      `.obsp["spatial_connectivities"]`; without these, the neighbours that :func:`hist2scrna.tl.fit` would find.
+      `.obsp["spatial_connectivities"]`; without these, the neighbors that :func:`hist2scrna.tl.fit` would find.
     - `cell_types.csv`: `spot_id,cell_type`; empty where a spot has no label.
     - `metadata.json`: numbers of spots and genes, side of a patch in pixels and in microns, all cell types, scale
       factors and metadata of each section (without the path of the picture), and what was in the `metadata.json` that
@@ -217,7 +217,7 @@ def _write_coordinates(spots: Spots, names: Sequence[str], sections: Sequence[st
         _write_table(path, layout.COORDINATE_HEADER, rows)
         return
     layout.check_names(sections, "The column of the sections")
-    header = [*layout.COORDINATE_HEADER, slots.LIBRARY]
+    header = [*layout.COORDINATE_HEADER, keys.LIBRARY]
     _write_table(path, header, ((*row, sections[code]) for row, code in zip(rows, spots.section, strict=True)))
 
 
@@ -235,12 +235,12 @@ def _write_counts(path: Path, names: Sequence[str], genes: pd.Index, counts: Any
 
 def _edges(adata: AnnData, spots: Spots) -> np.ndarray:
     """Return `(e, 2)` source and target: as given, else as found."""
-    given = slots.CONNECTIVITIES in adata.obsp
-    matrix = sparse.coo_array(sparse.csr_array(adata.obsp[slots.CONNECTIVITIES] if given else spots.graph.adjacency))
+    given = keys.CONNECTIVITIES in adata.obsp
+    matrix = sparse.coo_array(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES] if given else spots.graph.adjacency))
     kept = matrix.data != 0
     if (matrix.data[kept] != 1).any():
         warnings.warn(
-            f"The weights in adata.obsp['{slots.CONNECTIVITIES}'] are not written: edges have none in this format.",
+            f"The weights in adata.obsp['{keys.CONNECTIVITIES}'] are not written: edges have none in this format.",
             UserWarning,
             stacklevel=3,
         )
@@ -264,13 +264,13 @@ def _metadata(
 ) -> dict[str, Any]:
     assert spots.patches is not None
     assert spots.geometry is not None
-    entries = adata.uns.get(slots.SPATIAL, {})
+    entries = adata.uns.get(keys.SPATIAL, {})
     libraries = {
-        name: {key: _plain(entries.get(name, {}).get(key) or {}) for key in (slots.SCALEFACTORS, slots.METADATA)}
+        name: {key: _plain(entries.get(name, {}).get(key) or {}) for key in (keys.SCALEFACTORS, keys.METADATA)}
         for name in spots.sections
     }
     return {
-        **json.loads(adata.uns.get(slots.FOLDER_METADATA, "{}")),
+        **json.loads(adata.uns.get(keys.FOLDER_METADATA, "{}")),
         layout.N_SPOTS: len(spots),
         layout.N_GENES: n_genes,
         layout.SIDE_PX: spots.patches.px,

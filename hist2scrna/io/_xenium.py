@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.io._space_ranger import checked_picture, existing, read_10x
 from hist2scrna.io.affine import invert, magnification, transform
 
@@ -94,15 +94,15 @@ def read_xenium(
     names = [experiment.get("region_name"), experiment.get("run_name")]
     library = library_id or "_".join(str(name) for name in names if name) or path.name
     mpp = pixel_um * magnification(to_morphology)
-    factors = {slots.MPP: mpp}
+    factors = {keys.MPP: mpp}
     if AREA in cells:
-        factors[slots.SPOT_DIAMETER] = 2 * float(np.sqrt(cells[AREA].median() / np.pi)) / mpp
+        factors[keys.SPOT_DIAMETER] = 2 * float(np.sqrt(cells[AREA].median() / np.pi)) / mpp
     adata.obs = cells.drop(columns=CENTROID)
-    adata.obs[slots.LIBRARY] = pd.Categorical([library] * adata.n_obs)
+    adata.obs[keys.LIBRARY] = pd.Categorical([library] * adata.n_obs)
     microns = cells[CENTROID].to_numpy(dtype=np.float64)
-    adata.obsm[slots.SPATIAL] = transform(invert(to_morphology, "`alignment`"), microns / pixel_um)
-    metadata = {} if source is None else {slots.SOURCE_IMAGE_PATH: source}
-    adata.uns[slots.SPATIAL] = {library: {slots.IMAGES: {}, slots.SCALEFACTORS: factors, slots.METADATA: metadata}}
+    adata.obsm[keys.SPATIAL] = transform(invert(to_morphology, "`alignment`"), microns / pixel_um)
+    metadata = {} if source is None else {keys.SOURCE_IMAGE_PATH: source}
+    adata.uns[keys.SPATIAL] = {library: {keys.IMAGES: {}, keys.SCALEFACTORS: factors, keys.METADATA: metadata}}
     return adata
 
 

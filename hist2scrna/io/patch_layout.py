@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hist2scrna import slots
+from hist2scrna import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ METADATA = "metadata.json"
 SPOT = "spot_id"
 COORDINATE_HEADER = [SPOT, "x", "y"]
 EDGE_HEADER = ["source", "target"]
-LABEL_HEADER = [SPOT, slots.CELL_TYPE]
+LABEL_HEADER = [SPOT, keys.CELL_TYPE]
 
 # Keys of metadata.json that are ours; all others are kept as they are.
 N_SPOTS, N_GENES, SIDE_PX, SIDE_UM, OWN = "n_spots", "n_genes", "patch_px", "patch_um", "hist2scrna"

@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "scales": ["log_normalise", "pearson_residuals"],
+        "scales": ["log_normalize", "pearson_residuals"],
         "correlation": [
             "pearson_by_gene",
             "spearman_by_gene",

@@ -71,7 +71,7 @@ class CountTally:
     n_genes
         Number of genes.
     seed
-        Of the randomised probability integral transform, and of the spots whose intervals are measured.
+        Of the randomized probability integral transform, and of the spots whose intervals are measured.
     """
 
     def __init__(self, n_genes: int, seed: int) -> None:
@@ -161,7 +161,7 @@ class CountScores:
         sparse counts. `width`: number of counts within the central 50, 80 and 95 %, edges by the same share as in
         `coverage`, which it is to be read with: of two predictions that hold, the narrower knows more. Of the median
         gene, as one of many counts would outweigh all others; each over the same spots at random, some 20,000 values in
-        all. `pit`: share of the randomised probability integral transform in each of 20 bins, 0.05 where calibrated;
+        all. `pit`: share of the randomized probability integral transform in each of 20 bins, 0.05 where calibrated;
         `pit_distance`: largest distance of its distribution function from the uniform, on a grid of 0.001.
     log_likelihood, deviance, poisson_deviance, p_zero
         `(genes,)`, mean over the spots.
@@ -195,7 +195,7 @@ def count_scores(
     dropout
         `(spots, genes)` zero-inflation probability; None: none.
     seed
-        Of the randomised probability integral transform, and of the spots whose intervals are measured.
+        Of the randomized probability integral transform, and of the spots whose intervals are measured.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from hist2scrna.metrics.blocks import Floats, Table, as_table, blocks
 from hist2scrna.metrics.correlation import moments
-from hist2scrna.metrics.scales import log_normalise, residual_block
+from hist2scrna.metrics.scales import log_normalize, residual_block
 
 Scale = Literal["counts", "log1p", "residual"]
 N_REPEATS = 5
@@ -38,7 +38,7 @@ def thinning_reliability(
     scale
         On which the halves are compared, each with its own library size: `"counts"`, `"log1p"` (of counts scaled to
         1e4) or `"residual"` (analytic Pearson residuals). On counts the formula is exact; on `"log1p"` it is near,
-        and too high for sparse counts: both halves carry the depth of the spot, which normalised means do not. Of the
+        and too high for sparse counts: both halves carry the depth of the spot, which normalized means do not. Of the
         ceiling, known means reached 83 % at 1 count a gene and spot, 93 % at 5, 100 % at 40; with `library`, which
         takes the depth out, 92, 97 and 100 %.
     n_repeats
@@ -134,7 +134,7 @@ def _constant(table: Any) -> Any:
 def _by_values(first: Any, second: Any, scale: str, depth: Floats | None) -> Floats:
     """Correlate two sparse tables gene by gene, after least squares on `depth`, if given; constant genes give 0."""
     if scale == "log1p":
-        first, second = log_normalise(first), log_normalise(second)
+        first, second = log_normalize(first), log_normalize(second)
 
     def mean(values: Any) -> Floats:
         return np.asarray(values.sum(axis=0)).ravel() / first.shape[0]

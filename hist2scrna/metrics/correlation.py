@@ -103,11 +103,11 @@ def partial_correlation(truth: Floats, prediction: Floats, depth: Floats, plain:
 
     `plain` are the moments of the rows as they are.
     """
-    centred = depth - depth.mean()
-    power = centred @ centred
+    centerd = depth - depth.mean()
+    power = centerd @ centerd
     if power == 0:
         return plain.pearson
-    unit = centred / np.sqrt(power * len(depth))
+    unit = centerd / np.sqrt(power * len(depth))
     # Not by BLAS: its threads and those that work on other blocks would be in each other's way.
     with_truth = np.einsum("ij,j->i", truth - plain.truth_mean[:, None], unit)
     with_prediction = np.einsum("ij,j->i", prediction - plain.prediction_mean[:, None], unit)
@@ -148,7 +148,7 @@ def spearman_by_gene(truth: Table, prediction: Table) -> Floats:
 def pearson_by_spot(truth: Table, prediction: Table) -> Floats:
     """Pearson correlation of each spot over the genes, `(spots,)`.
 
-    Gene means alone often reach .9 here: read it beside the mean null only.
+    Gene means alone often reach .9 here: read it beside the mean baseline only.
     """
     return _joined([moments(t, p).pearson for t, p in pairs(truth, prediction, axis=1)])
 
@@ -161,7 +161,7 @@ def spearman_by_spot(truth: Table, prediction: Table) -> Floats:
 def depth_partial_pearson(truth: Table, prediction: Table, library: ArrayLike) -> Floats:
     """Pearson correlation of each gene after the log total count of the spot was regressed out of both.
 
-    Log-normalised expression keeps a signal of depth, which the eye reads off the tissue without knowing any gene. This
+    Log-normalized expression keeps a signal of depth, which the eye reads off the tissue without knowing any gene. This
     is what remains.
 
     Parameters

@@ -75,7 +75,7 @@ def cluster_agreement(truth: ArrayLike, prediction: ArrayLike) -> dict[str, floa
 
     Returns
     -------
-    `ari`, the adjusted Rand index: 1 for equal partitions, 0 on average for random ones; `nmi`, the normalised mutual
+    `ari`, the adjusted Rand index: 1 for equal partitions, 0 on average for random ones; `nmi`, the normalized mutual
     information (arithmetic mean of the entropies), 0..1. Both are 0 where one of two partitions is a single cluster.
 
     References

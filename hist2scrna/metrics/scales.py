@@ -17,7 +17,7 @@ ROUNDING = 1e-6
 LEAST_TOTAL = 1e-6
 
 
-def log_normalise(counts: Table, target_sum: float = TARGET_SUM) -> Any:
+def log_normalize(counts: Table, target_sum: float = TARGET_SUM) -> Any:
     """Return log(1 + target_sum x counts / library size); the library size is the sum over the genes given.
 
     Parameters

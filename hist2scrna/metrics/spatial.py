@@ -21,11 +21,11 @@ def morans_i_by_gene(values: Table, weights: Table) -> Floats:
     values
         Spots x genes, sparse or dense.
     weights
-        `(spots, spots)` neighbour weights; rows are scaled to sum 1 first, as Squidpy does.
+        `(spots, spots)` neighbor weights; rows are scaled to sum 1 first, as Squidpy does.
 
     Returns
     -------
-    `(genes,)` float64: NaN for constant genes, or if no spot has a neighbour.
+    `(genes,)` float64: NaN for constant genes, or if no spot has a neighbor.
 
     Raises
     ------

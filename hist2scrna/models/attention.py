@@ -1,4 +1,4 @@
-"""What a model attends to, taken from its own pass: weights between neighbouring spots, roll-out within a patch."""
+"""What a model attends to, taken from its own pass: weights between neighboring spots, roll-out within a patch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
 from hist2scrna.models.efficientnet import STRIDE
-from hist2scrna.models.few import FewSections
+from hist2scrna.models.kernel import FewSections
 from hist2scrna.models.vit import VisionTransformer
 
 if TYPE_CHECKING:

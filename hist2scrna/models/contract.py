@@ -27,7 +27,7 @@ class Context:
     Parameters
     ----------
     kind
-        `"spot"`: none. `"hops"`: the graph neighbours up to `hops` edges away. `"section"`: the whole section at once.
+        `"spot"`: none. `"hops"`: the graph neighbors up to `hops` edges away. `"section"`: the whole section at once.
     hops
         Number of edges, for `"hops"`.
     """
@@ -38,14 +38,14 @@ class Context:
 
 @dataclass
 class SpotBatch:
-    """A subgraph of `n` spots, of which the first `n_seeds` are those to predict.
+    """A subgraph of `n` spots, of which the first `n_core` are those to predict.
 
     Parameters
     ----------
-    n_seeds
+    n_core
         Number of spots to predict; the others are their halo.
     xy
-        `(n, 2)` float32, coordinates in units of the section's neighbour distance, x right, y down.
+        `(n, 2)` float32, coordinates in units of the section's neighbor distance, x right, y down.
     edge_index
         `(2, e)` int64, source and target of each directed edge within the batch, without self loops.
     section
@@ -57,14 +57,14 @@ class SpotBatch:
     grid
         `(n, 2)` float32, array column and row, for models that read these.
     counts
-        `(n_seeds, G)` float32 whole numbers, in training.
+        `(n_core, G)` float32 whole numbers, in training.
     log_library
-        `(n_seeds,)` float32, natural logarithm of the library size. Absent: the model's own is used.
+        `(n_core,)` float32, natural logarithm of the library size. Absent: the model's own is used.
     label
-        `(n_seeds,)` int64, class of each spot, -1 where unknown.
+        `(n_core,)` int64, class of each spot, -1 where unknown.
     """
 
-    n_seeds: int
+    n_core: int
     xy: Tensor
     edge_index: Tensor
     section: Tensor
@@ -86,13 +86,13 @@ class SpotBatch:
 
     @property
     def seed_edges(self) -> Tensor:
-        """`(2, e')` int64, the edges between two seeds."""
-        return self.edge_index[:, (self.edge_index < self.n_seeds).all(dim=0)]
+        """`(2, e')` int64, the edges between two core spots."""
+        return self.edge_index[:, (self.edge_index < self.n_core).all(dim=0)]
 
 
 @dataclass
 class Prediction:
-    """What a model says of the `n_seeds` spots of a batch.
+    """What a model says of the `n_core` spots of a batch.
 
     Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
     others too: the prediction is then `value`.
@@ -100,29 +100,29 @@ class Prediction:
     Parameters
     ----------
     embedding
-        `(n_seeds, d)` float, the representation before the heads.
+        `(n_core, d)` float, the representation before the heads.
     log_mu
-        `(n_seeds, G)`, logarithm of the mean of the count component, at the library size in use.
+        `(n_core, G)`, logarithm of the mean of the count component, at the library size in use.
     log_dispersion
-        `(n_seeds, G)` or `(G,)`, logarithm of the inverse dispersion theta.
+        `(n_core, G)` or `(G,)`, logarithm of the inverse dispersion theta.
     dropout_logits
-        `(n_seeds, G)`, logit of the zero-inflation probability.
+        `(n_core, G)`, logit of the zero-inflation probability.
     value
-        `(n_seeds, G)`, log(1 + 1e4 x / library size) to the base `log_base`, for `mse`.
+        `(n_core, G)`, log(1 + 1e4 x / library size) to the base `log_base`, for `mse`.
     log_base
         Base of the logarithm in which `value` stands, and in which its squared error is taken.
     log_library
-        `(n_seeds,)`, the library size that the model reads from the tissue.
+        `(n_core,)`, the library size that the model reads from the tissue.
     label_logits
-        `(n_seeds, C)`.
+        `(n_core, C)`.
     view_score
-        `(n_seeds, 1)`, how much this view of the spots counts among augmented ones.
+        `(n_core, 1)`, how much this view of the spots counts among augmented ones.
     views
         Predictions from augmented views of the same spots, in training with distillation.
-    log_normalised
-        `(n_seeds, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
+    log_normalized
+        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
     tissue_distance
-        `(n_seeds,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
+        `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
         are from the other sections.
     """
 
@@ -136,7 +136,7 @@ class Prediction:
     log_base: float = math.e
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
-    log_normalised: Tensor | None = None
+    log_normalized: Tensor | None = None
     tissue_distance: Tensor | None = None
 
     @property
@@ -152,7 +152,7 @@ class Prediction:
 
     @property
     def mean(self) -> Tensor:
-        """`(n_seeds, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm."""
+        """`(n_core, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm."""
         if self.value is not None:
             return self.value if self.log_base == math.e else self.value * math.log(self.log_base)
         if self.log_mu is None:
@@ -162,15 +162,15 @@ class Prediction:
 
     @property
     def read_out(self) -> Tensor:
-        """`(n_seeds, G)`, expected ln(1 + 1e4 x / library size).
+        """`(n_core, G)`, expected ln(1 + 1e4 x / library size).
 
-        What the model says of it, as `value` or as `log_normalised`; else the expectation under the predicted
+        What the model says of it, as `value` or as `log_normalized`; else the expectation under the predicted
         distribution, with the sum of the means of the spot for its library size.
         """
         if self.value is not None:
             return self.mean
-        if self.log_normalised is not None:
-            return self.log_normalised
+        if self.log_normalized is not None:
+            return self.log_normalized
         if self.distribution is None:
             raise ValueError("The prediction has neither `log_mu` nor `value`.")
         total = self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)
@@ -178,24 +178,24 @@ class Prediction:
 
     @property
     def uncertainty(self) -> Tensor | None:
-        """`(n_seeds, G)`, standard deviation of the predicted distribution of the counts."""
+        """`(n_core, G)`, standard deviation of the predicted distribution of the counts."""
         return None if self.distribution is None else self.distribution.variance.sqrt()
 
     @property
     def mu(self) -> Tensor | None:
-        """`(n_seeds, G)`, mean of the count component."""
+        """`(n_core, G)`, mean of the count component."""
         return None if self.log_mu is None else self.log_mu.float().exp()
 
     @property
     def dispersion(self) -> Tensor | None:
-        """`(n_seeds, G)` inverse dispersion theta."""
+        """`(n_core, G)` inverse dispersion theta."""
         if self.log_dispersion is None or self.log_mu is None:
             return None
         return self.log_dispersion.float().exp().expand_as(self.log_mu)
 
     @property
     def dropout(self) -> Tensor | None:
-        """`(n_seeds, G)` zero-inflation probability."""
+        """`(n_core, G)` zero-inflation probability."""
         return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())
 
 
@@ -205,7 +205,7 @@ Term = Callable[[Prediction, SpotBatch], Tensor]
 class SpotModel(nn.Module):
     """Base of every model: encode each spot alone, then read the encodings in their spatial context.
 
-    The two steps are apart so that prediction encodes every spot once, whatever the overlap of the neighbourhoods.
+    The two steps are apart so that prediction encodes every spot once, whatever the overlap of the neighborhoods.
 
     Attributes
     ----------
@@ -214,11 +214,11 @@ class SpotModel(nn.Module):
     needs
         What it reads of each spot.
     likelihood
-        What it predicts: the distribution of the counts, or `"mse"` for log-normalised expression.
+        What it predicts: the distribution of the counts, or `"mse"` for log-normalized expression.
     on_array
-        It reads array columns and rows, and its neighbours are the nearest four on the array.
+        It reads array columns and rows, and its neighbors are the nearest four on the array.
     estimates_log
-        It fills :attr:`Prediction.log_normalised` beside a distribution of counts.
+        It fills :attr:`Prediction.log_normalized` beside a distribution of counts.
     frozen_encoder
         Its encoder is pretrained and not trained on: it may be run in bfloat16 on a CPU too.
     """
@@ -245,9 +245,9 @@ class SpotModel(nn.Module):
         raise NotImplementedError
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Predict the seeds of `batch` from the `(n, d)` encodings of all its spots."""
+        """Predict the core spots of `batch` from the `(n, d)` encodings of all its spots."""
         raise NotImplementedError
 
     def forward(self, batch: SpotBatch) -> Prediction:
-        """Predict the seeds of `batch`."""
+        """Predict the core spots of `batch`."""
         return self.decode(self.encode(batch), batch)

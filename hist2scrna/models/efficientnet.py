@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hist2scrna.models.layers import PatchNormalisation
+from hist2scrna.models.layers import PatchNormalization
 
 STEM = 32
 STRIDE = 16
@@ -103,9 +103,9 @@ class EfficientNetLite(nn.Module):
     def __init__(self, size: str) -> None:
         super().__init__()
         self.variant = VARIANTS[size]
-        self.normalise = PatchNormalisation()
-        self.normalise.mean.fill_(127 / 255)
-        self.normalise.std.fill_(128 / 255)
+        self.normalize = PatchNormalization()
+        self.normalize.mean.fill_(127 / 255)
+        self.normalize.std.fill_(128 / 255)
         self.stem = SameConv(3, STEM, 3, 2, bias=False)
         self.norm = _norm(STEM)
         blocks, inner = [], STEM
@@ -118,7 +118,7 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Map `(n, 3, h, w)`, uint8 or in 0..1, to the maps of both stages, `(n, channels, h / 16, w / 16)`."""
-        x = F.relu6(self.norm(self.stem(self.normalise(patches))))
+        x = F.relu6(self.norm(self.stem(self.normalize(patches))))
         last = self.variant.repeats[-1]
         fourth = self.blocks[:-last](x)
         return fourth, self.blocks[-last:](fourth)

@@ -53,7 +53,7 @@ def pool_tokens(tokens: Tensor, pooling: Pooling, registers: int) -> Tensor:
 
 
 class PooledEncoder(nn.Module):
-    """A vision transformer of timm that maps normalised patches `(n, 3, h, w)` to `(n, width)`."""
+    """A vision transformer of timm that maps normalized patches `(n, 3, h, w)` to `(n, width)`."""
 
     def __init__(self, backbone: Any, pooling: Pooling, registers: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pathology encoders by name: what each is, what it reads, and under which licence."""
+"""Pathology encoders by name: what each is, what it reads, and under which license."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Colours = tuple[float, float, float]
+Colors = tuple[float, float, float]
 Pooling = Literal["class", "class+mean"]
 
-IMAGENET: tuple[Colours, Colours] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP: tuple[Colours, Colours] = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-BIOPTIMUS: tuple[Colours, Colours] = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
-HIBOU: tuple[Colours, Colours] = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
-HALVES: tuple[Colours, Colours] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+IMAGENET: tuple[Colors, Colors] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP: tuple[Colors, Colors] = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+BIOPTIMUS: tuple[Colors, Colors] = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+HIBOU: tuple[Colors, Colors] = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
+HALVES: tuple[Colors, Colors] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 NO_DERIVATIVES = "CC-BY-NC-ND-4.0"
 
@@ -32,12 +32,12 @@ class EncoderEntry:
         Repository of the weights on the Hugging Face hub.
     width
         Length of the vector of a patch.
-    licence
+    license
         Of the weights.
     gated
         Whether the hub asks for consent or an application before it gives them.
-    colours
-        Mean and standard deviation of red, green and blue in 0..1, by which patches are normalised.
+    colors
+        Mean and standard deviation of red, green and blue in 0..1, by which patches are normalized.
     architecture, arguments
         Model of timm, and what differs from its defaults.
     swiglu
@@ -57,9 +57,9 @@ class EncoderEntry:
     name: str
     hub_id: str
     width: int
-    licence: str
+    license: str
     gated: bool
-    colours: tuple[Colours, Colours] = IMAGENET
+    colors: tuple[Colors, Colors] = IMAGENET
     architecture: str = "vit_large_patch16_224"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     swiglu: bool = False
@@ -72,7 +72,7 @@ class EncoderEntry:
 
     @property
     def url(self) -> str:
-        """Page of the weights, with their licence."""
+        """Page of the weights, with their license."""
         return f"https://huggingface.co/{self.hub_id}"
 
 
@@ -86,7 +86,7 @@ _ENTRIES = (
         1536,
         "Apache-2.0",
         gated=True,
-        colours=BIOPTIMUS,
+        colors=BIOPTIMUS,
         architecture="vit_giant_patch14_reg4_dinov2",
         arguments={"init_values": 1e-5},
         swiglu=True,
@@ -98,7 +98,7 @@ _ENTRIES = (
         1536,
         NO_DERIVATIVES,
         gated=True,
-        colours=BIOPTIMUS,
+        colors=BIOPTIMUS,
         architecture="vit_giant_patch14_reg4_dinov2",
         arguments={"init_values": 1e-5},
         swiglu=True,
@@ -137,7 +137,7 @@ _ENTRIES = (
         512,
         NO_DERIVATIVES,
         gated=True,
-        colours=CLIP,
+        colors=CLIP,
         architecture="conch_ViT-B-16",
         token_px=16,
         px=448,
@@ -192,7 +192,7 @@ _ENTRIES = (
         3072,
         "MIT",
         gated=False,
-        colours=HALVES,
+        colors=HALVES,
         architecture="vit_giant_patch14_dinov2",
         swiglu=True,
         pooling="class+mean",
@@ -203,7 +203,7 @@ _ENTRIES = (
         768,
         "Apache-2.0",
         gated=True,
-        colours=HIBOU,
+        colors=HIBOU,
         architecture="vit_base_patch14_reg4_dinov2",
         arguments={"mlp_ratio": TWO_THIRDS},
         swiglu=True,
@@ -215,7 +215,7 @@ _ENTRIES = (
         1024,
         "Apache-2.0",
         gated=True,
-        colours=HIBOU,
+        colors=HIBOU,
         architecture="vit_large_patch14_reg4_dinov2",
         arguments={"mlp_ratio": 2 * 2736 / 1024},
         swiglu=True,

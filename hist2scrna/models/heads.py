@@ -29,7 +29,7 @@ class ExpressionHeads(nn.Module):
     n_genes, n_classes
         Number of genes; number of cell types, 0 for no such head.
     likelihood
-        `"zinb"`, `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression.
+        `"zinb"`, `"nb"`, `"poisson"`, or `"mse"` on log-normalized expression.
     dispersion
         `"gene"`: one inverse dispersion a gene, shared by all spots, which few spots can support. `"spot"`: one for
         each gene and spot, as in the first publications.
@@ -63,12 +63,12 @@ class ExpressionHeads(nn.Module):
 
     @torch.no_grad()
     def start_from(self, baseline: Tensor, log_dispersion: Tensor, log_library: tuple[float, float]) -> None:
-        """Start at the training data's own gene means, so that training begins at the mean null, not at chaos.
+        """Start at the training data's own gene means, so that training begins at the mean baseline, not at chaos.
 
         Parameters
         ----------
         baseline
-            `(n_genes,)`, logarithm of the rate of each gene (its mean log-normalised expression for `mse`).
+            `(n_genes,)`, logarithm of the rate of each gene (its mean log-normalized expression for `mse`).
         log_dispersion
             `(n_genes,)`, logarithm of the inverse dispersion.
         log_library
@@ -85,7 +85,7 @@ class ExpressionHeads(nn.Module):
         self.log_library_scale.fill_(log_library[1])
 
     def forward(self, hidden: Tensor, embedding: Tensor, log_library: Tensor | None) -> Prediction:
-        """Predict from `(n_seeds, width)`; `log_library` is `(n_seeds,)` or None for the model's own."""
+        """Predict from `(n_core, width)`; `log_library` is `(n_core,)` or None for the model's own."""
         prediction = Prediction(embedding=embedding)
         if self.cell_type is not None:
             prediction.label_logits = self.cell_type(hidden)

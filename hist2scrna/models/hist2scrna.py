@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
-from hist2scrna.models.layers import PatchNormalisation, perceptron
+from hist2scrna.models.layers import PatchNormalization, perceptron
 from hist2scrna.models.reference import load_renamed
 from hist2scrna.models.vit import VisionTransformer
 
@@ -53,8 +53,8 @@ class SpatialGraphAttention(nn.Module):
 class Hist2scRNA(SpotModel):
     """Vision transformer, graph attention, and the parameters of a zero-inflated negative binomial.
 
-    Each patch gives one class token; two graph attention layers mix the tokens of neighbouring spots; a shared decoder
-    feeds the heads. So a spot sees its neighbours two edges away, and no further: context `hops(2)`.
+    Each patch gives one class token; two graph attention layers mix the tokens of neighboring spots; a shared decoder
+    feeds the heads. So a spot sees its neighbors two edges away, and no further: context `hops(2)`.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Hist2scRNA(SpotModel):
         False cuts all edges: each spot is predicted from its own patch. For ablations.
     residual
         Add a linear map of the spot's own token to the graph's output. Graph attention averages a spot with its
-        neighbours; without this term the two are hard to tell apart. False gives the architecture of the first
+        neighbors; without this term the two are hard to tell apart. False gives the architecture of the first
         publication.
     channels
         Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the pictures.
@@ -107,7 +107,7 @@ class Hist2scRNA(SpotModel):
         super().__init__()
         self.likelihood = likelihood
         self.context = Context("hops", 2) if graph else Context("spot")
-        self.normalise = PatchNormalisation(channels)
+        self.normalize = PatchNormalization(channels)
         self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout, channels)
         self.spatial_gnn = SpatialGraphAttention(width, graph_width, graph_heads, dropout)
         self.residual = nn.Linear(width, graph_width) if residual else None
@@ -118,15 +118,15 @@ class Hist2scRNA(SpotModel):
         """Return the class token of each patch, `(n, width)`."""
         if batch.patches is None:
             raise ValueError("hist2scrna reads patches, but the batch holds none.")
-        return self.vit(self.normalise(batch.patches))
+        return self.vit(self.normalize(batch.patches))
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Mix the tokens over the graph and predict the seeds."""
+        """Mix the tokens over the graph and predict the core spots."""
         edges = batch.edge_index if self.context.kind == "hops" else batch.edge_index[:, :0]
         mixed = self.spatial_gnn(tokens, edges)
         if self.residual is not None:
             mixed = mixed + self.residual(tokens)
-        embedding = mixed[: batch.n_seeds]
+        embedding = mixed[: batch.n_core]
         return self.heads(self.decoder(embedding), embedding, batch.log_library)
 
     def load_reference_state_dict(self, state: Mapping[str, Tensor]) -> None:

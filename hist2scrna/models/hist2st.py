@@ -67,12 +67,12 @@ class MixerBlock(nn.Module):
 
 
 class Hist2ST(SpotModel):
-    """The published Hist2ST, weight for weight; sparse neighbours and fused attention in place of n x n matrices.
+    """The published Hist2ST, weight for weight; sparse neighbors and fused attention in place of n x n matrices.
 
     The expression head is the prediction, log10(1 + 1e4 x / library size). The heads of the zero-inflated negative
     binomial (of the negative binomial with `nb`) are auxiliary: they shape the features, and their parameters can be
-    written as layers, at the median library size of a section. A spot without neighbours, which gives NaN in the
-    original, is its own neighbour here. The attention weights have no dropout, as in the original.
+    written as layers, at the median library size of a section. A spot without neighbors, which gives NaN in the
+    original, is its own neighbor here. The attention weights have no dropout, as in the original.
 
     Source: Zeng et al., Spatial transcriptomics prediction from histology jointly through Transformer and graph neural
     networks, Briefings in Bioinformatics 23(5) (2022). Arguments have their published names.
@@ -102,7 +102,7 @@ class Hist2ST(SpotModel):
     bake, lamb
         Augmented views for self-distillation, and its weight in the loss; 0 views leave the view score out.
     policy
-        How a graph block reads the neighbours: their `"mean"` or `"max"`.
+        How a graph block reads the neighbors: their `"mean"` or `"max"`.
     n_pos
         Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
     """
@@ -197,7 +197,7 @@ class Hist2ST(SpotModel):
         return self.reduce(self.mixer(maps)).flatten(1)
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Read all spots of a section together and predict the seeds."""
+        """Read all spots of a section together and predict the core spots."""
         if batch.grid is None:
             raise ValueError("hist2st reads array positions, but the batch holds none.")
         mixed = (tokens + self.position(batch.grid)).unsqueeze(0)
@@ -211,7 +211,7 @@ class Hist2ST(SpotModel):
         for layer in self.graph_layers:
             spots = F.normalize(F.relu(layer(spots, edges)), dim=1)
             levels.append(spots)
-        hidden = self.jumping(torch.stack(levels))[0].mean(dim=0)[: batch.n_seeds]
+        hidden = self.jumping(torch.stack(levels))[0].mean(dim=0)[: batch.n_core]
         prediction = Prediction(
             embedding=hidden, value=self.heads["expression"](self.norm(hidden)).float(), log_base=10.0
         )

@@ -89,17 +89,17 @@ class HisToGene(SpotModel):
         """Return the projection of each flattened patch, `(n, dim)`."""
         if batch.patches is None:
             raise ValueError("histogene reads patches, but the batch holds none.")
-        # The original flattens (x, y, colour).
+        # The original flattens (x, y, color).
         return self.patch_embedding(self.pixels(batch.patches).permute(0, 2, 3, 1).flatten(1))
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Read all spots of a section together and predict the seeds."""
+        """Read all spots of a section together and predict the core spots."""
         if batch.grid is None:
             raise ValueError("histogene reads array positions, but the batch holds none.")
         mixed = self.drop(tokens + self.position(batch.grid)).unsqueeze(0)
         for block in self.blocks:
             mixed = block(mixed)
-        hidden = mixed.squeeze(0)[: batch.n_seeds]
+        hidden = mixed.squeeze(0)[: batch.n_core]
         normed = self.norm(hidden)
         prediction = Prediction(embedding=hidden, value=self.heads["expression"](normed).float(), log_base=10.0)
         if "cell_type" in self.heads:

@@ -103,8 +103,8 @@ def perceptron(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequenti
     return nn.Sequential(*layers)
 
 
-class PatchNormalisation(nn.Module):
-    """Turn uint8 patches, or float patches in 0..1, into floats centred on zero.
+class PatchNormalization(nn.Module):
+    """Turn uint8 patches, or float patches in 0..1, into floats centerd on zero.
 
     Mean and standard deviation of the first three channels are those of ImageNet, the convention of nearly every
     encoder of histology; those of further stains are 0.5 and 0.25.
@@ -129,7 +129,7 @@ class PatchNormalisation(nn.Module):
         self.register_buffer("std", torch.tensor(std + [0.25] * more).view(-1, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Normalise `(n, channels, H, W)`."""
+        """Normalize `(n, channels, H, W)`."""
         if patches.dtype == torch.uint8:
             patches = patches.to(self.mean.dtype) / 255
         return (patches - self.mean) / self.std
@@ -138,7 +138,7 @@ class PatchNormalisation(nn.Module):
 class RawPixels(nn.Module):
     """Turn uint8 patches, or float patches in 0..1, into floats in 0..255 with axes (x, y).
 
-    That is how HisToGene and Hist2ST cut them: neither scales nor centres, and both index the picture column first.
+    That is how HisToGene and Hist2ST cut them: neither scales nor centers, and both index the picture column first.
     """
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lightweight model: attention between neighbouring spots on features extracted beforehand."""
+"""The lightweight model: attention between neighboring spots on features extracted beforehand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class NeighbourAttention(nn.Module):
-    """Pre-norm block in which each spot attends to itself and to its graph neighbours.
+class NeighborAttention(nn.Module):
+    """Pre-norm block in which each spot attends to itself and to its graph neighbors.
 
-    The offset between two spots, in units of the neighbour distance, is embedded and added to the key and the value,
+    The offset between two spots, in units of the neighbor distance, is embedded and added to the key and the value,
     so that a spot can weigh what lies where. Source: Shi et al., Masked Label Prediction (graph transformer), IJCAI
     2021, with the offset as edge feature.
 
@@ -49,7 +49,7 @@ class NeighbourAttention(nn.Module):
 
 
 class Hist2scRNALightweight(SpotModel):
-    """Project features of any width, attend over spatial neighbours, predict counts and cell types.
+    """Project features of any width, attend over spatial neighbors, predict counts and cell types.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Hist2scRNALightweight(SpotModel):
     n_features
         Width of the features.
     width, depth, heads
-        Width of the tokens, number of neighbour-attention blocks (each reaches one edge further), heads of each.
+        Width of the tokens, number of neighbor-attention blocks (each reaches one edge further), heads of each.
     decoder
         Widths of the shared decoder.
     dropout
@@ -94,26 +94,26 @@ class Hist2scRNALightweight(SpotModel):
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.project = nn.Sequential(nn.Linear(n_features, width), nn.GELU())
-        self.blocks = nn.ModuleList(NeighbourAttention(width, heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(NeighborAttention(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.decoder = perceptron(width, decoder, dropout)
         self.heads = ExpressionHeads([width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
 
     @torch.no_grad()
-    def standardise_by(self, features: Tensor) -> None:
+    def standardize_by(self, features: Tensor) -> None:
         """Take mean and standard deviation of each feature from the training spots, `(n, n_features)`."""
         self.feature_mean.copy_(features.mean(dim=0))
         scale = features.std(dim=0, correction=0)
         self.feature_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
 
     def encode(self, batch: SpotBatch) -> Tensor:
-        """Standardise and project the features of each spot to `(n, width)`."""
+        """Standardize and project the features of each spot to `(n, width)`."""
         if batch.features is None:
             raise ValueError("hist2scrna-lightweight reads features, but the batch holds none.")
         return self.project((batch.features - self.feature_mean) / self.feature_scale)
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Attend over the graph and predict the seeds."""
+        """Attend over the graph and predict the core spots."""
         from torch_geometric.utils import add_self_loops
 
         edges = batch.edge_index if self.context.kind == "hops" else batch.edge_index[:, :0]
@@ -121,5 +121,5 @@ class Hist2scRNALightweight(SpotModel):
         offset = (batch.xy[edges[0]] - batch.xy[edges[1]]).to(torch.float32)
         for block in self.blocks:
             tokens = block(tokens, edges, offset)
-        embedding = self.norm(tokens[: batch.n_seeds])
+        embedding = self.norm(tokens[: batch.n_core])
         return self.heads(self.decoder(embedding), embedding, batch.log_library)

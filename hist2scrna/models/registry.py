@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.models import recipe
-from hist2scrna.models.few import FewFeatures, FewSections
+from hist2scrna.models import training
 from hist2scrna.models.hist2scrna import Hist2scRNA
 from hist2scrna.models.hist2st import Hist2ST
 from hist2scrna.models.histogene import HisToGene
+from hist2scrna.models.kernel import FewFeatures, FewSections
 from hist2scrna.models.lightweight import Hist2scRNALightweight
 from hist2scrna.models.ridge import Ridge
 from hist2scrna.models.stnet import STNet
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hist2scrna.models.contract import SpotModel
-    from hist2scrna.models.recipe import Recipe
+    from hist2scrna.models.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ModelEntry:
     """
 
     model: type[SpotModel]
-    recipe: Recipe = recipe.OWN
+    recipe: Recipe = training.OWN
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default: str = "small"
     patch_option: str | None = "patch_px"
@@ -69,7 +69,7 @@ MODELS: dict[str, ModelEntry] = {
             "small": {},
             "base": {"width": 768, "depth": 12, "heads": 12},
         },
-        few=ModelEntry(FewSections, recipe.FEW, {FEW: {}}, default=FEW),
+        few=ModelEntry(FewSections, training.FEW, {FEW: {}}, default=FEW),
     ),
     "hist2scrna-lightweight": ModelEntry(
         Hist2scRNALightweight,
@@ -78,18 +78,18 @@ MODELS: dict[str, ModelEntry] = {
             "small": {},
         },
         patch_option=None,
-        few=ModelEntry(FewFeatures, recipe.FEW, {FEW: {}}, default=FEW, patch_option=None),
+        few=ModelEntry(FewFeatures, training.FEW, {FEW: {}}, default=FEW, patch_option=None),
     ),
-    "hist2st": ModelEntry(Hist2ST, recipe.HIST2ST, {"published": {}}, default="published", patch_option="fig_size"),
+    "hist2st": ModelEntry(Hist2ST, training.HIST2ST, {"published": {}}, default="published", patch_option="fig_size"),
     "histogene": ModelEntry(
         HisToGene,
-        recipe.HISTOGENE,
+        training.HISTOGENE,
         {"published": {"n_layers": 8}, "small": {}},
         default="published",
         patch_option="patch_size",
     ),
-    "stnet": ModelEntry(STNet, recipe.STNET, {"published": {}}, default="published"),
-    "ridge": ModelEntry(Ridge, recipe.RIDGE, {"default": {}}, default="default", patch_option=None),
+    "stnet": ModelEntry(STNet, training.STNET, {"published": {}}, default="published"),
+    "ridge": ModelEntry(Ridge, training.RIDGE, {"default": {}}, default="default", patch_option=None),
 }
 
 

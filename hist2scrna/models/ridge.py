@@ -26,7 +26,7 @@ ABSENT = -30.0
 class Ridge(SpotModel):
     """Ridge regression on principal components of features, solved at once instead of trained.
 
-    The features are standardised, rotated to their principal components, and every gene is a linear function of these.
+    The features are standardized, rotated to their principal components, and every gene is a linear function of these.
     Cell types, where there are any, are a multinomial logistic regression on the same components. A spot is predicted
     from its own features alone: context `spot`. Nothing keeps a prediction above zero. This is how HEST-Bench compares
     encoders: Jaume et al., HEST-1k, NeurIPS 2024.
@@ -38,7 +38,7 @@ class Ridge(SpotModel):
     n_features
         Width of the features.
     n_components
-        Most principal components. With as many as features this is ridge regression on the standardised features;
+        Most principal components. With as many as features this is ridge regression on the standardized features;
         fewer make wide features (1,000 and more) fast and less apt to overfit.
     penalty
         Weight of the squared coefficients of expression, as `alpha` of :class:`sklearn.linear_model.Ridge`; None:
@@ -101,8 +101,8 @@ class Ridge(SpotModel):
             return (batch.features.float() - self.feature_mean) / self.feature_scale @ self.components.T
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Predict log-normalised expression and cell types of the seeds from their components."""
-        own = tokens[: batch.n_seeds].float()
+        """Predict log-normalized expression and cell types of the core spots from their components."""
+        own = tokens[: batch.n_core].float()
         with torch.autocast(own.device.type, enabled=False):
             return Prediction(
                 embedding=own,
@@ -117,7 +117,7 @@ class Ridge(SpotModel):
 
         Whole groups are left out, one in turn, or a fifth of them where there are more than five; scaling, components
         and coefficients come from the other spots each time. With one group only, each spot is left out alone, after
-        scaling and components have seen it (for cell types, a fifth of the spots, in their order): its neighbours,
+        scaling and components have seen it (for cell types, a fifth of the spots, in their order): its neighbors,
         which are much like it, then tell what it is, so that the error is too low, and likely the penalty too. Give the
         numbers of contiguous blocks as `group` to avoid that.
 
@@ -126,7 +126,7 @@ class Ridge(SpotModel):
         features
             `(n, n_features)`.
         target
-            `(n, n_genes)`, log-normalised expression, ln(1 + 1e4 x / library size).
+            `(n, n_genes)`, log-normalized expression, ln(1 + 1e4 x / library size).
         group
             `(n,)` int, number of the section of each spot.
         label

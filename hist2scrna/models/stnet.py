@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel
-from hist2scrna.models.layers import PatchNormalisation
+from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.models.reference import load_renamed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NAMES = [
 class STNet(SpotModel):
     """ST-Net: each patch through a DenseNet-121, a linear head on its 1,024 averaged features.
 
-    Source: He et al., Integrating spatial gene expression and breast tumour morphology via deep learning, Nature
+    Source: He et al., Integrating spatial gene expression and breast tumor morphology via deep learning, Nature
     Biomedical Engineering 4:827 (2020). The published network starts from ImageNet: give it such weights with
     :meth:`load_reference_state_dict` or `fit(init_from=)`; without them it starts at random. As published, the head
     starts at the mean expression of each gene. The network is MONAI's.
@@ -51,7 +51,7 @@ class STNet(SpotModel):
         if patch_px < 32:
             raise ValueError(f"Expected `patch_px` to be at least 32, which the network halves five times: {patch_px}.")
         self.context = Context("spot")
-        self.normalise = PatchNormalisation()
+        self.normalize = PatchNormalization()
         network = DenseNet121(spatial_dims=2, in_channels=3, out_channels=1, dropout_prob=dropout)
         # This order of memory is twice as fast on a CPU, and faster on a GPU too.
         self.features = network.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,12 +71,12 @@ class STNet(SpotModel):
         """Return the averaged features of each patch, `(n, 1024)`."""
         if batch.patches is None:
             raise ValueError("stnet reads patches, but the batch holds none.")
-        patches = self.normalise(batch.patches).contiguous(memory_format=torch.channels_last)
+        patches = self.normalize(batch.patches).contiguous(memory_format=torch.channels_last)
         return F.adaptive_avg_pool2d(F.relu(self.features(patches)), 1).flatten(1)
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Predict the seeds."""
-        hidden = tokens[: batch.n_seeds]
+        """Predict the core spots."""
+        hidden = tokens[: batch.n_core]
         prediction = Prediction(embedding=hidden, value=self.heads["expression"](hidden).float())
         if "cell_type" in self.heads:
             prediction.label_logits = self.heads["cell_type"](hidden)

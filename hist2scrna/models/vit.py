@@ -55,7 +55,7 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Map normalised patches `(n, channels, H, W)` to `(n, width)`."""
+        """Map normalized patches `(n, channels, H, W)` to `(n, width)`."""
         tokens = self.patch_embed(patches)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         tokens = self.drop(tokens + self.pos_embed)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.pl._figure import save_figure
 from hist2scrna.pl._section import Section, find_section, section_axes
-from hist2scrna.pl._tissue import Tissue, colour_bar, draw_spots, limits
+from hist2scrna.pl._tissue import Tissue, color_bar, draw_spots, limits
 from hist2scrna.pl._token_map import draw_tokens, token_place
-from hist2scrna.slides.preview import corners
+from hist2scrna.spots.preview import corners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-Kind = Literal["neighbours", "patch", "saliency"]
+Kind = Literal["neighbors", "patch", "saliency"]
 
 
 def attention(
     adata: AnnData,
     *,
-    kind: Kind = "neighbours",
+    kind: Kind = "neighbors",
     spot: str | None = None,
     gene: str | None = None,
-    key: str = slots.KEY_ADDED,
+    key: str = keys.KEY_ADDED,
     library: str | None = None,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     cmap: str | None = None,
     ax: Axes | None = None,
@@ -45,9 +45,9 @@ def attention(
     adata
         Annotated data after :func:`hist2scrna.tl.attention`.
     kind
-        `"neighbours"`: weights between spots. Of one spot: its neighbours and itself in the colour of their weight,
-        joined by lines as wide as the weight. Of a section: each spot in the colour of the weight that it gives to all
-        its neighbours together, the rest being its own; lines join neighbours, as wide as the mean of the weights in
+        `"neighbors"`: weights between spots. Of one spot: its neighbors and itself in the color of their weight,
+        joined by lines as wide as the weight. Of a section: each spot in the color of the weight that it gives to all
+        its neighbors together, the rest being its own; lines join neighbors, as wide as the mean of the weights in
         both directions, those below equal attention left out.
         `"patch"`: attention roll-out over the tokens of the patch, as a multiple of an even share.
         `"saliency"`: gradient times input of the tokens for `gene`, red where they raise the prediction and blue where
@@ -67,7 +67,7 @@ def attention(
     img_key
         Which image of `.uns["spatial"][library]["images"]` to draw on; None: the finest. Without any, there is none.
     cmap
-        Matplotlib's name of a colour map; None: `"viridis"`, for saliency a diverging one.
+        Matplotlib's name of a color map; None: `"viridis"`, for saliency a diverging one.
     ax
         Axes to draw in; None: a new figure.
     save
@@ -96,10 +96,10 @@ def attention(
     if (gene is None) == (kind == "saliency"):
         raise ValueError(f"`gene` goes with kind='saliency', found kind={kind!r} and gene={gene!r}.")
     section = find_section(adata, spot, library, library_key, spatial_key, img_key)
-    names = slots.Written(key)
-    if kind == "neighbours":
+    names = keys.OutputKeys(key)
+    if kind == "neighbors":
         weights = sparse.csr_array(_slot(adata.obsp, names.attention, "obsp"))[section.spots][:, section.spots]
-        draw = _one_neighbourhood if spot is not None else _all_neighbourhoods
+        draw = _one_neighborhood if spot is not None else _all_neighborhoods
         ax = draw(section, sparse.csr_array(weights), cmap or "viridis", ax)
     else:
         slot = names.attention_patch if gene is None else names.saliency(gene)
@@ -119,28 +119,28 @@ def _slot(holder: Any, slot: str, where: str) -> Any:
     return holder[slot]
 
 
-def _one_neighbourhood(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
-    """Draw a spot with its neighbours from near."""
+def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+    """Draw a spot with its neighbors from near."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
     chosen = section.chosen
     assert chosen is not None
     row = weights[[chosen], :].tocoo()
-    xy, centre, given = section.xy[row.coords[1]], section.xy[chosen], row.data.astype(np.float64)
-    reach = 1.25 * np.abs(xy - centre).max() + section.diameter
-    low, high = centre - reach, centre + reach
+    xy, center, given = section.xy[row.coords[1]], section.xy[chosen], row.data.astype(np.float64)
+    reach = 1.25 * np.abs(xy - center).max() + section.diameter
+    low, high = center - reach, center + reach
     tissue = section.tissue(low, high)
     ax = section_axes(ax, 1.0)
     near = Tissue(xy, section.diameter, tissue.picture, tissue.extent)
     dots = draw_spots(ax, near, given, (0.0, float(given.max())), cmap)
     # Rings, so that the tissue in the spots is seen.
     dots.set(facecolor="none", edgecolor=None, linewidth=3.5)
-    away = np.linalg.norm(xy - centre, axis=1)
+    away = np.linalg.norm(xy - center, axis=1)
     apart = away > section.diameter
-    rim = (xy - centre)[apart] / away[apart, None] * section.diameter / 2
+    rim = (xy - center)[apart] / away[apart, None] * section.diameter / 2
     lines = LineCollection(
-        list(np.stack([centre + rim, xy[apart] - rim], axis=1)),
+        list(np.stack([center + rim, xy[apart] - rim], axis=1)),
         linewidths=1 + 9 * given[apart] / given.max(),
         cmap=dots.cmap,
         norm=dots.norm,
@@ -151,13 +151,13 @@ def _one_neighbourhood(section: Section, weights: sparse.csr_array, cmap: str, a
     for (x, y), weight in zip(xy, given, strict=True):
         label = ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=10)
         label.set_path_effects([withStroke(linewidth=3, foreground="white")])
-    ax.set_title(f"{section.title}: attention to neighbours", fontsize=10)
-    colour_bar(dots, ax, "weight")
+    ax.set_title(f"{section.title}: attention to neighbors", fontsize=10)
+    color_bar(dots, ax, "weight")
     return ax
 
 
-def _all_neighbourhoods(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
-    """Draw how much every spot of a section attends to its neighbours, and the edges that weigh more than evenly."""
+def _all_neighborhoods(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+    """Draw how much every spot of a section attends to its neighbors, and the edges that weigh more than evenly."""
     from matplotlib.collections import LineCollection
 
     tissue = section.tissue(*corners(section.xy, section.diameter))
@@ -171,6 +171,6 @@ def _all_neighbourhoods(section: Section, weights: sparse.csr_array, cmap: str, 
     wide = 0.2 + 4 * (both.data[strong] - 1)
     ax.add_collection(LineCollection(list(ends), linewidths=wide, colors="0.15"), autolim=False)
     dots = draw_spots(ax, tissue, 1 - own, limits(1 - own), cmap, outline="0.15")
-    ax.set_title(f"{section.title}: attention to neighbours", fontsize=10)
-    colour_bar(dots, ax, "weight of all neighbours (rest: itself)")
+    ax.set_title(f"{section.title}: attention to neighbors", fontsize=10)
+    color_bar(dots, ax, "weight of all neighbors (rest: itself)")
     return ax

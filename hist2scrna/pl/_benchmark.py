@@ -1,4 +1,4 @@
-"""Models of a benchmark side by side, with the nulls and the ceiling."""
+"""Models of a benchmark side by side, with the baselines and the ceiling."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 
 from hist2scrna.benchmarking.files import JOBS
 from hist2scrna.benchmarking.table import CEILING, COMPLETE, NULLS, t_interval
-from hist2scrna.pl._figure import CEILING as CEILING_COLOUR
-from hist2scrna.pl._figure import COLOURS, save_figure
+from hist2scrna.pl._figure import CEILING as CEILING_COLOR
+from hist2scrna.pl._figure import COLORS, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +25,14 @@ METRICS = {
     "score_over_ceiling": "Pearson over ceiling",
     "spread_ratio": "spread (sd / sd of truth), median gene",
     "log_likelihood": "log-likelihood per count",
-    "beats_depth_null": "share of genes better than the depth null",
+    "beats_depth_null": "share of genes better than the depth baseline",
     "fit_seconds": "seconds to fit",
     "peak_memory_mib": "peak memory (MiB)",
 }
 REFERENCES = {
-    NULLS["mean_null"]: (COLOURS["mean_null"], ":"),
-    NULLS["depth_null"]: (COLOURS["depth_null"], "-."),
-    CEILING: (CEILING_COLOUR, "--"),
+    NULLS["mean_null"]: (COLORS["mean_null"], ":"),
+    NULLS["depth_null"]: (COLORS["depth_null"], "-."),
+    CEILING: (CEILING_COLOR, "--"),
 }
 WIDTH, ROW_INCHES = 6.4, 0.42
 
@@ -44,7 +44,7 @@ def benchmark(
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw each model's score: a dot a fold, and their mean with its interval, beside the nulls and the ceiling.
+    """Draw each model's score: a dot a fold, and their mean with its interval, beside the baselines and the ceiling.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def benchmark(
     Axes, an object array with one a data set. Dots are means over the seeds of a fold; a thin line, where there are
     several seeds, spans them. The diamond is the mean over folds, its bar the 95 % interval (Student's t), which may
     reach over the border. Open dots are collapsed: their predictions hardly vary, so that their correlations mean
-    nothing. Vertical lines are means over folds of the nulls and of the ceiling.
+    nothing. Vertical lines are means over folds of the baselines and of the ceiling.
 
     Raises
     ------
@@ -155,10 +155,10 @@ def _draw(ax: Axes, part: pd.DataFrame, metric: str) -> list[float]:
     of_models = part[part["kind"] == "model"]
     names = list(dict.fromkeys(of_models["model"]))
     seen: list[float] = []
-    for name, (colour, style) in REFERENCES.items():
+    for name, (color, style) in REFERENCES.items():
         reference = part.loc[part["model"] == name, "value"].dropna()
         if len(reference):
-            ax.axvline(reference.mean(), color=colour, linestyle=style, linewidth=1.5, label=name, zorder=0)
+            ax.axvline(reference.mean(), color=color, linestyle=style, linewidth=1.5, label=name, zorder=0)
             seen.append(float(reference.mean()))
     for place, name in enumerate(names):
         own = of_models[of_models["model"] == name]
@@ -181,11 +181,11 @@ def _draw_model(ax: Axes, place: int, scored: pd.DataFrame) -> list[float]:
     )
     values, flat = folds["value"].to_numpy(dtype=float), folds["collapsed"].astype(bool).to_numpy()
     y = place + (np.linspace(-0.3, -0.02, len(folds)) if len(folds) > 1 else np.full(1, -0.12))
-    colour = COLOURS["model"]
-    ax.hlines(y, folds["low"], folds["high"], color=colour, linewidth=0.8, alpha=0.5)
-    ax.scatter(values[~flat], y[~flat], s=16, color=colour, linewidths=0, label="fold")
+    color = COLORS["model"]
+    ax.hlines(y, folds["low"], folds["high"], color=color, linewidth=0.8, alpha=0.5)
+    ax.scatter(values[~flat], y[~flat], s=16, color=color, linewidths=0, label="fold")
     if flat.any():
-        ax.scatter(values[flat], y[flat], s=18, facecolors="white", edgecolors=colour, label="collapsed")
+        ax.scatter(values[flat], y[flat], s=18, facecolors="white", edgecolors=color, label="collapsed")
     low, high = t_interval(values)
     if np.isfinite([low, high]).all():
         ax.hlines(place + 0.2, low, high, color="black", linewidth=1.6, zorder=3)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.pl._figure import COLOURS, LABELS, as_evaluation, new_axes, not_counts, save_figure
-from hist2scrna.scoring.plain import number
+from hist2scrna.evaluation.plain import number
+from hist2scrna.pl._figure import COLORS, LABELS, as_evaluation, new_axes, not_counts, save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 STYLES = {"model": ("o", "-"), "mean_null": ("s", ":"), "depth_null": ("D", "-.")}
 
@@ -30,7 +30,7 @@ def calibration(
     """Draw coverage against its nominal level, and beside it the probability integral transform.
 
     Left, the share of counts within the central 50, 80 and 95 % of what was predicted: below the dashed line a
-    prediction is too sure of itself. Right, the randomised probability integral transform in 20 bins, flat where
+    prediction is too sure of itself. Right, the randomized probability integral transform in 20 bins, flat where
     calibrated; a U is a prediction that is too narrow, a hump one that is too wide, a slope one that is biased.
 
     Parameters
@@ -79,7 +79,7 @@ def calibration(
         nominal = [float(level) for level in scores["coverage"]]
         covered = [100 * value for value in scores["coverage"].values()]
         thick = 2.2 if name == "model" else 1.5
-        draw: dict[str, Any] = {"color": COLOURS[name], "linestyle": style, "linewidth": thick}
+        draw: dict[str, Any] = {"color": COLORS[name], "linestyle": style, "linewidth": thick}
         lowest = min(lowest, *covered)
         above = 3 if name == "model" else 2
         left.plot(nominal, covered, marker=marker, markersize=6, label=LABELS[name], zorder=above, **draw)
@@ -87,13 +87,13 @@ def calibration(
         label = f"{LABELS[name]}, distance {number(scores['pit_distance'])}"
         edges = np.linspace(0, 1, len(density) + 1)
         if name == "model":
-            right.bar(edges[:-1], density, np.diff(edges), align="edge", color=COLOURS[name], alpha=0.4, label=label)
+            right.bar(edges[:-1], density, np.diff(edges), align="edge", color=COLORS[name], alpha=0.4, label=label)
         else:
             right.stairs(density, edges, baseline=None, label=label, **draw)
     left.set(xlabel="nominal coverage, %", ylabel="counts within the interval, %")
     left.set(xlim=(46, 99), ylim=(max(0, lowest - 4), 102), xticks=[50, 80, 95])
     right.axhline(1, color="0.35", linestyle="--", linewidth=1, label="calibrated")
-    right.set(xlabel="probability integral transform, randomised", ylabel="density", xlim=(0, 1))
+    right.set(xlabel="probability integral transform, randomized", ylabel="density", xlim=(0, 1))
     right.set_ylim(0, max(1.3, right.get_ylim()[1] * 1.02))
     for one in (left, right):
         one.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)

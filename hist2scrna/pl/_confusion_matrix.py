@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 CELL_INCHES = 0.62
 
@@ -27,7 +27,7 @@ def confusion_matrix(
 ) -> Axes:
     """Draw how often spots of each cell type are predicted as each.
 
-    Numbers are spots; colour is their share of the spots of the true type, so that a rare type can be read too. Rows of
+    Numbers are spots; color is their share of the spots of the true type, so that a rare type can be read too. Rows of
     types that no spot truly has are empty.
 
     Parameters
@@ -35,7 +35,7 @@ def confusion_matrix(
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     cmap
-        Matplotlib's name of a colour map that begins pale.
+        Matplotlib's name of a color map that begins pale.
     ax
         Axes to draw in; None: a new figure.
     save
@@ -67,8 +67,8 @@ def confusion_matrix(
     image = ax.imshow(np.ma.masked_invalid(share), cmap=cmap, vmin=0, vmax=1)
     for (row, column), n in np.ndenumerate(counts):
         if total[row]:
-            colour = "white" if share[row, column] > 0.55 else "black" if n else "0.65"
-            ax.text(column, row, f"{n:,}", ha="center", va="center", fontsize=9, color=colour)
+            color = "white" if share[row, column] > 0.55 else "black" if n else "0.65"
+            ax.text(column, row, f"{n:,}", ha="center", va="center", fontsize=9, color=color)
     ticks = np.arange(len(classes))
     ax.set_xticks(ticks, classes, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
     ax.set_yticks(ticks, [f"{name} ({n:,})" for name, n in zip(classes, total.ravel(), strict=True)], fontsize=9)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.pl._figure import CEILING, COLOURS, LABELS, as_evaluation, new_axes, save_figure
+from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, new_axes, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 METRICS = {
     "pearson": "Pearson by gene, mean",
@@ -31,7 +31,7 @@ def expression_levels(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw scores of genes of low, medium and high mean count in training, the model beside the nulls.
+    """Draw scores of genes of low, medium and high mean count in training, the model beside the baselines.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def expression_levels(
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     metric
         `"pearson"` (with the ceiling as a black line), `"spearman"`, `"depth_partial"`, `"mse"` or `"mae"`, on
-        log-normalised expression.
+        log-normalized expression.
     ax
         Axes to draw in; None: a new figure.
     save
@@ -65,7 +65,7 @@ def expression_levels(
         raise ValueError(f"Expected `metric` to be one of {list(METRICS)}, found {metric!r}.")
     levels = {name: values for name, values in found.results["levels"].items() if values["n_genes"]}
     # By Pearson, the true means of a simulation are the ceiling.
-    shown = [name for name in COLOURS if name != "true_means" or metric != "pearson"]
+    shown = [name for name in COLORS if name != "true_means" or metric != "pearson"]
     predictors = [name for name in shown if all(name in values for values in levels.values())]
     ax = new_axes(ax, (5.6, 3.8))
     places, width = np.arange(len(levels)), 0.8 / len(predictors)
@@ -73,7 +73,7 @@ def expression_levels(
         scores = [values[name][f"{metric}_mean"] for values in levels.values()]
         heights = np.array([np.nan if score is None else score for score in scores], dtype=float)
         x = places - 0.4 + (i + 0.5) * width
-        bars = ax.bar(x, heights, 0.92 * width, color=COLOURS[name], label=LABELS[name])
+        bars = ax.bar(x, heights, 0.92 * width, color=COLORS[name], label=LABELS[name])
         said = ax.bar_label(bars, ["-" if np.isnan(h) else f"{h:.2f}" for h in heights], fontsize=8, padding=2)
         for text in said:
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
@@ -84,7 +84,7 @@ def expression_levels(
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.set_xticks(places, [f"{name}\n{values['n_genes']:,} genes" for name, values in levels.items()])
     ax.set(ylabel=METRICS[metric], xlabel="mean count in training, by tertile")
-    if found.results["nulls"]["fitted_on"] != "training":
+    if found.results["baselines"]["fitted_on"] != "training":
         ax.set_xlabel("mean count in the scored spots, by tertile")
     ax.margins(y=0.12)
     ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)

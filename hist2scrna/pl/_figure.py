@@ -1,19 +1,19 @@
-"""What all plots share: where the numbers come from, colours of the predictors, axes and files."""
+"""What all plots share: where the numbers come from, colors of the predictors, axes and files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.evaluation import Evaluation
-from hist2scrna.scoring.table import COLUMNS
+from hist2scrna.evaluation.result import Evaluation
+from hist2scrna.evaluation.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = (5.0, 3.2)
-# Okabe and Ito's blue, orange and green, told apart by all; the mean null, which has no say, is grey.
-COLOURS = {"model": "#0072B2", "mean_null": "0.45", "depth_null": "#E69F00", "true_means": "#009E73"}
+# Okabe and Ito's blue, orange and green, told apart by all; the mean baseline, which has no say, is gray.
+COLORS = {"model": "#0072B2", "mean_null": "0.45", "depth_null": "#E69F00", "true_means": "#009E73"}
 CEILING = "black"
 LABELS = {**COLUMNS, "ceiling": "ceiling"}
 

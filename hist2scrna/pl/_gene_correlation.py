@@ -1,4 +1,4 @@
-"""How well single genes are predicted, beside the nulls and the ceiling."""
+"""How well single genes are predicted, beside the baselines and the ceiling."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.pl._figure import CEILING, COLOURS, LABELS, as_evaluation, new_axes, save_figure
-from hist2scrna.scoring.plain import number
+from hist2scrna.evaluation.plain import number
+from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, new_axes, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 MOST_BINS = 40
 
@@ -22,11 +22,11 @@ MOST_BINS = 40
 def gene_correlation(
     evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None
 ) -> Axes:
-    """Draw the distribution of Pearson by gene, with depth null, mean null and ceiling drawn in.
+    """Draw the distribution of Pearson by gene, with depth baseline, mean baseline and ceiling drawn in.
 
-    Bars are genes of the model; the stepped outlines are the same genes scored by the depth null and by the ceiling,
-    what the best prediction could reach given the noise of counts. Vertical lines are the means that the headline of
-    the evaluation holds. Genes that are constant in the truth have no correlation, and are left out.
+    Bars are genes of the model; the stepped outlines are the same genes scored by the depth baseline and by the
+    ceiling, what the best prediction could reach given the noise of counts. Vertical lines are the means that the
+    headline of the evaluation holds. Genes that are constant in the truth have no correlation, and are left out.
 
     Parameters
     ----------
@@ -62,16 +62,16 @@ def gene_correlation(
     low, high = float(every.min()), float(every.max())
     n_bins = int(np.clip(np.sqrt(len(values)) * 1.5, 10, MOST_BINS))
     edges = np.linspace(low, high if high > low else low + 0.1, n_bins + 1).tolist()
-    ax.hist(values, bins=edges, color=COLOURS["model"], alpha=0.55, edgecolor="white", linewidth=0.4)
+    ax.hist(values, bins=edges, color=COLORS["model"], alpha=0.55, edgecolor="white", linewidth=0.4)
     for name, column in columns.items():
-        colour = CEILING if name == "ceiling" else COLOURS[name]
-        ax.hist(column, bins=edges, histtype="step", color=colour, linewidth=1.4)
+        color = CEILING if name == "ceiling" else COLORS[name]
+        ax.hist(column, bins=edges, histtype="step", color=color, linewidth=1.4)
     lines = [("mean_null", "mean_null", ":"), ("depth_null", "depth_null", "-."), ("pearson", "model", "-")]
     for key, name, style in [*lines, ("ceiling", "ceiling", "--")]:
         if head[key] is not None:
-            colour = CEILING if name == "ceiling" else COLOURS[name]
+            color = CEILING if name == "ceiling" else COLORS[name]
             label = f"{LABELS[name]}, mean {number(head[key])}"
-            ax.axvline(head[key], color=colour, linestyle=style, linewidth=2, label=label)
+            ax.axvline(head[key], color=color, linestyle=style, linewidth=2, label=label)
     ax.set(xlabel=f"Pearson over the spots of {_sections(found)}", ylabel=f"genes, of {len(values):,}")
     ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
     save_figure(ax, save)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.trained import TrainedModel
+    from hist2scrna.trained.model import TrainedModel
 
 # Okabe and Ito's blue and vermilion.
 STAGES = {"train": ("training", "#0072B2", "o"), "validation": ("validation", "#D55E00", "s")}
@@ -57,10 +57,10 @@ def history(
     ax = new_axes(ax)
     epochs = table.index.to_numpy(dtype=float)
     dots = 4 if len(table) <= 30 else 0
-    for stage, (label, colour, marker) in STAGES.items():
+    for stage, (label, color, marker) in STAGES.items():
         column = f"{stage}_loss"
         if column in table:
-            ax.plot(epochs, table[column], color=colour, marker=marker, markersize=dots, linewidth=1.8, label=label)
+            ax.plot(epochs, table[column], color=color, marker=marker, markersize=dots, linewidth=1.8, label=label)
     monitored = table[_monitored(table)]
     ax.axvline(best, color="0.4", linestyle="--", linewidth=1, zorder=0)
     ax.plot(

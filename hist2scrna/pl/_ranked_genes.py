@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.pl._figure import as_evaluation, drawing, save_figure
-from hist2scrna.pl._tissue import UNIT, Tissue, colour_bar, draw_spots, limits
+from hist2scrna.pl._tissue import UNIT, Tissue, color_bar, draw_spots, limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 PANEL_INCHES = 2.1
 
@@ -33,7 +33,7 @@ def ranked_genes(
 ) -> NDArray[Any]:
     """Draw measured beside predicted expression of the four best and the four worst genes by Pearson, on the tissue.
 
-    Best genes are on the left, the best first; worst ones on the right, the worst first. Each panel has colours of its
+    Best genes are on the left, the best first; worst ones on the right, the worst first. Each panel has colors of its
     own, from the 1st to the 99th percentile (`min` to `max` on the bar), so that patterns are compared: how far the
     prediction varies is told in the title as its spread, the standard deviation over that of the truth. Pearson and
     spread are averaged over all scored sections.
@@ -45,7 +45,7 @@ def ranked_genes(
     section
         Which section; None: the first. The evaluation keeps the first two, and of 5,000 spots at most.
     cmap
-        Matplotlib's name of a colour map.
+        Matplotlib's name of a color map.
     ax
         Two axes a gene (measured, predicted), the best genes first, in any shape; None: a new figure.
     save
@@ -92,7 +92,7 @@ def ranked_genes(
     if ax is None:
         _head(axes, best, worst)
         axes[0, 0].get_figure(root=True).suptitle(name, fontsize=11)
-        bar = colour_bar(dots, axes.ravel().tolist(), UNIT, shrink=0.35)
+        bar = color_bar(dots, axes.ravel().tolist(), UNIT, shrink=0.35)
         bar.set_ticks(dots.get_clim(), labels=["min", "max"])
     save_figure(axes[0, 0], save)
     return axes

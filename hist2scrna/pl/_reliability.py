@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.pl._figure import COLOURS, as_evaluation, drawing, new_axes, not_typed, save_figure
-from hist2scrna.scoring.plain import number
+from hist2scrna.evaluation.plain import number
+from hist2scrna.pl._figure import COLORS, as_evaluation, drawing, new_axes, not_typed, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 
 def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None) -> Axes:
@@ -65,7 +65,7 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
         accuracy,
         width,
         align="edge",
-        color=COLOURS["model"],
+        color=COLORS["model"],
         alpha=0.55,
         edgecolor="white",
         label="accuracy (number of spots)",

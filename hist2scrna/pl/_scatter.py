@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hist2scrna.evaluation.plain import number
 from hist2scrna.pl._figure import as_evaluation, drawing, new_axes, save_figure
 from hist2scrna.pl._tissue import UNIT
-from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 CELLS, SMOOTHING = 100, 1.5
 
@@ -28,9 +28,9 @@ def scatter(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw predicted against measured log-normalised expression of 10,000 random (spot, gene) pairs.
+    """Draw predicted against measured log-normalized expression of 10,000 random (spot, gene) pairs.
 
-    Colour tells how many points lie around: a measured 0 has many. On the dashed line both are equal. The title has R2
+    Color tells how many points lie around: a measured 0 has many. On the dashed line both are equal. The title has R2
     and Pearson over all values, not over those drawn alone; as genes differ far more from each other than spots do,
     predicting the mean of each gene scores high here too, and the title tells how high.
 
@@ -39,7 +39,7 @@ def scatter(
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     cmap
-        Matplotlib's name of a colour map.
+        Matplotlib's name of a color map.
     ax
         Axes to draw in; None: a new figure.
     save
@@ -78,7 +78,7 @@ def scatter(
     }
     ax.set_title(
         "model: R2 = {}, Pearson = {}\n".format(*said["model"])
-        + "mean null: R2 = {}, Pearson = {}".format(*said["mean_null"]),
+        + "mean baseline: R2 = {}, Pearson = {}".format(*said["mean_null"]),
         fontsize=10,
     )
     bar = ax.get_figure(root=True).colorbar(dots, ax=ax, shrink=0.8, aspect=22, pad=0.02)  # type: ignore[union-attr]

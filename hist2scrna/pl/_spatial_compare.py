@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.evaluation.inputs import Remarks, read_model
+from hist2scrna.evaluation.predictors import Sections
 from hist2scrna.metrics.correlation import pearson_by_gene
-from hist2scrna.metrics.scales import log_normalise
+from hist2scrna.metrics.scales import log_normalize
 from hist2scrna.pl._figure import save_figure
 from hist2scrna.pl._section import find_section
-from hist2scrna.pl._tissue import DIVERGING, UNIT, colour_bar, draw_spots, even_limits, limits
-from hist2scrna.scoring.predictors import Sections
-from hist2scrna.slides.counts import read_counts
-from hist2scrna.slides.preview import corners
-from hist2scrna.tl._scored import Remarks, read_model
+from hist2scrna.pl._tissue import DIVERGING, UNIT, color_bar, draw_spots, even_limits, limits
+from hist2scrna.spots.counts import read_counts
+from hist2scrna.spots.preview import corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +32,11 @@ def spatial_compare(
     adata: AnnData,
     genes: str | Sequence[str],
     *,
-    key: str = slots.KEY_ADDED,
+    key: str = keys.KEY_ADDED,
     layer: str | None = None,
     library: str | None = None,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     same_scale: bool = True,
     residual: bool = False,
@@ -47,9 +47,9 @@ def spatial_compare(
 ) -> NDArray[Any]:
     """Draw measured beside predicted expression of genes in one section, on the tissue.
 
-    Both are shown as log(1 + 1e4 x / total over the modelled genes), of a predicted distribution the expectation, as
-    :func:`hist2scrna.tl.evaluate` reads it. Spots have their true diameter. Colours end at the 1st and 99th percentile;
-    spots without counts are grey.
+    Both are shown as log(1 + 1e4 x / total over the modeled genes), of a predicted distribution the expectation, as
+    :func:`hist2scrna.tl.evaluate` reads it. Spots have their true diameter. Colors end at the 1st and 99th percentile;
+    spots without counts are gray.
 
     Parameters
     ----------
@@ -71,15 +71,15 @@ def spatial_compare(
         Which image of `.uns["spatial"][library]["images"]` to draw under the spots; None: the finest. Without any, the
         spots are drawn alone.
     same_scale
-        Colour both panels of a gene on one scale, so that a prediction that varies less looks paler. False: each on its
-        own, with its own colour bar, to compare patterns.
+        Color both panels of a gene on one scale, so that a prediction that varies less looks paler. False: each on its
+        own, with its own color bar, to compare patterns.
     residual
         Draw a third column: predicted minus measured, red where the prediction is too high and blue where it is too
         low, white at 0, to the 99th percentile of its size.
     ncols
         Genes side by side in the new figure.
     cmap
-        Matplotlib's name of a colour map for both expressions.
+        Matplotlib's name of a color map for both expressions.
     ax
         Two axes a gene (measured, predicted), three with `residual`, in any shape; None: a new figure.
     save
@@ -100,7 +100,7 @@ def spatial_compare(
     --------
     >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", residual=True, save="compare.png")
     """
-    names, genes = slots.Written(key), [genes] if isinstance(genes, str) else list(genes)
+    names, genes = keys.OutputKeys(key), [genes] if isinstance(genes, str) else list(genes)
     section = find_section(adata, None, library, library_key, spatial_key, img_key)
     truth, predicted = _expression(adata, section.spots, names, layer, genes)
     tissue = section.tissue(*corners(section.xy, section.diameter))
@@ -113,37 +113,37 @@ def spatial_compare(
             dots = draw_spots(one, tissue, values, shared or limits(values), cmap)
             one.set_title(title, fontsize=10)
             if not same_scale or one is row[1]:
-                colour_bar(dots, list(row[:2]) if same_scale else one, UNIT)
+                color_bar(dots, list(row[:2]) if same_scale else one, UNIT)
         if residual:
             dots = draw_spots(row[2], tissue, p - t, even_limits(p - t), DIVERGING, outline="0.4")
             row[2].set_title("predicted - measured", fontsize=10)
-            colour_bar(dots, row[2], "difference")
+            color_bar(dots, row[2], "difference")
     save_figure(axes[0, 0], save)
     return axes
 
 
 def _expression(
-    adata: AnnData, spots: NDArray[np.int64], names: slots.Written, layer: str | None, genes: list[str]
+    adata: AnnData, spots: NDArray[np.int64], names: keys.OutputKeys, layer: str | None, genes: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return measured and predicted log-normalised expression, `(spots, genes)`; NaN in spots without counts."""
+    """Return measured and predicted log-normalized expression, `(spots, genes)`; NaN in spots without counts."""
     mean = names.layer("mean")
     if mean not in adata.layers:
         raise KeyError(
             f"Layer {mean!r} not found in adata.layers. Available layers: {list(adata.layers)}. Call "
             "tl.predict(adata, model) first, or pass key=."
         )
-    modelled = adata.var_names
-    if names.modelled in adata.var:
-        modelled = modelled[adata.var[names.modelled].to_numpy(dtype=bool)]
-    missing = [gene for gene in genes if gene not in modelled]
+    modeled = adata.var_names
+    if names.modeled in adata.var:
+        modeled = modeled[adata.var[names.modeled].to_numpy(dtype=bool)]
+    missing = [gene for gene in genes if gene not in modeled]
     if missing:
-        raise KeyError(f"Genes {missing} are not among the {len(modelled)} modelled, such as {list(modelled[:3])}.")
-    wanted = modelled.get_indexer(genes)
-    counts = read_counts(adata[spots], list(modelled), layer)
-    truth = np.asarray(log_normalise(counts)[:, wanted].toarray(), dtype=np.float64)
+        raise KeyError(f"Genes {missing} are not among the {len(modeled)} modeled, such as {list(modeled[:3])}.")
+    wanted = modeled.get_indexer(genes)
+    counts = read_counts(adata[spots], list(modeled), layer)
+    truth = np.asarray(log_normalize(counts)[:, wanted].toarray(), dtype=np.float64)
     truth[np.asarray(counts.sum(axis=1)).ravel() == 0] = np.nan
     sections = Sections(("drawn",), np.zeros(len(spots), dtype=np.int64))
-    prediction, _ = read_model(adata, names, list(modelled), spots, sections, Remarks())
+    prediction, _ = read_model(adata, names, list(modeled), spots, sections, Remarks())
     return truth, prediction.region(slice(None), wanted, "log1p")
 
 

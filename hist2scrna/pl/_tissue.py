@@ -1,4 +1,4 @@
-"""Spots coloured by a value, on the picture of the tissue."""
+"""Spots colored by a value, on the picture of the tissue."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hist2scrna.slides.preview import corners
+from hist2scrna.spots.preview import corners
 
 UNIT = "log(1 + count per 10,000)"
 DIVERGING = "RdBu_r"
-# Limits of colour: a few extreme spots must not flatten all others.
+# Limits of color: a few extreme spots must not flatten all others.
 LOWEST, HIGHEST = 0.01, 0.99
 
 
@@ -72,7 +72,7 @@ def draw_spots(
     cmap: str,
     outline: str | None = None,
 ) -> Any:
-    """Draw spots at their true size, grey where the value is NaN, and return the collection."""
+    """Draw spots at their true size, gray where the value is NaN, and return the collection."""
     import matplotlib as mpl
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Normalize
@@ -100,8 +100,8 @@ def draw_spots(
     return dots
 
 
-def colour_bar(dots: Any, axes: Any, label: str, shrink: float = 0.7) -> Any:
-    """Draw the colour bar of spots beside one axes or several, and return it."""
+def color_bar(dots: Any, axes: Any, label: str, shrink: float = 0.7) -> Any:
+    """Draw the color bar of spots beside one axes or several, and return it."""
     bar = dots.figure.get_figure(root=True).colorbar(dots, ax=axes, shrink=shrink, aspect=18, pad=0.02, extend="both")
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.pl._section import Section, section_axes
-from hist2scrna.pl._tissue import DIVERGING, colour_bar, even_limits, limits
+from hist2scrna.pl._tissue import DIVERGING, color_bar, even_limits, limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def token_place(section: Section, about: Mapping[str, Any]) -> tuple[float, tupl
     if "grid" not in about:
         raise ValueError(
             f"The model {str(about.get('model'))!r} reads features, which have no place within a spot. Draw "
-            "kind='neighbours', or read the values from adata.obsm."
+            "kind='neighbors', or read the values from adata.obsm."
         )
     rows, columns = (int(v) for v in about["grid"])
     if "patch_side" not in about:
@@ -91,7 +91,7 @@ def draw_tokens(
     ax.spines[:].set_visible(False)
     what = "attention within patches" if gene is None else f"saliency for {gene}"
     ax.set_title(f"{section.title}: {what}", fontsize=10)
-    colour_bar(heat, ax, "attention / even share" if gene is None else "effect on ln mean (gradient x input)")
+    color_bar(heat, ax, "attention / even share" if gene is None else "effect on ln mean (gradient x input)")
     return ax
 
 
@@ -103,7 +103,7 @@ def tokens_on_tissue(
     Parameters
     ----------
     xy
-        `(n, 2)` centres of the patches.
+        `(n, 2)` centers of the patches.
     values
         `(n, rows * columns)`, row by row from the top left.
     side

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hist2scrna.evaluation.plain import number
 from hist2scrna.pl._figure import as_evaluation, new_axes, not_counts, save_figure
-from hist2scrna.scoring.plain import number
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 # Okabe and Ito's sky blue, blue and vermilion.
 LEVELS = {"low": ("#56B4E9", "v"), "medium": ("#0072B2", "o"), "high": ("#D55E00", "^")}
@@ -55,7 +55,7 @@ def zero_inflation(
         raise ValueError(not_counts(found))
     ax = new_axes(ax, (4.4, 4.2))
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="equal", zorder=0)
-    for level, (colour, marker) in LEVELS.items():
+    for level, (color, marker) in LEVELS.items():
         part = found.genes[found.genes["level"] == level]
         if len(part):
             size = 30 if len(found.genes) < 300 else 12
@@ -63,7 +63,7 @@ def zero_inflation(
                 part["zero_rate"],
                 part["predicted_zero_rate"],
                 s=size,
-                color=colour,
+                color=color,
                 marker=marker,
                 alpha=0.7,
                 linewidths=0,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hist2scrna.pp._encoder import Encoder
     from hist2scrna.pp._feature_store import FeatureStore
-    from hist2scrna.slides.spots import Spots
+    from hist2scrna.spots.read import Spots
 
 LOWER = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 # Batches of another size change the last bits, and bfloat16 has few; another encoder changes all.
@@ -46,7 +46,7 @@ def in_use(module: nn.Module | None, device: torch.device) -> Iterator[None]:
 
 def encode_by(
     encoder: Encoder,
-    colours: tuple[Sequence[float] | NDArray[np.float64], Sequence[float] | NDArray[np.float64]],
+    colors: tuple[Sequence[float] | NDArray[np.float64], Sequence[float] | NDArray[np.float64]],
     device: torch.device,
     lower: torch.dtype | None,
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -56,8 +56,8 @@ def encode_by(
     ----------
     encoder
         The encoder.
-    colours
-        Mean and standard deviation of red, green and blue in 0..1, by which patches are normalised.
+    colors
+        Mean and standard deviation of red, green and blue in 0..1, by which patches are normalized.
     device
         Where to compute.
     lower
@@ -68,7 +68,7 @@ def encode_by(
     TypeError, ValueError
         By the function returned, if the encoder returns no tensor, or one of another shape.
     """
-    mean, std = (torch.tensor(np.asarray(v), dtype=torch.float32, device=device)[:, None, None] for v in colours)
+    mean, std = (torch.tensor(np.asarray(v), dtype=torch.float32, device=device)[:, None, None] for v in colors)
     module = encoder.module
     floats = () if module is None else (p.dtype for p in module.parameters() if p.is_floating_point())
     dtype = next(iter(floats), torch.float32)

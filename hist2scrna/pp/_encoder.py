@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from hist2scrna.fitting.warm_start import read_state_dict
 from hist2scrna.models.encoder_network import ConchEncoder, as_timm, build_network, fill, import_timm
 from hist2scrna.models.encoders import ENCODERS
 from hist2scrna.pp._encoder_weights import file_sha256, hub_file, local_file, state_sha256
-from hist2scrna.training.warm_start import read_state_dict
 
 if TYPE_CHECKING:
-    from hist2scrna.models.encoders import Colours, EncoderEntry
+    from hist2scrna.models.encoders import Colors, EncoderEntry
 
 log = logging.getLogger(__name__)
 
-PLAIN: tuple[Colours, Colours] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+PLAIN: tuple[Colors, Colors] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 DEFAULT_PX = 224
 HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
 UNKNOWN, NONE, OWN = "unknown", "none", "the encoder's own"
@@ -30,7 +30,7 @@ UNKNOWN, NONE, OWN = "unknown", "none", "the encoder's own"
 
 @dataclass(frozen=True)
 class Encoder:
-    """A function from normalised patches `(n, 3, px, px)` to `(n, d)`, and what is known of it.
+    """A function from normalized patches `(n, 3, px, px)` to `(n, d)`, and what is known of it.
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class Encoder:
         What it is called in slots and messages.
     encode
         The function, or the module.
-    colours
-        Mean and standard deviation of red, green and blue by which patches are normalised.
+    colors
+        Mean and standard deviation of red, green and blue by which patches are normalized.
     px, um
         Side of a patch in pixels and in microns; `um` None: not of the encoder.
     token_px
@@ -48,7 +48,7 @@ class Encoder:
         Whether patches of another side are refused.
     width
         Length of a vector, where it is known beforehand.
-    licence, hub_id, pooling
+    license, hub_id, pooling
         As published; `"unknown"`, `"none"` or `"the encoder's own"` where not.
     weights, sha256
         Where the weights are from, and their SHA-256: of the file where there is one, else of the tensors.
@@ -56,13 +56,13 @@ class Encoder:
 
     name: str
     encode: Callable[[Tensor], Tensor]
-    colours: tuple[Colours, Colours] = PLAIN
+    colors: tuple[Colors, Colors] = PLAIN
     px: int = DEFAULT_PX
     um: float | None = None
     token_px: int = 1
     fixed: bool = False
     width: int | None = None
-    licence: str = UNKNOWN
+    license: str = UNKNOWN
     hub_id: str = NONE
     pooling: str = OWN
     weights: str = "as given"
@@ -126,22 +126,22 @@ def _published(entry: EncoderEntry, weights: str | Path | None) -> Encoder:
         fill(network.backbone, as_timm(state, entry.registers), str(file))
         encode = network
     log.info(
-        "encoder %s: %s, licence %s. Some licences count models trained on an encoder's outputs as derivatives: see %s",
+        "encoder %s: %s, license %s. Some licenses count models trained on an encoder's outputs as derivatives: see %s",
         entry.name,
         origin,
-        entry.licence,
+        entry.license,
         entry.url,
     )
     return Encoder(
         entry.name,
         encode,
-        colours=entry.colours,
+        colors=entry.colors,
         px=entry.px,
         um=entry.px * entry.um_per_px,
         token_px=entry.token_px,
         fixed=entry.package == "conch",
         width=entry.width,
-        licence=entry.licence,
+        license=entry.license,
         hub_id=entry.hub_id,
         pooling=OWN if network is None else entry.pooling,
         weights=origin,
@@ -206,10 +206,10 @@ def _of_timm(name: str, weights: str | Path | None) -> Encoder:
     return Encoder(
         name,
         backbone,
-        colours=(tuple(config["mean"]), tuple(config["std"])),
+        colors=(tuple(config["mean"]), tuple(config["std"])),
         px=int(config["input_size"][-1]),
         fixed=bool(config.get("fixed_input_size")),
-        licence=str(config.get("license") or UNKNOWN),
+        license=str(config.get("license") or UNKNOWN),
         hub_id=str(config.get("hf_hub_id") or NONE),
         weights=origin,
         sha256=sha256,

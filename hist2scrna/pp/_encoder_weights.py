@@ -82,7 +82,7 @@ def hub_file(entry: EncoderEntry) -> tuple[Path, str]:
             # Of which one kind is that the repository is gated, and nobody, or the wrong person, is logged in.
             raise PermissionError(
                 f"The weights of {entry.name!r} are not given to you as you are: accept their terms at {entry.url} "
-                f"(licence: {entry.licence}), then log in with `hf auth login`. Or pass weights=, a file that you have."
+                f"(license: {entry.license}), then log in with `hf auth login`. Or pass weights=, a file that you have."
             ) from error
         except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
             reason = error

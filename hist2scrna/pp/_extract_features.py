@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hist2scrna import __version__, slots
+from hist2scrna import __version__, keys
+from hist2scrna.fitting.gradient import default_precision
+from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import LOWER, encode_by, encode_spots, in_use
 from hist2scrna.pp._encoder import prepare_encoder
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
-from hist2scrna.slides.spots import read_spots
-from hist2scrna.training.inference import pick_device
-from hist2scrna.training.loop import default_precision
+from hist2scrna.spots.read import read_spots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,13 +34,13 @@ def extract_features(
     *,
     key_added: str | None = None,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     image: Any = None,
     mpp: float | None = None,
     patch_um: float | None = None,
     patch_px: int | None = None,
-    normalise: tuple[Sequence[float], Sequence[float]] | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     weights: str | Path | None = None,
     batch_size: int = 32,
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
@@ -52,10 +52,10 @@ def extract_features(
     """Encode the patch of each spot once, by any encoder, frozen: features for the models on features.
 
     The pathology encoders go by name, each with its published input (224 px at 0.5 um a pixel: 112 um of tissue),
-    normalisation and pooling: `"h-optimus-0"`, `"h-optimus-1"`, `"uni"`, `"uni2-h"`, `"virchow"`, `"virchow2"`,
+    normalization and pooling: `"h-optimus-0"`, `"h-optimus-1"`, `"uni"`, `"uni2-h"`, `"virchow"`, `"virchow2"`,
     `"prov-gigapath"`, `"phikon-v2"`, `"midnight-12k"`, `"hibou-b"`, `"hibou-l"`, and `"conch"` (448 px) where its
     authors' package is installed. They need `pip install 'hist2scrna[encoders]'`, and their weights: many are gated on
-    the Hugging Face hub, and some licences count models trained on an encoder's outputs as derivatives. No code from
+    the Hugging Face hub, and some licenses count models trained on an encoder's outputs as derivatives. No code from
     the hub is run, and files are read as weights only.
 
     How far the names are verified: the architectures are those of the model cards and of published loaders, and their
@@ -91,9 +91,9 @@ def extract_features(
     patch_px
         Side of a patch in pixels, as the encoder sees it; None: the encoder's own, else 224. Published encoders take
         any multiple of their token (their positions are interpolated then).
-    normalise
+    normalize
         Mean and standard deviation of red, green and blue in 0..1, three numbers each; None: those of the encoder, and
-        for a module or a function none: they see colours in 0..1.
+        for a module or a function none: they see colors in 0..1.
     weights
         A file of weights (`.safetensors`, or `.bin`, `.pt`, `.pth`, read with `weights_only=True`), or a folder with
         one; a module is filled as a copy. None: the hub's, from its cache if they are there; the module's own.
@@ -119,9 +119,9 @@ def extract_features(
     `.obsm[key_added]` : float32 (n_obs, d)
         The features.
     `.uns[key_added]` : dict
-        `encoder`, `licence`, `hub_id`, `weights` (where from), `weights_sha256` (of the file; of the tensors where
+        `encoder`, `license`, `hub_id`, `weights` (where from), `weights_sha256` (of the file; of the tensors where
         there is none), `n_features`, `patch_um`, `patch_px`, `um_per_px`, `scale_from` (how microns are known), `mean`
-        and `std` of the normalisation, `pooling`, `precision`, and `version` of hist2scrna. `"unknown"` or `"none"`
+        and `std` of the normalization, `pooling`, `precision`, and `version` of hist2scrna. `"unknown"` or `"none"`
         where nothing is known.
 
     Raises
@@ -151,9 +151,9 @@ def extract_features(
     if precision not in LOWER:
         raise ValueError(f"Expected `precision` to be one of {list(LOWER)}, found {precision!r}.")
     device = pick_device(accelerator)
-    colours = None if normalise is None else _checked_colours(normalise)
+    colors = None if normalize is None else _checked_colors(normalize)
     prepared = prepare_encoder(encoder, weights)
-    mean, std = prepared.colours if colours is None else colours
+    mean, std = prepared.colors if colors is None else colors
     px = _checked_px(prepared, patch_px)
     key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
     spots = read_spots(
@@ -169,7 +169,7 @@ def extract_features(
     assert spots.geometry is not None
     about = {
         "encoder": prepared.name,
-        "licence": prepared.licence,
+        "license": prepared.license,
         "hub_id": prepared.hub_id,
         "weights": prepared.weights,
         "weights_sha256": prepared.sha256,
@@ -197,20 +197,20 @@ def extract_features(
 
 def _settings(about: dict[str, Any]) -> dict[str, Any]:
     """Return what must agree for a run to go on; where the weights lie may change, what they are may not."""
-    return {name: value for name, value in about.items() if name not in ("licence", "hub_id", "weights", "scale_from")}
+    return {name: value for name, value in about.items() if name not in ("license", "hub_id", "weights", "scale_from")}
 
 
-def _checked_colours(
-    normalise: tuple[Sequence[float], Sequence[float]],
+def _checked_colors(
+    normalize: tuple[Sequence[float], Sequence[float]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
-        mean, std = (np.asarray(values, dtype=np.float64) for values in normalise)
+        mean, std = (np.asarray(values, dtype=np.float64) for values in normalize)
     except (TypeError, ValueError):
         mean = std = np.empty(0)
     if mean.shape != (3,) or std.shape != (3,) or not np.isfinite([mean, std]).all() or (std <= 0).any():
         raise ValueError(
-            "Expected `normalise` to be (mean, standard deviation), three numbers each, the deviations positive, "
-            f"found {normalise!r}."
+            "Expected `normalize` to be (mean, standard deviation), three numbers each, the deviations positive, "
+            f"found {normalize!r}."
         )
     return mean, std
 

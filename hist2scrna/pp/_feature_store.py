@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.slides.spots import Spots
+    from hist2scrna.spots.read import Spots
 
 FORMAT_VERSION = 1
 MANIFEST, FEATURES = "manifest.json", "features.npy"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna import __version__, slots
-from hist2scrna.slides.image import cut_patches
-from hist2scrna.slides.morphology import patch_statistics
-from hist2scrna.slides.spots import read_spots
+from hist2scrna import __version__, keys
+from hist2scrna.images.base import cut_patches
+from hist2scrna.images.morphology import patch_statistics
+from hist2scrna.spots.read import read_spots
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hist2scrna.slides.spots import Spots
+    from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +29,25 @@ CHUNK_PIXELS = 2**20
 def morphology_features(
     adata: AnnData,
     *,
-    key_added: str = slots.MORPHOLOGY,
+    key_added: str = keys.MORPHOLOGY,
     library_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | None = None,
     image: Any = None,
     mpp: float | None = None,
     patch_um: float | None = None,
-    standardise: bool = False,
+    standardize: bool = False,
     progress: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
-    """Describe the tissue around each spot by stain, colour and texture, without any training.
+    """Describe the tissue around each spot by stain, color and texture, without any training.
 
     The features that every network must beat: pass `features_key="X_morphology"` to a model on features. Each of 52
     numbers is taken in two views: the patch on the spot at 1 um a pixel, and one three times as wide at 3 um a pixel.
     They are the same for every flip and quarter turn of the tissue. The numbers, and their sources, are those of
-    `hist2scrna.slides.morphology.patch_statistics`: mean, spread and quantiles of haematoxylin and eosin after colour
-    deconvolution; colour in RGB and HSV; texture by band of size, by peaks of haematoxylin (about the nuclei) and by
-    grey-level co-occurrence. Expression is never read.
+    `hist2scrna.images.morphology.patch_statistics`: mean, spread and quantiles of hematoxylin and eosin after color
+    deconvolution; color in RGB and HSV; texture by band of size, by peaks of hematoxylin (about the nuclei) and by
+    gray-level co-occurrence. Expression is never read.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def morphology_features(
     patch_um
         Side of the patch on the spot in microns; None: one and a half spot diameters. Below 32 um its pixels are finer
         than 1 um, so that there are 32.
-    standardise
+    standardize
         Take the mean of its section off each number and divide by the standard deviation there (a number that is
         constant in a section becomes 0). This takes out stain and scanner; it needs sections of like tissue, whole and
         not cropped, in training and prediction alike.
@@ -86,7 +86,7 @@ def morphology_features(
     `.obsm[key_added]` : float32 (n_obs, 104)
         The features, the 52 of the spot first.
     `.uns[key_added]` : dict
-        `names` of the features, in order; `views`, `patch_um` and `um_per_pixel`, one for each view; `standardised`;
+        `names` of the features, in order; `views`, `patch_um` and `um_per_pixel`, one for each view; `standardized`;
         `version` of hist2scrna.
 
     Raises
@@ -122,8 +122,8 @@ def morphology_features(
     um = spots.geometry.um
     px = max(FEWEST_PX, round(um / PIXEL_UM))
     names, features = _describe(spots, px, progress)
-    if standardise:
-        _standardise(features, spots.section)
+    if standardize:
+        _standardize(features, spots.section)
     log.info(
         "%d features of %d spots, from %g um and %g um", len(names), len(features), *(um * w for w in VIEWS.values())
     )
@@ -134,7 +134,7 @@ def morphology_features(
         "views": np.array(list(VIEWS)),
         "patch_um": np.array([um * wider for wider in VIEWS.values()]),
         "um_per_pixel": np.array([um * wider / px for wider in VIEWS.values()]),
-        "standardised": standardise,
+        "standardized": standardize,
         "version": __version__,
     }
     return target if copy else None
@@ -167,7 +167,7 @@ def _describe(spots: Spots, px: int, progress: bool) -> tuple[list[str], NDArray
     return names, features
 
 
-def _standardise(features: NDArray[np.float32], section: NDArray[np.int64]) -> None:
+def _standardize(features: NDArray[np.float32], section: NDArray[np.int64]) -> None:
     for code in np.unique(section):
         own = section == code
         values = features[own].astype(np.float64)

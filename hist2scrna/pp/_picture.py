@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from hist2scrna import slots
-from hist2scrna.slides.image import ArrayImage, thumbnail
-from hist2scrna.slides.library import open_image
+from hist2scrna import keys
+from hist2scrna.images.base import ArrayImage, thumbnail
+from hist2scrna.spots.library import open_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.slides.image import SlideImage
+    from hist2scrna.images.base import SlideImage
 
 # Longer sides of the two pictures that Space Ranger writes.
 PREVIEWS = {"hires": 2000, "lowres": 600}
@@ -50,7 +50,7 @@ def open_picture(image: Any, mpp: float | None) -> tuple[SlideImage, float]:
         raise TypeError(
             "Expected `image` to be the path of a picture or an array (height, width, 3), found "
             f"{type(image).__name__}. Of an AnnData, give the picture in "
-            f"adata.uns['{slots.SPATIAL}'][library]['{slots.IMAGES}'], or the path in '{slots.METADATA}'."
+            f"adata.uns['{keys.SPATIAL}'][library]['{keys.IMAGES}'], or the path in '{keys.METADATA}'."
         )
     picture = open_image(AnnData(), None, image=image)
     if mpp is not None:
@@ -79,19 +79,19 @@ def picture_entry(image: Any, picture: SlideImage, mpp: float, spot_px: float | 
     spot_px
         Diameter of a spot in full-resolution pixels; None: no spots.
     """
-    factors: dict[str, float] = {slots.MPP: mpp}
+    factors: dict[str, float] = {keys.MPP: mpp}
     if spot_px is not None:
-        factors[slots.SPOT_DIAMETER] = spot_px
+        factors[keys.SPOT_DIAMETER] = spot_px
     images: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     if isinstance(image, str | Path):
-        metadata[slots.SOURCE_IMAGE_PATH] = str(Path(image).resolve())
+        metadata[keys.SOURCE_IMAGE_PATH] = str(Path(image).resolve())
         for name, longest in PREVIEWS.items():
-            images[name], factors[slots.image_scale(name)] = _preview(picture, longest)
+            images[name], factors[keys.image_scale(name)] = _preview(picture, longest)
     else:
         assert isinstance(picture, ArrayImage)
-        images["hires"], factors[slots.image_scale("hires")] = picture.array, 1.0
-    return {slots.IMAGES: images, slots.SCALEFACTORS: factors, slots.METADATA: metadata}
+        images["hires"], factors[keys.image_scale("hires")] = picture.array, 1.0
+    return {keys.IMAGES: images, keys.SCALEFACTORS: factors, keys.METADATA: metadata}
 
 
 def _preview(picture: SlideImage, longest: int) -> tuple[NDArray[np.uint8], float]:

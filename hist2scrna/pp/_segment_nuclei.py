@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.images.nuclei import MEASURED, NucleusSegmenter
+from hist2scrna.images.tissue import tissue_mask
 from hist2scrna.pp._picture import open_picture, picture_entry, positive
-from hist2scrna.slides.nuclei import MEASURED, NucleusSegmenter
-from hist2scrna.slides.tissue import tissue_mask
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ def segment_nuclei(
 ) -> AnnData:
     """Find the nuclei in an H&E picture, for single-cell prediction where there is no assay.
 
-    Classical image analysis, without any training: haematoxylin by colour deconvolution, a threshold that follows the
+    Classical image analysis, without any training: hematoxylin by color deconvolution, a threshold that follows the
     surroundings, and a watershed from the distance to the rim and the contrast; see
-    `hist2scrna.slides.nuclei.NucleusSegmenter` for the steps and their sources. It works at 0.5 um a pixel, whatever
+    `hist2scrna.images.nuclei.NucleusSegmenter` for the steps and their sources. It works at 0.5 um a pixel, whatever
     the picture has, within the tissue that :func:`hist2scrna.pp.tissue_grid` finds. Tiles are read with a margin, and
     thresholds are those of the section: the nuclei are the same whatever `tile_px` is, and memory is bounded by a tile.
     Where nuclei lie upon one another, in thick or frozen sections, counts are too low.
@@ -67,8 +67,8 @@ def segment_nuclei(
         towards below.
     `.obs["solidity"]` : float64
         Area over that of the convex hull.
-    `.obs["haematoxylin"]` : float64
-        Mean density of haematoxylin, as :func:`skimage.color.rgb2hed` scales it, relative to the glass.
+    `.obs["hematoxylin"]` : float64
+        Mean density of hematoxylin, as :func:`skimage.color.rgb2hed` scales it, relative to the glass.
     `.obs["library_id"]` : categorical
         `library_id`.
     `.uns["spatial"][library_id]` : dict
@@ -107,13 +107,13 @@ def segment_nuclei(
     if nuclei.empty:
         raise ValueError(
             f"No nucleus of {smallest:g} to {largest:g} um2 found in the tissue of the picture ({picture.origin}). "
-            f"Check that it is stained by haematoxylin, and mpp= (here {scale:g}), or widen the range."
+            f"Check that it is stained by hematoxylin, and mpp= (here {scale:g}), or widen the range."
         )
     log.info("%d nuclei, %.1f um2 in the median", len(nuclei), nuclei["area_um2"].median())
     obs = nuclei[list(MEASURED.values())].set_axis([f"{library_id}_{i}" for i in range(len(nuclei))])
-    obs.insert(0, slots.LIBRARY, pd.Categorical([library_id] * len(nuclei)))
+    obs.insert(0, keys.LIBRARY, pd.Categorical([library_id] * len(nuclei)))
     return AnnData(
         obs=obs,
-        obsm={slots.SPATIAL: nuclei[["x", "y"]].to_numpy()},
-        uns={slots.SPATIAL: {library_id: picture_entry(image, picture, scale, None)}},
+        obsm={keys.SPATIAL: nuclei[["x", "y"]].to_numpy()},
+        uns={keys.SPATIAL: {library_id: picture_entry(image, picture, scale, None)}},
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.images.tissue import lattice_points, tissue_mask
 from hist2scrna.pp._picture import open_picture, picture_entry, positive
-from hist2scrna.slides.tissue import lattice_points, tissue_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,11 +35,11 @@ def tissue_grid(
 
     The tissue is found on a thumbnail, so that whole slides are never decoded: pixels whose optical density in green,
     relative to the glass, exceeds half of Otsu's threshold, without dust and ink; see
-    `hist2scrna.slides.tissue.stained_ground`.
+    `hist2scrna.images.tissue.stained_ground`.
 
     A spacing below that of the training gives a map with more spots than any assay measured: each is still predicted
-    from a patch of the size that the model was trained on. Models that read neighbours count distances in units of the
-    distance between neighbours, whatever that is in microns: a finer lattice shows them a smaller neighbourhood than in
+    from a patch of the size that the model was trained on. Models that read neighbors count distances in units of the
+    distance between neighbors, whatever that is in microns: a finer lattice shows them a smaller neighborhood than in
     training. Models on the patch alone predict the same for a spot on any lattice.
 
     Parameters
@@ -48,24 +48,24 @@ def tissue_grid(
         The H&E picture: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
         0..1. Its pixels are the full-resolution pixels.
     spacing_um
-        Distance between the centres of neighbouring spots in microns. 100 um, as on Visium.
+        Distance between the centers of neighboring spots in microns. 100 um, as on Visium.
     spot_um
         Diameter of a spot in microns, over which tissue is measured and which plots draw; None: `spacing_um`.
     lattice
-        `"hexagonal"` (six neighbours, as Visium) or `"square"` (four, as Spatial Transcriptomics).
+        `"hexagonal"` (six neighbors, as Visium) or `"square"` (four, as Spatial Transcriptomics).
     mpp
         Microns per pixel; None: as the file says.
     library_id
         Name of the section.
     min_tissue
-        Spots with a smaller fraction of tissue are left out; 0 keeps all centres on the picture.
+        Spots with a smaller fraction of tissue are left out; 0 keeps all centers on the picture.
 
     Returns
     -------
     AnnData without genes (`X` None, `n_vars` 0); :func:`hist2scrna.tl.predict` takes it as it is.
 
     `.obsm["spatial"]` : float64 (n_obs, 2)
-        Centres in full-resolution pixels, x right, y down.
+        Centers in full-resolution pixels, x right, y down.
     `.obs["array_col"]`, `.obs["array_row"]` : int
         Place on the lattice; on a hexagonal one columns count in half steps, as Visium's do.
     `.obs["tissue_fraction"]` : float32
@@ -113,19 +113,19 @@ def tissue_grid(
     log.info("%d of %d spots lie on tissue", kept.sum(), len(xy))
     return AnnData(
         obs=_observations(place[kept], fraction[kept], library_id),
-        obsm={slots.SPATIAL: xy[kept]},
-        uns={slots.SPATIAL: {library_id: picture_entry(image, picture, scale, diameter / scale)}},
+        obsm={keys.SPATIAL: xy[kept]},
+        uns={keys.SPATIAL: {library_id: picture_entry(image, picture, scale, diameter / scale)}},
     )
 
 
 def _observations(place: NDArray[np.int64], fraction: NDArray[np.float32], library_id: str) -> pd.DataFrame:
-    column, row = slots.ARRAY_COORDINATES
+    column, row = keys.ARRAY_COORDINATES
     return pd.DataFrame(
         {
-            slots.LIBRARY: pd.Categorical([library_id] * len(place)),
+            keys.LIBRARY: pd.Categorical([library_id] * len(place)),
             column: place[:, 0],
             row: place[:, 1],
-            slots.TISSUE_FRACTION: fraction,
+            keys.TISSUE_FRACTION: fraction,
         },
         index=[f"{library_id}_{x}x{y}" for x, y in place],
     )

@@ -6,12 +6,12 @@ import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.evaluation import table
 from hist2scrna.provenance import package_versions
-from hist2scrna.scoring import table
 
 if TYPE_CHECKING:
-    from hist2scrna.evaluation import Evaluation
+    from hist2scrna.evaluation.result import Evaluation
 
 NAMED_SECTIONS = 6
 CEILING = {
@@ -65,12 +65,12 @@ def _verdict(found: dict[str, Any]) -> str:
         return "The prediction hardly varies between spots: its correlations mean nothing."
     if depth is not None and pearson <= depth:
         return (
-            "The model does worse than the depth null: knowing nothing but the total count of each spot tells more "
+            "The model does worse than the depth baseline: knowing nothing but the total count of each spot tells more "
             "about these genes than the model does."
         )
     if mean is not None and pearson <= mean:
-        return "The model does no better than the mean null, which says the same of every spot."
-    return "The model does better than both nulls, averaged over genes."
+        return "The model does no better than the mean baseline, which says the same of every spot."
+    return "The model does better than both baselines, averaged over genes."
 
 
 def _alarms(found: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -83,8 +83,8 @@ def _alarms(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         alarms.append(("grave", "Collapsed prediction", text))
     if split["held_out"] is None:
         alarms.append(("careful", "Not known to be held out", _sentence(split["statement"])))
-    if found["nulls"].get("fitted_on") == "scored spots":
-        alarms.append(("careful", "Nulls from the scored spots", _sentence(found["nulls"]["statement"])))
+    if found["baselines"].get("fitted_on") == "scored spots":
+        alarms.append(("careful", "Baselines from the scored spots", _sentence(found["baselines"]["statement"])))
     return alarms
 
 
@@ -99,9 +99,9 @@ def _facts(found: dict[str, Any], sections: str) -> list[tuple[str, str]]:
         ("Counts", "adata.X" if data["layer"] == "X" else f"adata.layers[{data['layer']!r}]"),
         ("Split", _sentence(found["split"]["statement"])),
         ("Genes", f"{panel['n_genes']:,}; SHA-256 of the sorted names {panel['sha256'][:16]}..."),
-        ("Normalisation", str(found["normalisation"])),
+        ("Normalization", str(found["normalization"])),
         *([("Read-out", _sentence(found["read_out"]))] if "read_out" in found else []),
-        ("Nulls", _sentence(found["nulls"]["statement"])),
+        ("Baselines", _sentence(found["baselines"]["statement"])),
         ("Ceiling", _sentence(CEILING.get(found["ceiling"]["method"], found["ceiling"]["method"]))),
     ]
     if left_out:
@@ -113,8 +113,8 @@ def _bars(found: dict[str, Any]) -> dict[str, Any]:
     """Return the bars of the headline, each `name`, `label`, `value`, `start` and `width` in per cent of the axis."""
     head = found["headline"]
     labels = {
-        "mean_null": "mean null: the same for every spot",
-        "depth_null": "depth null: the total count alone",
+        "mean_null": "mean baseline: the same for every spot",
+        "depth_null": "depth baseline: the total count alone",
         "pearson": str(found["model"]["name"]),
         "ceiling": "ceiling: what these counts allow",
     }
@@ -154,10 +154,10 @@ def _limits(found: dict[str, Any]) -> list[str]:
         "Nothing here tells how the model does on other tissues, donors, stains or scanners than those scored.",
         "A correlation over spots rewards the pattern of a gene, not its level or spread: read RMSE, spread, and "
         "coverage beside it.",
-        "Neighbouring spots are alike, so that spots are no independent samples; numbers of spots overstate how sure "
+        "Neighboring spots are alike, so that spots are no independent samples; numbers of spots overstate how sure "
         "the averages are.",
-        "The nulls know no picture, but the depth null knows the measured total of each spot, which a prediction from "
-        "the picture alone does not.",
+        "The baselines know no picture, but the depth baseline knows the measured total of each spot, which a prediction "
+        "from the picture alone does not.",
         "Simulated truth: the ceiling is exact, and the tissue simpler than a real one."
         if known
         else "The ceiling is an estimate from the counts themselves; it leaves out what no picture could show.",
@@ -168,7 +168,7 @@ def _limits(found: dict[str, Any]) -> list[str]:
 def _call(found: dict[str, Any], out: str) -> str:
     model, data = found["model"], found["data"]
     arguments = {
-        "key": None if model["key"] == slots.KEY_ADDED else repr(model["key"]),
+        "key": None if model["key"] == keys.KEY_ADDED else repr(model["key"]),
         "layer": None if data["layer"] == "X" else repr(data["layer"]),
         "labels_key": "..." if found["cell_types"] else None,
         "library_key": None if data["library_key"] is None else repr(data["library_key"]),

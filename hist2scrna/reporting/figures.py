@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import pl
-from hist2scrna.scoring.plain import at, number, percent
+from hist2scrna.evaluation.plain import at, number, percent
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from hist2scrna.evaluation import Evaluation
-    from hist2scrna.trained import TrainedModel
+    from hist2scrna.evaluation.result import Evaluation
+    from hist2scrna.trained.model import TrainedModel
 
 # An SVG stays sharp at any size; one of thousands of points, or of tissue, is larger than its pixels.
 LARGEST_SVG = 200_000
@@ -42,15 +42,15 @@ def _alt_genes(found: dict[str, Any]) -> str:
     head = found["headline"]
     return (
         f"Distribution over {found['data']['n_genes']:,} genes of Pearson: mean {number(head['pearson'])} for the "
-        f"model, {number(head['depth_null'])} for the depth null, {number(head['mean_null'])} for the mean null; the "
-        f"ceiling is {number(head['ceiling'])}."
+        f"model, {number(head['depth_null'])} for the depth baseline, {number(head['mean_null'])} for the mean baseline; "
+        f"the ceiling is {number(head['ceiling'])}."
     )
 
 
 def _alt_scatter(found: dict[str, Any]) -> str:
     overall = found["scores"]["log1p"]["model"]["overall"]
     return (
-        f"Scatter of predicted against measured log-normalised expression: R2 {number(overall['r2'])}, "
+        f"Scatter of predicted against measured log-normalized expression: R2 {number(overall['r2'])}, "
         f"RMSE {number(overall['rmse'])}."
     )
 
@@ -88,8 +88,8 @@ PLOTS = (
     Plot(
         "gene_correlation",
         "Correlation of genes",
-        "Bars: genes by the Pearson of the model. Outlines: the same genes by the depth null, and at the ceiling. "
-        "What lies right of the depth null is what the picture adds; the ceiling is as far as counts of this depth "
+        "Bars: genes by the Pearson of the model. Outlines: the same genes by the depth baseline, and at the ceiling. "
+        "What lies right of the depth baseline is what the picture adds; the ceiling is as far as counts of this depth "
         "let any prediction come.",
         _alt_genes,
     ),
@@ -105,7 +105,7 @@ PLOTS = (
         "expression_levels",
         "By level of expression",
         "Genes in thirds by their mean in the training data. Rare genes are noisier, and their ceiling is lower: "
-        "compare a level with its own ceiling and nulls.",
+        "compare a level with its own ceiling and baselines.",
         _alt_levels,
     ),
     Plot(
@@ -127,7 +127,7 @@ PLOTS = (
     Plot(
         "ranked_genes",
         "Best and worst genes",
-        "Measured beside predicted; left the genes of highest Pearson, right those of lowest. Each panel has colours "
+        "Measured beside predicted; left the genes of highest Pearson, right those of lowest. Each panel has colors "
         "of its own, so compare patterns: how far the prediction varies is the spread in the title.",
         lambda found: "Maps of measured and predicted expression of the genes with the highest and lowest Pearson.",
         wide=True,
@@ -135,7 +135,7 @@ PLOTS = (
     Plot(
         "confusion_matrix",
         "Confusion of cell types",
-        "A row is a true type, a column a predicted one; numbers are spots, colours their share of the row. Errors "
+        "A row is a true type, a column a predicted one; numbers are spots, colors their share of the row. Errors "
         "lie off the diagonal.",
         _alt_types,
     ),

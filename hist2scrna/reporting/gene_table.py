@@ -10,7 +10,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 if TYPE_CHECKING:
     import pandas as pd
 
-SCALES = {"": "log-normalised", "_counts": "counts", "_residual": "Pearson residuals"}
+SCALES = {"": "log-normalized", "_counts": "counts", "_residual": "Pearson residuals"}
 # Shown in this order where they are: column, heading, what it means, whether there is one a scale.
 SHOWN = (
     ("gene", "gene", "Name of the gene", False),
@@ -20,7 +20,7 @@ SHOWN = (
     ("pearson", "Pearson", "Correlation of prediction and truth over the spots of a section", True),
     ("depth_partial", "depth-partial", "Pearson after the log total count is regressed out of both", True),
     ("spearman", "Spearman", "Rank correlation of prediction and truth", True),
-    ("depth_null_pearson", "depth null", "Pearson that the total count of the spot alone reaches", True),
+    ("depth_null_pearson", "depth baseline", "Pearson that the total count of the spot alone reaches", True),
     ("ceiling", "ceiling", "Pearson that counts of this depth allow", True),
     ("spread_ratio", "spread", "Standard deviation of the prediction over that of the truth", True),
     ("mae", "MAE", "Mean absolute error", True),

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
-from hist2scrna.evaluation import Evaluation
+from hist2scrna.evaluation.plain import number, percent
+from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.reporting.content import page_content
 from hist2scrna.reporting.figures import draw_all
 from hist2scrna.reporting.gene_table import gene_data
-from hist2scrna.scoring.plain import number, percent
-from hist2scrna.trained import TrainedModel, as_trained
+from hist2scrna.trained.model import TrainedModel, as_trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +32,9 @@ def report(
 ) -> Path:
     """Write an evaluation as one HTML page that needs nothing else: no network, no other file.
 
-    It says what was scored and how, shows the headline beside the nulls and the ceiling, all plots that the evaluation
-    can be drawn as, a table of genes to sort, search and download, cell types, how to reproduce the numbers, and what
-    they do not show. What cannot be drawn is named with the reason.
+    It says what was scored and how, shows the headline beside the baselines and the ceiling, all plots that the
+    evaluation can be drawn as, a table of genes to sort, search and download, cell types, how to reproduce the numbers,
+    and what they do not show. What cannot be drawn is named with the reason.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a model attends to, spot by spot: its neighbours, the parts of its patch, the input that moves a gene."""
+"""What a model attends to, spot by spot: its neighbors, the parts of its patch, the input that moves a gene."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from scipy import sparse
 
 import hist2scrna
-from hist2scrna import slots
+from hist2scrna import keys
+from hist2scrna.fitting.attention import read_attention
+from hist2scrna.fitting.inference import encode_spots, pick_device
+from hist2scrna.fitting.saliency import saliency
 from hist2scrna.models.attention import graph_attention_layers, token_grid
-from hist2scrna.models.few import FewFeatures
-from hist2scrna.results import writable
-from hist2scrna.trained import PREDICTION_BATCH, TrainedModel, as_trained
-from hist2scrna.training.attention import read_attention
-from hist2scrna.training.inference import encode_spots, pick_device
-from hist2scrna.training.saliency import saliency
+from hist2scrna.models.kernel import FewFeatures
+from hist2scrna.trained.model import PREDICTION_BATCH, TrainedModel, as_trained
+from hist2scrna.trained.writer import writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hist2scrna.slides.spots import Spots
+    from hist2scrna.spots.read import Spots
 
 WITH_ATTENTION = ["hist2scrna", "hist2scrna-lightweight"]
 # Gradients need what every layer gave: far more memory a patch than prediction.
@@ -36,7 +36,7 @@ def attention(
     adata: AnnData,
     model: TrainedModel | str | Path,
     *,
-    key_added: str = slots.KEY_ADDED,
+    key_added: str = keys.KEY_ADDED,
     genes: str | Sequence[str] | None = None,
     graph_layer: int | None = None,
     batch_size: int | None = None,
@@ -49,7 +49,7 @@ def attention(
     accelerator: str = "auto",
     progress: bool = True,
 ) -> AnnData:
-    """Write what the model attends to: neighbouring spots, parts of each patch, and what moves the genes asked for.
+    """Write what the model attends to: neighboring spots, parts of each patch, and what moves the genes asked for.
 
     Attention tells what is mixed, not why a prediction came out: see Jain and Wallace, Attention is not Explanation,
     NAACL 2019. Saliency is about the prediction, but to first order only. Nothing is written unless all was computed.
@@ -69,7 +69,7 @@ def attention(
     graph_layer
         Weights of one graph attention layer, counted from 0: the first mixes what each patch shows, later ones what was
         mixed already. None: the mean over all layers, so that an entry is still the weight of one edge. (A product over
-        layers would spread over spots that are no neighbours.)
+        layers would spread over spots that are no neighbors.)
     batch_size
         Patches encoded at once; default 64, for saliency 16.
     library_key, spatial_key, img_key, image, features_key, mpp, accelerator
@@ -82,7 +82,7 @@ def attention(
     `adata`, with these fields set, where `key = key_added`:
 
     `.obsp[f"{key}_attention"]` : CSR float32 (n_obs, n_obs)
-        Weight that the spot of the row gives to the spot of the column: its neighbours in the model's graph, and itself
+        Weight that the spot of the row gives to the spot of the column: its neighbors in the model's graph, and itself
         on the diagonal. Mean over heads, and over layers unless `graph_layer` names one. Rows sum to 1.
     `.obsm[f"{key}_attention_patch"]` : float32 (n_obs, tokens)
         Models on patches: how far the class token, which stands for the patch, draws on each of its square tokens, row
@@ -90,11 +90,11 @@ def attention(
         Zuidema, Quantifying Attention Flow in Transformers, ACL 2020. Without the class token itself; rows sum to 1.
     `.obsm[f"{key}_saliency_{gene}"]` : float32 (n_obs, tokens) or (n_obs, n_features)
         Gradient times input: derivative of the natural logarithm of the gene's predicted mean (of the count component;
-        for `mse` models the predicted log-normalised expression) in a spot by that spot's own input, times the input
-        less its baseline. Models on patches: summed over the colours and pixels of each token; the baseline is the mean
-        colour by which patches are normalised. Models on features: one value a feature; the baseline is the training
+        for `mse` models the predicted log-normalized expression) in a spot by that spot's own input, times the input
+        less its baseline. Models on patches: summed over the colors and pixels of each token; the baseline is the mean
+        color by which patches are normalized. Models on features: one value a feature; the baseline is the training
         mean. So a value is, to first order, how much the log mean would fall if this part were replaced by the
-        baseline, at the same library size and the same neighbours; negative: it would rise. Simonyan et al., ICLR
+        baseline, at the same library size and the same neighbors; negative: it would rise. Simonyan et al., ICLR
         workshop 2014; Shrikumar et al., ICML 2017.
     `.uns[f"{key}_attention"]` : dict
         Model, version, graph layer, rows and columns of tokens, patch geometry, side of a patch in full-resolution
@@ -107,7 +107,7 @@ def attention(
     FileNotFoundError
         If the model or the image is not there.
     ValueError
-        If the model has no attention between neighbouring spots, or a value is wrong.
+        If the model has no attention between neighboring spots, or a value is wrong.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def attention(
             moved = saliency(trained.module, spots, tokens, columns, batch_size=size, **where)
     finally:
         trained.module.cpu()
-    names = slots.Written(key_added)
+    names = keys.OutputKeys(key_added)
     obsm: dict[str, NDArray[np.float32]] = {}
     if found is not None and found.patch is not None:
         obsm[names.attention_patch] = found.patch
@@ -157,7 +157,7 @@ def attention(
     told = {"graph_layer": "mean" if graph_layer is None else graph_layer, "n_graph_layers": n_layers, "genes": genes}
     parameters = writable({**_geometry(trained, spots), **told})
     if found is not None:
-        adata.obsp[names.attention] = sparse.csr_matrix(found.neighbours)
+        adata.obsp[names.attention] = sparse.csr_matrix(found.neighbors)
     for key, values in obsm.items():
         adata.obsm[key] = values
     adata.uns[names.attention] = parameters
@@ -169,7 +169,7 @@ def _checked_layers(trained: TrainedModel, graph_layer: int | None) -> int:
     layers = graph_attention_layers(trained.module)
     if trained.module.context.kind == "section":
         raise ValueError(
-            f"Model {trained.name!r} reads a whole section at once, and has no weights between neighbouring spots: "
+            f"Model {trained.name!r} reads a whole section at once, and has no weights between neighboring spots: "
             f"there is nothing of the kind to show. Models that have: {WITH_ATTENTION}."
         )
     if isinstance(trained.module, FewFeatures):

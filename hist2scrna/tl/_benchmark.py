@@ -1,4 +1,4 @@
-"""Any models on any data sets, by section or donor, with nulls and ceiling beside them."""
+"""Any models on any data sets, by section or donor, with baselines and ceiling beside them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hist2scrna.benchmarking.files import write_tables
 from hist2scrna.benchmarking.job import LOG, Done, Job, read_done, write_card, written_whole
 from hist2scrna.benchmarking.lock import alone_in
-from hist2scrna.benchmarking.sections import restrict
-from hist2scrna.benchmarking.table import jobs_table, summary_table
-from hist2scrna.tl._benchmark_job import ERROR, MEASURED, REQUEST
-from hist2scrna.tl._benchmark_plan import (
+from hist2scrna.benchmarking.plan import (
     FOLDS,
     FoldPlan,
     Question,
@@ -29,6 +26,9 @@ from hist2scrna.tl._benchmark_plan import (
     read_models,
     read_source,
 )
+from hist2scrna.benchmarking.run import ERROR, MEASURED, REQUEST
+from hist2scrna.benchmarking.sections import restrict
+from hist2scrna.benchmarking.table import jobs_table, summary_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,8 @@ def benchmark(
     Each job is one model with one seed on one fold: fitted on the training sections, it predicts the held-out ones from
     an AnnData without their expression, and is evaluated by :func:`hist2scrna.tl.evaluate`. Jobs run one after the
     other, each in a process of its own, so that its peak memory is its own and a job that is killed takes no other with
-    it. The mean null and the depth null are fitted on all training sections of the fold, the same for all models.
+    it. The mean baseline and the depth baseline are fitted on all training sections of the fold, the same for all
+    models.
 
     Parameters
     ----------
@@ -107,10 +108,10 @@ def benchmark(
 
     Returns
     -------
-    One row a data set and model, and after its models the `"mean null"`, the `"depth null"` and the `"ceiling"`
+    One row a data set and model, and after its models the `"mean baseline"`, the `"depth baseline"` and the `"ceiling"`
     (`kind` `"model"`, `"baseline"` or `"ceiling"`). Scores are averaged over the seeds of a fold, then over folds:
 
-    - `folds` (their names), `n_folds`, `n_seeds`, `n_jobs`, `n_failed`.
+    - `folds` (their names), `n_folds`, `n_core`, `n_jobs`, `n_failed`.
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
       `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider.
     - `score_over_ceiling`, `spread_ratio`, `coverage_50`, `coverage_80`, `coverage_95`, `width_50`, `width_80`,
@@ -118,15 +119,16 @@ def benchmark(
       `n_collapsed` (jobs), `folds_beating_depth_null` (by Pearson).
     - `fit_seconds`, `predict_seconds`, `peak_memory_mib` (of the process, evaluation included), `gpu_peak_memory_mib`,
       `n_parameters`, `epochs_run`.
-    - `n_genes`, `panel`, `panel_sha256`, `normalisation`, `smoothing`, `split`, `ceiling`: what the numbers must be
+    - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split`, `ceiling`: what the numbers must be
       read with.
 
-    `.attrs["folder"]` names the folder. Written there:
+    `.attrs["folder"]` names the folder. OutputKeys there:
 
     `table.csv`, `table.json`, `table.md`
         This table.
     `jobs.csv`, `jobs.json`
-        One row a job, with its `status` (`"complete"` or `"failed: ..."`), and the nulls and the ceiling of each fold.
+        One row a job, with its `status` (`"complete"` or `"failed: ..."`), and the baselines and the ceiling of each
+        fold.
     `<data set>/<fold>/<label>/<seed>/`
         `evaluation.json`, `history.csv`, `job.json` (settings, times, memory, versions), `log.txt`, `model/`. It
         appears only once it is complete. Of a failed job, `<seed>.failed.txt` holds what it printed; it runs again at
@@ -269,7 +271,7 @@ def launch(scratch: Path) -> int:
     paths = [path or os.getcwd() for path in sys.path]
     with (scratch / LOG).open("w", encoding="utf-8") as out:
         return subprocess.run(
-            [sys.executable, "-m", "hist2scrna.tl._benchmark_job", str(scratch), str(os.getpid())],
+            [sys.executable, "-m", "hist2scrna.benchmarking.run", str(scratch), str(os.getpid())],
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

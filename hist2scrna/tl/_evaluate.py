@@ -9,26 +9,26 @@ import numpy as np
 from scipy import sparse
 
 import hist2scrna
-from hist2scrna import slots
-from hist2scrna.evaluation import SCHEMA_VERSION, Evaluation
+from hist2scrna import keys
+from hist2scrna.evaluation import passes, summary
+from hist2scrna.evaluation.held_out import describe_split
+from hist2scrna.evaluation.inputs import Remarks, Scored, choose_nulls, read_scored, with_predictions
+from hist2scrna.evaluation.plot_data import drawings
+from hist2scrna.evaluation.predictors import SCALES, ExpectedLog, Expression, NullExpression, Predictor
+from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
+from hist2scrna.evaluation.structure import check_labels, score_autocorrelation, score_cell_types, score_leiden
 from hist2scrna.provenance import fingerprint, panel_hash
-from hist2scrna.scoring import passes, summary
-from hist2scrna.scoring.predictors import SCALES, ExpectedLog, Expression, NullExpression, Predictor
-from hist2scrna.tl._drawings import drawings
-from hist2scrna.tl._held_out import describe_split
-from hist2scrna.tl._scored import Remarks, Scored, choose_nulls, read_scored, with_predictions
-from hist2scrna.tl._structure import check_labels, score_autocorrelation, score_cell_types, score_leiden
-from hist2scrna.trained import as_trained
+from hist2scrna.trained.model import as_trained
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
 
-    from hist2scrna.nulls import Nulls
-    from hist2scrna.trained import TrainedModel
+    from hist2scrna.metrics.baselines import Baselines
+    from hist2scrna.trained.model import TrainedModel
 
-NORMALISATION = (
+NORMALIZATION = (
     "log(1 + 1e4 x / total), the total over the scored genes; its expectation where a distribution of counts is "
     "predicted, with the predicted total; no smoothing"
 )
@@ -40,14 +40,14 @@ def evaluate(
     adata: AnnData,
     model: TrainedModel | str | Path | None = None,
     *,
-    key: str = slots.KEY_ADDED,
+    key: str = keys.KEY_ADDED,
     layer: str | None = None,
     labels_key: str | None = None,
     library_key: str | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Score a prediction against counts, beside the mean null, the depth null and the ceiling. `adata` is not changed.
+    """Score a prediction against counts, next to the baselines and the noise ceiling. `adata` is not changed.
 
     Expression is compared on three scales: counts; log(1 + 1e4 x / total over the scored genes), the headline; and
     analytic Pearson residuals, which hold no depth. To the residuals a predicted mean goes through the same transform
@@ -60,11 +60,11 @@ def evaluate(
         Annotated data with counts in `.X` or `layer`, and predictions as :func:`hist2scrna.tl.predict` writes them; or
         with what `model` needs to predict.
     model
-        The model that predicted, or its folder. It supplies the nulls of its training data, tells whether it has seen
-        these spots, and predicts, on a copy, if predictions or parts of their distribution are missing. None: the nulls
-        are fitted on the scored spots themselves.
+        The model that predicted, or its folder. It supplies the baselines of its training data, tells whether it has
+        seen these spots, and predicts, on a copy, if predictions or parts of their distribution are missing. None: the
+        baselines are fitted on the scored spots themselves.
     key
-        Prefix of the predictions, `key_added` of `predict`. Only genes marked in `.var["{key}_modelled"]` are scored.
+        Prefix of the predictions, `key_added` of `predict`. Only genes marked in `.var["{key}_modeled"]` are scored.
     layer
         Layer with raw counts; None: `.X`.
     labels_key
@@ -73,7 +73,7 @@ def evaluate(
     library_key
         Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
     seed
-        Of binomial thinning, the randomised probability integral transform, and the draw of spots for scores that do
+        Of binomial thinning, the randomized probability integral transform, and the draw of spots for scores that do
         not take all of a large table.
     progress
         Show bars.
@@ -99,13 +99,13 @@ def evaluate(
     -----
     What is to be expected of log(1 + 1e4 x / total) is not the logarithm of the expected count: that lies higher
     (Jensen), and as counts of few molecules are mostly zero, deep and shallow spots then look alike where measured
-    ones do not. So a prediction is read, on the log-normalised scale, from the first of these that is there, and
+    ones do not. So a prediction is read, on the log-normalized scale, from the first of these that is there, and
     `results["read_out"]` says from which:
 
-    1. layer `"{key}_log_normalised"`, of models that estimate it, and on request of all (`layers=` of `predict`);
+    1. layer `"{key}_log_normalized"`, of models that estimate it, and on request of all (`layers=` of `predict`);
     2. the expectation under the predicted distribution (its layers are those that `model` would write), the total
        being that of the predicted means over the scored genes;
-    3. the log-normalised mean; errors there compare with no other model's, correlations with those of such means only.
+    3. the log-normalized mean; errors there compare with no other model's, correlations with those of such means only.
 
     For simulated data the true means are read in the same way, from the true distribution if its layers are there.
 
@@ -116,19 +116,19 @@ def evaluate(
     >>> evaluation.genes.sort_values("pearson", ascending=False).head()
     >>> evaluation.to_json("evaluation.json")
     """
-    names, remarks = slots.Written(key), Remarks()
+    names, remarks = keys.OutputKeys(key), Remarks()
     trained = None if model is None else as_trained(model)
-    if library_key is None and slots.LIBRARY in adata.obs:
-        library_key = slots.LIBRARY
+    if library_key is None and keys.LIBRARY in adata.obs:
+        library_key = keys.LIBRARY
     if labels_key is not None and labels_key not in adata.obs:
         raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
     predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
     labels = check_labels(adata, labels_key, trained, predicted, names)
     scored = read_scored(adata, predicted, names, layer, library_key, remarks)
     split = describe_split(adata, scored, trained, names, layer, library_key)
-    nulls, nulls_from = choose_nulls(trained, scored)
-    predictors = _predictors(adata, scored, nulls, progress)
-    results, genes = _score(scored, predictors, nulls, seed, progress, remarks)
+    baselines, nulls_from = choose_nulls(trained, scored)
+    predictors = _predictors(adata, scored, baselines, progress)
+    results, genes = _score(scored, predictors, baselines, seed, progress, remarks)
     spatial, morans_i = score_autocorrelation(adata, scored, predictors, remarks, progress)
     genes = genes.assign(**morans_i)
     results["headline"]["held_out"] = split["held_out"]
@@ -145,10 +145,10 @@ def evaluate(
                 "predicted_by_evaluate": made_now,
             },
             "panel": {"n_genes": len(scored.genes), "sha256": panel_hash(scored.genes)},
-            "normalisation": NORMALISATION,
+            "normalization": NORMALIZATION,
             "read_out": scored.read_out,
             "split": split,
-            "nulls": nulls_from,
+            "baselines": nulls_from,
             "data": {
                 "n_spots": len(scored.kept),
                 "n_spots_left_out": adata.n_obs - len(scored.kept),
@@ -176,18 +176,18 @@ def counts_hash(scored: Scored) -> str:
     return hashlib.sha256(np.sort(fingerprint(counts)).tobytes()).hexdigest()
 
 
-def _predictors(adata: AnnData, scored: Scored, nulls: Nulls, progress: bool) -> dict[str, Predictor]:
+def _predictors(adata: AnnData, scored: Scored, baselines: Baselines, progress: bool) -> dict[str, Predictor]:
     library = scored.truth.library
     found: dict[str, Predictor] = {
         "model": scored.model,
-        "mean_null": NullExpression(nulls, library, "mean"),
-        "depth_null": NullExpression(nulls, library, "depth"),
+        "mean_null": NullExpression(baselines, library, "mean"),
+        "depth_null": NullExpression(baselines, library, "depth"),
     }
-    if slots.TRUE_MEAN in adata.layers:
+    if keys.TRUE_MEAN in adata.layers:
         columns = adata.var_names.get_indexer(scored.genes).astype(np.int64)
-        values = np.asarray(adata.layers[slots.TRUE_MEAN])
+        values = np.asarray(adata.layers[keys.TRUE_MEAN])
         true = Expression(values, scored.sections, rows=scored.kept, columns=columns)
-        others = (slots.TRUE_MU, slots.TRUE_DISPERSION, slots.TRUE_DROPOUT)
+        others = (keys.TRUE_MU, keys.TRUE_DISPERSION, keys.TRUE_DROPOUT)
         if all(name in adata.layers for name in others):
             true.mu, true.dispersion, true.dropout = (np.asarray(adata.layers[name]) for name in others)
             true.log = ExpectedLog(true)
@@ -201,7 +201,7 @@ def _predictors(adata: AnnData, scored: Scored, nulls: Nulls, progress: bool) ->
 def _score(
     scored: Scored,
     predictors: dict[str, Predictor],
-    nulls: Nulls,
+    baselines: Baselines,
     seed: int,
     progress: bool,
     remarks: Remarks,
@@ -222,7 +222,7 @@ def _score(
     partial_ceiling = by_gene[summary.HEADLINE]["true_means"]["depth_partial"] if known else thinned_partial
     scores: dict[str, Any] = {}
     for scale in scales:
-        scores[scale] = summary.summarise_scale(by_gene[scale], n_spots)
+        scores[scale] = summary.summarize_scale(by_gene[scale], n_spots)
         for name, value in ranked[scale].items():
             scores[scale][name]["overall"]["spearman"] = value
     for name, columns in by_spot.items():
@@ -231,7 +231,7 @@ def _score(
             for column, values in columns.items()
             for word, function in (("mean", np.nanmean), ("median", np.nanmedian))
         }
-    level = nulls.level.tolist()
+    level = baselines.level.tolist()
     genes = summary.gene_table(scored.genes, by_gene, ceiling, level)
     genes["depth_partial_ceiling"] = summary.quiet(np.nanmean, partial_ceiling, axis=0)
     n_counted, counted = 0, dict[str, dict[str, Any]]()

@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from hist2scrna import slots
-from hist2scrna.models.few import FewFeatures
+from hist2scrna import keys
+from hist2scrna.fitting.closed_form.fit_kernel import solve_few
+from hist2scrna.fitting.closed_form.folds import solve
+from hist2scrna.fitting.gradient import Schedule, Trained, default_precision, train
+from hist2scrna.fitting.inference import pick_device
+from hist2scrna.fitting.objective import ALPHA, Objective
+from hist2scrna.fitting.recalibration import recalibrate_dispersion
+from hist2scrna.fitting.split import split_spots
+from hist2scrna.fitting.start import load_reference, loss_terms, start_at_means, starting_point
+from hist2scrna.fitting.warm_start import start_from
+from hist2scrna.metrics.baselines import Baselines
+from hist2scrna.models.kernel import FewFeatures
 from hist2scrna.models.lightweight import Hist2scRNALightweight
 from hist2scrna.models.registry import create_model, model_entry, model_options
 from hist2scrna.models.ridge import Ridge
-from hist2scrna.nulls import Nulls
 from hist2scrna.provenance import fingerprint, package_versions
-from hist2scrna.slides.counts import choose_genes, read_counts
-from hist2scrna.slides.graph import Neighbours
-from hist2scrna.slides.labels import read_labels
-from hist2scrna.slides.sections import read_groups
-from hist2scrna.slides.spots import read_features, read_spots
+from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.labels import read_labels
+from hist2scrna.spots.read import read_features, read_spots
+from hist2scrna.spots.sections import read_groups
 from hist2scrna.tl._preset import suited_preset
-from hist2scrna.tl._starting_point import load_reference, loss_terms, start_at_means, starting_point
-from hist2scrna.trained import TrainedModel
-from hist2scrna.training.closed_form import solve
-from hist2scrna.training.few import solve_few
-from hist2scrna.training.inference import pick_device
-from hist2scrna.training.loop import Schedule, Trained, default_precision, train
-from hist2scrna.training.objective import ALPHA, Objective
-from hist2scrna.training.recalibration import recalibrate_dispersion
-from hist2scrna.training.split import split_spots
-from hist2scrna.training.warm_start import start_from
+from hist2scrna.trained.model import TrainedModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,14 +60,14 @@ def fit(
     labels_key: str | None = None,
     library_key: str | None = None,
     group_key: str | None = None,
-    spatial_key: str = slots.SPATIAL,
+    spatial_key: str = keys.SPATIAL,
     img_key: str | Sequence[str] | None = None,
     image: Any = None,
     features_key: str | None = None,
     patch_um: float | None = None,
     mpp: float | None = None,
-    neighbours: Literal["knn", "delaunay"] | None = None,
-    n_neighbours: int | None = None,
+    neighbors: Literal["knn", "delaunay"] | None = None,
+    n_neighbors: int | None = None,
     radius_um: float | None = None,
     likelihood: Likelihood | None = None,
     alpha: float | None = None,
@@ -94,12 +94,12 @@ def fit(
     With up to 20,000 spots and no further wishes, the preset `"few"` of the model is taken, which is solved at once:
     see :class:`hist2scrna.models.FewSections`. It was better than every network on the sections at hand (see the
     benchmark in the documentation). Any argument that only a network has (such as `preset`, `max_epochs`, `lr`,
-    `losses`, `neighbours`, or an option of the network), several stains, or patches in files, choose the network; the
+    `losses`, `neighbors`, or an option of the network), several stains, or patches in files, choose the network; the
     log says what was chosen.
 
-    The spots are trained in spatially contiguous blocks, each with the halo of neighbours that the graph layers need,
-    so that every spot sees its true neighbourhood; models that read a whole section train on one section a step. The
-    loss is the negative log-likelihood of the counts (the squared error, for models of log-normalised expression) +
+    The spots are trained in spatially contiguous blocks, each with the halo of neighbors that the graph layers need,
+    so that every spot sees its true neighborhood; models that read a whole section train on one section a step. The
+    loss is the negative log-likelihood of the counts (the squared error, for models of log-normalized expression) +
     `alpha` x cross-entropy of the cell type + 0.5 x squared error of the log library size, where the model has these,
     + the model's own terms + `losses`. The weights of the epoch with the lowest validation loss are kept; without
     validation, those of the last. Then one number, chosen on the validation spots, is added to the dispersion 1 / theta
@@ -108,7 +108,7 @@ def fit(
     Arguments that are None take the model's recipe: 50 epochs, stopped after 10 without a better validation loss,
     AdamW at a learning rate of 1e-4 along a cosine, weight decay 0.01, blocks of 64, a tenth held out, augmented. The
     published models have their published ones. `hist2st`: 350 epochs, Adam at 1e-5, a tenth less every 50 epochs, no
-    decay, no validation, 4 neighbours on the array. `histogene`: 100 epochs, Adam at 1e-5. `stnet` trains from random
+    decay, no validation, 4 neighbors on the array. `histogene`: 100 epochs, Adam at 1e-5. `stnet` trains from random
     weights as ours do, at 3e-4 in batches of 32. `ridge` is solved at once.
 
     Parameters
@@ -141,7 +141,7 @@ def fit(
         `metadata["source_image_path"]`. Several names, as `["he", "ihc"]`: registered stains of each section, stacked.
     image
         A full-resolution picture instead: a path, an array, a list of these for several registered stains, or a
-        dictionary by section. An array may have more channels than colours: RGB first, then one for each marker.
+        dictionary by section. An array may have more channels than colors: RGB first, then one for each marker.
     features_key
         Slot of `.obsm` with features, for models that read these; no picture is needed then.
     patch_um
@@ -150,17 +150,17 @@ def fit(
     mpp
         Microns per full-resolution pixel; None: from the metadata, else from the spot diameter (65 um for Space Ranger
         data, else 100 um; logged).
-    neighbours
-        Which spots or cells are neighbours: `"knn"`, the nearest `n_neighbours`, or `"delaunay"`, those with a common
+    neighbors
+        Which spots or cells are neighbors: `"knn"`, the nearest `n_neighbors`, or `"delaunay"`, those with a common
         edge of the triangulation. None: `.obsp["spatial_connectivities"]` if it is there, else 6 on a hexagonal
         lattice, 4 on a square one, and the nearest 6 of scattered cells. Prediction builds them in the same way.
-    n_neighbours
+    n_neighbors
         For `"knn"`; default 6.
     radius_um
-        Neighbours farther apart than this, in microns, are none. For single cells some 20 to 50; None: no limit.
+        Neighbors farther apart than this, in microns, are none. For single cells some 20 to 50; None: no limit.
     likelihood
-        `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalised expression. The published models and
-        `ridge` predict log-normalised expression, and take no other.
+        `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalized expression. The published models and
+        `ridge` predict log-normalized expression, and take no other.
     alpha
         Weight of the cross-entropy of the cell type; None: 0.1.
     losses
@@ -173,15 +173,15 @@ def fit(
     max_epochs, patience
         Most epochs; epochs without a better validation loss after which training stops.
     batch_size
-        Most seeds of a block.
+        Most core spots of a block.
     lr, weight_decay
-        Of the optimiser; biases and norms are not decayed.
+        Of the optimizer; biases and norms are not decayed.
     precision
         Default: bfloat16 mixed on a GPU that has it, else float32. The likelihood is always float32.
     accumulate
         Batches whose gradients are added up before a step.
     augment
-        Flip, turn and colour-jitter the patches; in the preset `"few"`, see each twice, in other stains, turned and out
+        Flip, turn and color-jitter the patches; in the preset `"few"`, see each twice, in other stains, turned and out
         of focus, and heed least what then differs; that takes twice as long.
     accelerator, devices
         As Lightning takes them.
@@ -229,8 +229,8 @@ def fit(
         "losses": losses,
         "checkpoint_dir": checkpoint_dir,
         "init_from": init_from,
-        "neighbours": neighbours,
-        "n_neighbours": n_neighbours,
+        "neighbors": neighbors,
+        "n_neighbors": n_neighbors,
         "radius_um": radius_um,
     }
     # Options are the network's, unless the preset is named: the check of their names comes below.
@@ -268,7 +268,7 @@ def fit(
     if not usable.all():
         warnings.warn(
             f"{int((~usable).sum())} of {adata.n_obs} spots have no count in the chosen genes: they serve as "
-            "neighbours only.",
+            "neighbors only.",
             UserWarning,
             stacklevel=2,
         )
@@ -285,7 +285,7 @@ def fit(
         patch_per_spot=recipe.patch_per_spot * recipe.widest_view,
         mpp=mpp,
         on_array=entry.model.on_array,
-        neighbours=Neighbours(neighbours, n_neighbours, radius_um),
+        neighbors=Neighbors(neighbors, n_neighbors, radius_um),
     )
     spots.counts, spots.label = counts, label
     if group_key is not None:
@@ -304,11 +304,11 @@ def fit(
         network = create_model(model, preset=preset, n_genes=len(gene_names), n_classes=len(classes), **options)
         reach = max(1, network.context.hops)
         training, validating, how = split_spots(spots, usable, validation, reach, seed)
-        nulls = Nulls.fit(counts[training])
+        baselines = Baselines.fit(counts[training])
         objective = Objective(ALPHA if alpha is None else alpha, loss_terms(network, losses or {}))
-        start_at_means(network, nulls, spots.library_size[training])
+        start_at_means(network, baselines, spots.library_size[training])
         if isinstance(network, Hist2scRNALightweight) and spots.features is not None:
-            network.standardise_by(torch.from_numpy(spots.features[training]))
+            network.standardize_by(torch.from_numpy(spots.features[training]))
         if isinstance(start, dict):
             load_reference(network, start, model)
         elif start is not None:
@@ -324,7 +324,7 @@ def fit(
             lr=lr,
             weight_decay=recipe.weight_decay if weight_decay is None else weight_decay,
             patience=recipe.patience if patience is None else patience,
-            optimiser=recipe.optimiser,
+            optimizer=recipe.optimizer,
             decay=recipe.decay,
             clip=recipe.clip,
             precision=default_precision(accelerator) if precision is None else precision,
@@ -351,8 +351,8 @@ def fit(
             "spatial_key": spatial_key,
             "features_key": features_key,
             "img_key": None if img_key is None or isinstance(img_key, str) else list(img_key),
-            "neighbours": neighbours,
-            "n_neighbours": n_neighbours,
+            "neighbors": neighbors,
+            "n_neighbors": n_neighbors,
             "radius_um": radius_um,
             "validation": validation if isinstance(validation, int | float) else [*validation],
             **settings,
@@ -376,9 +376,9 @@ def fit(
                     "best_epoch": run.best_epoch,
                     "seconds": round(run.seconds, 1),
                     "versions": package_versions(),
-                    "features": {k: str(about[k]) for k in slots.ENCODER_FIELDS if k in about},
+                    "features": {k: str(about[k]) for k in keys.ENCODER_FIELDS if k in about},
                 },
-                nulls=nulls,
+                baselines=baselines,
                 fingerprints=fingerprint(counts[np.flatnonzero(usable)]),
                 history=run.history,
             )

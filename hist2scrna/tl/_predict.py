@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from hist2scrna import slots
-from hist2scrna.trained import TrainedModel, as_trained
+from hist2scrna import keys
+from hist2scrna.trained.model import TrainedModel, as_trained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ def predict(
     adata: AnnData,
     model: TrainedModel | str | Path,
     *,
-    key_added: str = slots.KEY_ADDED,
+    key_added: str = keys.KEY_ADDED,
     store: str | Path | None = None,
     layers: Sequence[str] | None = None,
     copy: bool = False,
@@ -50,8 +50,8 @@ def predict(
         A `.zarr` or `.h5ad` path that does not exist yet: the results are streamed there, and the returned AnnData
         reads its predicted layers from it. `adata` is left as it is.
     layers
-        Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalised"`, `"uncertainty"` to write; default:
-        mean, for ZINB dropout, and, of count models, log-normalised expression.
+        Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
+        mean, for ZINB dropout, and, of count models, log-normalized expression.
     copy
         Return a new AnnData restricted to the model's genes, with `X` the mean.
     library_size
@@ -76,14 +76,14 @@ def predict(
     carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are set:
 
     `.layers[f"{key}_mean"]` : float32 (n_obs, n_vars)
-        Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalised
+        Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalized
         expression.
     `.layers[f"{key}_dropout"]`, `.layers[f"{key}_mu"]`, `.layers[f"{key}_dispersion"]` : float32 (n_obs, n_vars)
         Zero-inflation probability; mean and inverse dispersion of the count component. As asked by `layers`.
-    `.layers[f"{key}_log_normalised"]` : float32 (n_obs, n_vars)
+    `.layers[f"{key}_log_normalized"]` : float32 (n_obs, n_vars)
         Expected ln(1 + 1e4 x / library size), on request (`layers`): as the model estimates it, else the expectation
         under its distribution, with the predicted total of the spot over the model's genes for the library size. It
-        is what log-normalised counts should be compared with: the logarithm of the mean lies above it, and shows
+        is what log-normalized counts should be compared with: the logarithm of the mean lies above it, and shows
         nothing of how sparse counts move with the depth.
     `.layers[f"{key}_uncertainty"]` : float32 (n_obs, n_vars)
         Standard deviation of the predicted distribution of the counts, on request: the noise of counting, the spread
@@ -103,8 +103,8 @@ def predict(
     `.obsm[f"{key}_cell_type_probability"]` : DataFrame (n_obs, n_classes)
         Probability of every class.
     `.obsm[f"X_{key}"]` : float32 (n_obs, d)
-        Embedding before the heads, for neighbours, clustering, UMAP.
-    `.var[f"{key}_modelled"]` : bool
+        Embedding before the heads, for neighbors, clustering, UMAP.
+    `.var[f"{key}_modeled"]` : bool
         Genes that the model predicts.
     `.uns[key]` : dict
         Model, version, parameters, patch geometry, graph, library size used.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna import slots
+from hist2scrna import keys
 from hist2scrna.models.registry import FEW, model_entry
-from hist2scrna.slides.library import open_image
-from hist2scrna.slides.patch_files import has_patch_files
-from hist2scrna.slides.sections import read_sections
+from hist2scrna.spots.library import open_image
+from hist2scrna.spots.patch_files import has_patch_files
+from hist2scrna.spots.sections import read_sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ def suited_preset(
 
 def _is_rgb_picture(adata: AnnData, library_key: str | None, img_key: str | Sequence[str] | None, image: Any) -> bool:
     """Tell whether patches are cut from pictures of three channels: files and further stains are for networks."""
-    if image is None and img_key is None and has_patch_files(adata.uns.get(slots.SPATIAL) or {}):
+    if image is None and img_key is None and has_patch_files(adata.uns.get(keys.SPATIAL) or {}):
         return False
     name = read_sections(adata, library_key)[0][0]
     library = None if library_key is None and not isinstance(image, dict) else name

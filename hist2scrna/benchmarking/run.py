@@ -1,0 +1,141 @@
+"""One job of a benchmark in a process of its own: `python -m hist2scrna.benchmarking.run FOLDER PARENT`.
+
+A process of its own has a peak memory of its own, starts from the same state each time, and takes no other job with it
+when it runs out of memory. The folder holds `request.json`; the results are written beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import torch
+
+from hist2scrna.benchmarking.job import EVALUATION, HISTORY, MODEL
+from hist2scrna.benchmarking.process import end_with_parent, peak_memory
+from hist2scrna.benchmarking.sections import Reads, without_expression
+from hist2scrna.evaluation.inputs import layers_to_score
+from hist2scrna.fitting.inference import pick_device
+from hist2scrna.metrics.baselines import Baselines
+from hist2scrna.provenance import package_versions
+from hist2scrna.spots.counts import read_counts
+from hist2scrna.tl._evaluate import evaluate
+from hist2scrna.tl._fit import fit
+
+if TYPE_CHECKING:
+    from hist2scrna.trained.model import TrainedModel
+
+REQUEST, MEASURED, ERROR = "request.json", "measured.json", "error.json"
+# Of binomial thinning and the like: the same for all jobs, so that they share their ceiling.
+EVALUATION_SEED = 0
+MIB = 2**20
+
+
+def run_job(folder: Path) -> None:
+    """Fit on the training sections, predict the held-out ones without their expression, and evaluate.
+
+    Parameters
+    ----------
+    folder
+        Holds `request.json`: `train` and `test`, paths of .h5ad files with counts in `.X`; `options` and `seed` for
+        `fit`; `reads`, the slots; `accelerator`; `keep_model`. OutputKeys here: `evaluation.json`, `history.csv`,
+        `measured.json`, and `model/` if it is to be kept.
+    """
+    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    reads = Reads(**{**request["reads"], "layer": None})
+    train = ad.read_h5ad(request["train"])
+    start = time.perf_counter()
+    model = fit(
+        train,
+        library_key=reads.library_key,
+        group_key=reads.group_key,
+        labels_key=reads.labels_key,
+        seed=request["seed"],
+        accelerator=request["accelerator"],
+        progress=False,
+        **request["options"],
+    )
+    fitted = time.perf_counter()
+    test = ad.read_h5ad(request["test"])
+    slide = without_expression(test, reads)
+    read = time.perf_counter()
+    predicted = model.predict(
+        slide,
+        layers=layers_to_score(model),
+        library_key=reads.library_key,
+        accelerator=request["accelerator"],
+        progress=False,
+        **{key: request["options"][key] for key in ("img_key", "image", "mpp") if key in request["options"]},
+    )
+    done = time.perf_counter()
+    n_unknown = _add_truth(predicted, test, model, reads.labels_key)
+    # The baselines of every model are fitted on the same spots, whatever it held out for validation.
+    baselines = Baselines.fit(read_counts(train, model.genes, None))
+    evaluation = evaluate(
+        predicted,
+        replace(model, baselines=baselines),
+        labels_key=reads.labels_key if model.classes else None,
+        library_key=reads.library_key,
+        seed=EVALUATION_SEED,
+        progress=False,
+    )
+    evaluation.to_json(folder / EVALUATION)
+    model.history.to_csv(folder / HISTORY)
+    if request["keep_model"]:
+        model.save(folder / MODEL)
+    device = pick_device(request["accelerator"])
+    on_gpu = device.type == "cuda"
+    measured = {
+        "fit_seconds": round(fitted - start, 3),
+        "predict_seconds": round(done - read, 3),
+        "peak_memory_mib": round(peak_memory() / MIB, 1),
+        "gpu_peak_memory_mib": round(torch.cuda.max_memory_allocated(device) / MIB, 1) if on_gpu else None,
+        "n_parameters": model.n_parameters,
+        "epochs_run": len(model.history),
+        "best_epoch": model.training["best_epoch"],
+        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        "n_spots_train": train.n_obs,
+        "n_spots_of_unknown_type": n_unknown,
+        "validation": model.training["validation"],
+        "model": {"name": model.name, "options": model.options, "parameters": model.parameters},
+        "versions": package_versions(),
+    }
+    (folder / MEASURED).write_text(json.dumps(measured, default=str), encoding="utf-8")
+
+
+def _add_truth(predicted: ad.AnnData, test: ad.AnnData, model: TrainedModel, labels_key: str | None) -> int:
+    """Put the counts and labels beside the predictions; returns the number of spots with a type never trained on."""
+    own = test[:, predicted.var_names]
+    predicted.X = own.X.copy()
+    for name, layer in own.layers.items():
+        predicted.layers[name] = layer
+    if labels_key is None or not model.classes:
+        return 0
+    labels = test.obs[labels_key].astype("category")
+    unknown = labels.notna() & ~labels.astype(str).isin(model.classes)
+    predicted.obs[labels_key] = labels.mask(unknown).cat.remove_unused_categories()
+    return int(unknown.sum())
+
+
+def attempt(folder: Path) -> int:
+    """Run the job of a folder; returns 1 after an error, which is printed and kept beside the request."""
+    try:
+        run_job(folder)
+    except Exception as error:  # noqa: BLE001 - whatever a job raises is reported, and the others go on
+        traceback.print_exc()
+        line = " ".join(str(error).split()) or repr(error)
+        found: dict[str, Any] = {"error": f"{type(error).__name__}: {line}"}
+        (folder / ERROR).write_text(json.dumps(found), encoding="utf-8")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    end_with_parent(parent=int(sys.argv[2]))
+    sys.exit(attempt(Path(sys.argv[1])))

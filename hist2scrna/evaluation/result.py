@@ -1,0 +1,196 @@
+"""What an evaluation found: numbers, a table of genes, and how they are shown and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hist2scrna.evaluation import paired, table
+from hist2scrna.evaluation.plain import numbers, plain
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Evaluation:
+    """What :func:`hist2scrna.tl.evaluate` found.
+
+    Attributes
+    ----------
+    results
+        Nested dictionary of plain numbers and words; None stands for a number that is not defined.
+
+        - `"schema_version"`, `"package_version"`, `"model"`, `"panel"` (number of genes, SHA-256 of their names),
+          `"normalization"`, `"read_out"` (how the prediction was read on the log-normalized scale), `"split"`,
+          `"baselines"`, `"data"`: what was scored, and how.
+        - `"headline"`: the numbers to quote, on log-normalized expression. Pearson is per gene over the spots of a
+          section, averaged over genes, then over sections.
+        - `"scores"`: by scale (`"counts"`, `"log1p"`, `"residual"`), then by predictor (`"model"`, `"mean_null"`,
+          `"depth_null"`; `"true_means"` for simulated data), `"overall"`, `"by_gene"` and `"by_spot"`.
+        - `"ceiling"`, `"beats"`, `"sections"`, `"levels"`, `"zeros"`, `"counts"`, `"cell_types"`, `"spatial"`,
+          `"clusters"`, `"constant_genes"`; `"not_scored"` gives reasons, `"notes"` what to bear in mind.
+    genes
+        One row a gene, averaged over sections: `mse`, `mae`, `pearson`, `spearman`, `depth_partial`, `truth_mean`,
+        `truth_sd`, `prediction_mean`, `prediction_sd`, `spread_ratio`, `ceiling`, `mean_null_pearson`,
+        `depth_null_pearson`, `mean_null_mse`, `depth_null_mse`, `beats_mean_null`, `beats_depth_null` (by Pearson),
+        `constant_truth`, `constant_prediction`, on log-normalized expression; the same with `_counts` and `_residual`;
+        `level`, `zero_rate`, `depth_partial_ceiling`; `morans_i` of the truth and `morans_i_prediction`, with
+        coordinates; `log_likelihood`, `deviance`, `poisson_deviance` and `predicted_zero_rate` where the model
+        gives a distribution of counts.
+    drawings
+        What :mod:`hist2scrna.pl` draws beside these numbers, log-normalized and rounded to 4 digits.
+
+        - `"scatter"`: `"truth"` and `"prediction"` of 10,000 (spot, gene) pairs drawn at random.
+        - `"maps"`: `"best"` and `"worst"`, four genes each by Pearson; in `"sections"`, for the first two, `"n_spots"`,
+          and of 5,000 spots at most `"xy"` (full-resolution pixels), `"truth"` and `"prediction"` by gene;
+          `"spot_diameter"`, and `"picture"`: `"jpeg"` (base64), `"extent"` (left, right, bottom, top in full-resolution
+          pixels) and `"scale"`, or None.
+        - `"reliability"`, if cell types were scored: by bin of confidence, its `"edges"`, `"n"` spots, and the means
+          `"confidence"` and `"accuracy"`.
+    """
+
+    results: dict[str, Any]
+    genes: pd.DataFrame
+    drawings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Turn arrays, NumPy numbers and NaN into what JSON has."""
+        self.results = plain(self.results)
+        self.drawings = plain(self.drawings)
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The numbers to quote, each with what it must be read beside."""
+        return dict(self.results["headline"])
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return everything as JSON, and write it to `path` if one is given. Undefined numbers are `null`."""
+        by_gene = self.genes.reset_index()
+        genes = {str(c): plain(by_gene[c].tolist()) for c in by_gene.columns}
+        head = json.dumps(self.results, indent=1, allow_nan=False).removesuffix("\n}")
+        columns = (f"  {json.dumps(c)}: {json.dumps(values, allow_nan=False)}" for c, values in genes.items())
+        drawn = json.dumps(self.drawings, allow_nan=False, separators=(",", ":"))
+        text = f'{head},\n "drawings": {drawn},\n "genes": {{\n' + ",\n".join(columns) + "\n }\n}"
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> Evaluation:
+        """Read what :meth:`to_json` wrote: a path, or the text itself.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is no evaluation, or one of a newer version.
+        """
+        text = (
+            source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text("utf-8")
+        )
+        try:
+            content = json.loads(text)
+            version, columns = content["schema_version"], content.pop("genes")
+            drawings = content.pop("drawings", {})
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"This is no evaluation that hist2scrna wrote: {error!r}.") from error
+        if version > SCHEMA_VERSION:
+            raise ValueError(
+                f"The evaluation has schema version {version}; this hist2scrna reads up to {SCHEMA_VERSION}. "
+                "Install a newer one."
+            )
+        genes = pd.DataFrame({k: [np.nan if v is None else v for v in values] for k, values in columns.items()})
+        return cls(content, genes.set_index("gene"), drawings)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return all numbers in long form: `section`, `part`, `scale`, `predictor`, `metric`, `value`.
+
+        `section` is `"all"` but in the rows of single sections; what does not apply is empty.
+        """
+        rows: list[list[Any]] = []
+
+        def add(
+            part: str, values: Mapping[str, Any], scale: str = "", predictor: str = "", section: str = "all"
+        ) -> None:
+            rows.extend([section, part, scale, predictor, name, value] for name, value in numbers(values))
+
+        found = self.results
+        add("headline", found["headline"], scale=found["headline"]["scale"], predictor="model")
+        for scale, predictors in found["scores"].items():
+            for predictor, parts in predictors.items():
+                for part, values in parts.items():
+                    add(part, values, scale, predictor)
+        for part in ("zeros", "counts"):
+            for predictor, values in found[part].items():
+                add(part, values, "counts", predictor)
+        for null, values in found["beats"].items():
+            add("beats", values, found["headline"]["scale"], null)
+        for level, values in found["levels"].items():
+            add(f"genes of {level} expression", values, found["headline"]["scale"])
+        for name, values in found["sections"].items():
+            add("section", values, found["headline"]["scale"], "", name)
+        add("spatial", found["spatial"], found["headline"]["scale"])
+        for name, values in found["clusters"].items():
+            if isinstance(values, dict):
+                add("clusters", values, found["headline"]["scale"], name)
+        add("cell_types", {k: v for k, v in found["cell_types"].items() if k != "confusion"})
+        return pd.DataFrame(rows, columns=["section", "part", "scale", "predictor", "metric", "value"])
+
+    def compare(self, other: Evaluation, *, seed: int = 0) -> pd.DataFrame:
+        """Compare with another evaluation of the same counts, pair by pair.
+
+        Genes are **not independent**: they share spots and are co-expressed. The test and the interval over genes ask
+        whether the difference would hold for other genes of this tissue, not for other tissue, and their p-values are
+        far too small. What generalizes is the comparison over sections, better of different donors.
+
+        Parameters
+        ----------
+        other
+            Of the same genes, spots and counts.
+        seed
+            Of the bootstrap.
+
+        Returns
+        -------
+        One row a `measure` and `level`, always this one minus the other, where both are defined; more is better.
+
+        - `level` `"gene"`: `"pearson"` and `"depth_partial"` on log-normalized expression, and `"log_likelihood"` a
+          count if both models give one; Wilcoxon signed-rank test, and a 95 % percentile bootstrap interval of the mean
+          difference. `"section"`, with two sections or more: `"pearson"` and `"depth_partial"`, averaged over the
+          genes of each; paired t-test and interval.
+        - `n` genes or sections; `value` and `other`, the two means; `difference`, between `low` and `high` (see
+          `interval`); `p_value` of `test`, two-sided; `better` and `worse`, shares of pairs with a difference.
+
+        Raises
+        ------
+        TypeError
+            If `other` is no evaluation.
+        ValueError
+            If panel, sections, spots, counts or normalization differ; the message names which.
+
+        References
+        ----------
+        Wilcoxon, Individual comparisons by ranking methods, Biometrics Bulletin 1:80 (1945).
+        """
+        if not isinstance(other, Evaluation):
+            raise TypeError(f"Expected `other` to be an Evaluation, found {type(other).__name__}.")
+        paired.check_comparable(self.results, other.results)
+        return paired.compare((self.genes, other.genes), (self.results["sections"], other.results["sections"]), seed)
+
+    # -- to be read ---------------------------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        """Return what was scored, and the scores of all predictors side by side."""
+        return table.as_text(self.results)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return table.as_html(self.results)

@@ -1,0 +1,1 @@
+"""Models that are solved in closed form: ridge, kernel regression, gene programs, count decoder."""

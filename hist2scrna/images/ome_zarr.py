@@ -1,0 +1,122 @@
+"""OME-Zarr: NGFF 0.4 (Zarr 2) and 0.5 (Zarr 3)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna.images.pixels import PictureError, as_rgb, is_eight_or_sixteen_bit, reading
+from hist2scrna.images.resolution import ngff_mpp
+from hist2scrna.images.tiles import TiledImage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+MULTISCALES, BIOFORMATS = "multiscales", "bioformats2raw.layout"
+MOST_LISTED = 10
+# Before NGFF 0.4 axes have no types, before 0.3 no names.
+OLD_AXES = "tczyx"
+
+
+class OmeZarrImage(TiledImage):
+    """The multiscale picture in a Zarr group, read chunk by chunk. Of several that Bio-Formats wrote, the largest.
+
+    Parameters
+    ----------
+    path
+        The folder of the group.
+    scale
+        Image pixels per full-resolution pixel.
+
+    Raises
+    ------
+    ValueError
+        If it is no Zarr group with `multiscales`, is damaged, or holds no RGB or gray picture of 8 or 16 bits.
+    """
+
+    def __init__(self, path: Path, scale: float = 1.0) -> None:
+        import zarr
+
+        with reading(
+            f"Folder '{path}' is not an OME-Zarr that can be read", "Give the folder that has .zattrs or zarr.json."
+        ):
+            root = zarr.open(path, mode="r")
+            if isinstance(root, zarr.Array):
+                raise PictureError(
+                    f"'{path}' is a Zarr array, not an OME-Zarr: it has no 'multiscales'. Pass the array itself: "
+                    "image=zarr.open_array(...), height x width x RGB."
+                )
+            group, multiscales = _picture(root, path)
+            axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscales.get("axes") or OLD_AXES]
+            arrays = [group[dataset["path"]] for dataset in multiscales["datasets"]]
+            self._axes = {name: position for position, name in enumerate(axes)}
+            for array in arrays:
+                self._check(array, path)
+            mpp = ngff_mpp(multiscales, multiscales["datasets"][0], str(path))
+            x, y = self._axes["x"], self._axes["y"]
+            sizes = [(int(array.shape[x]), int(array.shape[y])) for array in arrays]
+            chunks = [(int(array.chunks[x]), int(array.chunks[y])) for array in arrays]
+        kept = self._lay_out(path, scale, sizes, chunks, mpp)
+        self._arrays = [arrays[level] for level in kept]
+
+    def _check(self, array: Any, path: Path) -> None:
+        shape = dict(zip(self._axes, array.shape, strict=True))
+        channels = shape.get("c", 1)
+        others = {name: length for name, length in shape.items() if name not in "cyx" and length > 1}
+        if "y" not in shape or "x" not in shape or others or channels not in (1, 3, 4):
+            raise PictureError(
+                f"Expected '{path}' to hold an RGB or gray picture (axes c, y and x; 1, 3 or 4 channels), found axes "
+                f"{''.join(self._axes)} with shape {tuple(array.shape)}. Save one plane of the H&E picture alone."
+            )
+        if not is_eight_or_sixteen_bit(array.dtype):
+            raise PictureError(f"Expected '{path}' to hold pixels of 8 or 16 bits, found {array.dtype}.")
+
+    def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
+        left, top, width, height = self.extent(level, row, column)
+        window = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
+        with reading(f"Image '{self.path}' is damaged in row {row}, column {column} of its chunks of level {level}"):
+            tile = np.asarray(self._arrays[level][tuple(window.get(name, 0) for name in self._axes)])
+        kept = [name for name in self._axes if name in window]
+        return as_rgb(tile.transpose([kept.index(name) for name in "yxc" if name in kept]))
+
+
+def _metadata(group: Any) -> Mapping[str, Any]:
+    """Return what NGFF says of a group: under "ome" from 0.5 on, beside everything else before."""
+    attributes = dict(group.attrs)
+    return attributes.get("ome") or attributes
+
+
+def _picture(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return the group of the picture, and its `multiscales`."""
+    told = _metadata(root)
+    if told.get(MULTISCALES):
+        return root, told[MULTISCALES][0]
+    inside = {name: group for name, group in _groups(root) if _metadata(group).get(MULTISCALES)}
+    if not inside or BIOFORMATS not in told:
+        found = (
+            f"Groups in it that have: {list(inside)[:MOST_LISTED]}. Give the path of one."
+            if inside
+            else "Give an OME-Zarr."
+        )
+        raise PictureError(f"'{path}' is a Zarr group without 'multiscales' in its attributes. {found}")
+
+    def area(name: str) -> int:
+        first = _metadata(inside[name])[MULTISCALES][0]["datasets"][0]["path"]
+        return int(np.prod(inside[name][first].shape[-2:]))
+
+    largest = max(inside, key=area)
+    log.info("%s: reading the largest of the pictures %s: %s", path, list(inside), largest)
+    return inside[largest], _metadata(inside[largest])[MULTISCALES][0]
+
+
+def _groups(root: Any) -> list[tuple[str, Any]]:
+    """Return the groups in a group and in these, by path."""
+    first = list(root.groups())
+    return first + [(f"{name}/{inner}", group) for name, own in first for inner, group in own.groups()]

@@ -1,0 +1,99 @@
+"""JPEG, PNG and whatever else Pillow reads: decoded whole, when first read."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna.images import pixels
+from hist2scrna.images.pixels import PictureError, as_rgb, check_orientation, reading
+from hist2scrna.images.tiles import CACHE, TiledImage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+ORIENTATION = 0x0112
+KINDS = "Give a TIFF, SVS, OME-Zarr, JPEG or PNG."
+
+
+class RasterImage(TiledImage):
+    """A JPEG or PNG file, one tile: its size is checked from the header, then it is decoded when first read.
+
+    Raises
+    ------
+    ValueError
+        If it is no picture, damaged, over 2^30 pixels, or stored turned or mirrored.
+    """
+
+    def __init__(self, path: Path, scale: float = 1.0) -> None:
+        with reading(f"File '{path}' is not an image that can be read", KINDS), _opened(path) as picture:
+            size, self._format = picture.size, picture.format
+            told = {"exif", "xmp"} & set(picture.info)
+            check_orientation(str(path), picture.getexif().get(ORIENTATION) if told else None)
+        if size[0] * size[1] > pixels.MAX_DECODED_PIXELS:
+            raise _too_large(path, f"{size[0]} x {size[1]}")
+        self._lay_out(path, scale, [size], [size])
+
+    def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
+        log.info("decoding %s (%d x %d px)", self.path, *self.size())
+        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as picture:
+            return _rgb(picture, self.path)
+
+    def strided(self, level: int, step: int, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return about every `step`th pixel between two corners, counted in steps; a JPEG is decoded small for that."""
+        from PIL import Image
+
+        if self._format != "JPEG" or step == 1 or CACHE.holds((self._key, 0, 0, 0)):
+            return super().strided(level, step, first, last)
+        size = tuple(-(-edge // step) for edge in self.size())
+        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as picture:
+            draft = picture.draft("RGB", size)
+            edges = np.array(draft[1][2:] if draft else picture.size) * step / self.size()
+            boxes = (*(first * edges), *np.minimum(last * edges, picture.size))
+            wanted = int(last[0] - first[0]), int(last[1] - first[1])
+            small = Image.fromarray(_rgb(picture, self.path)).resize(wanted, Image.Resampling.BOX, box=boxes)
+        return np.asarray(small)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Pillow warns from 89 megapixels on; the limit here is explicit.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(path)
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, "more than 178 million") from error
+        with picture:
+            yield picture
+
+
+def _rgb(picture: Any, path: Path) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I;16"):
+        return as_rgb(np.asarray(picture).astype(np.uint16))
+    if picture.mode in ("I", "F", "LAB", "HSV"):
+        raise PictureError(
+            f"Expected image '{path}' to hold gray or RGB pixels of 8 or 16 bits, found Pillow's mode "
+            f"{picture.mode!r}. Save the H&E picture as 8-bit RGB."
+        )
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        return as_rgb(np.asarray(picture.convert("RGBA")))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _too_large(path: Path, found: str) -> PictureError:
+    return PictureError(
+        f"Image '{path}' has {found} pixels, over the budget for decoding it whole. "
+        "Convert it to a tiled, pyramidal TIFF, which is read by window."
+    )

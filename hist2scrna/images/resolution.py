@@ -1,0 +1,97 @@
+"""Microns per pixel, as picture files say it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
+
+MICRONS = {
+    **dict.fromkeys(("um", "µm", "μm", "micrometer", "micrometer", "micron", "microns"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometer"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimeter"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimeter"), 1e4),
+    **dict.fromkeys(("m", "meter", "metre"), 1e6),
+    **dict.fromkeys(("in", "inch"), 25_400.0),
+}
+# What TIFF's own tags say is mostly the density of print: 300 dots per inch would be 85 um a pixel, 4,800 still 5.3.
+PLAUSIBLE_TAG_UM = (0.05, 5.0)
+TIFF_UNITS = {2: "inch", 3: "cm"}
+LARGEST_DIFFERENCE = 0.01
+
+
+def in_microns(value: Any, unit: str | None) -> float | None:
+    """Return a length in microns; None if it is no positive number or the unit is none of length."""
+    try:
+        number = float(value) * MICRONS.get(str(unit).strip(), float("nan"))
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None
+
+
+def square(x: float | None, y: float | None, origin: str) -> float | None:
+    """Return the side of a pixel; None, and it is logged, if its sides differ by more than 1 % or one is not known."""
+    if x is None or y is None:
+        return None
+    if abs(x - y) > LARGEST_DIFFERENCE * max(x, y):
+        log.warning("%s: its pixels are said to be %g x %g um; not square, so this is not used", origin, x, y)
+        return None
+    return (x + y) / 2
+
+
+def aperio_mpp(description: str) -> float | None:
+    """Return what `MPP` in the description of an Aperio file says; the magnification (`AppMag`) tells no scale."""
+    found = re.search(r"\|\s*MPP\s*=\s*([0-9.,]+)", description) if description.startswith("Aperio") else None
+    return in_microns(found[1].replace(",", "."), "um") if found else None
+
+
+def ome_xml_mpp(xml: str, width: int, height: int, origin: str) -> float | None:
+    """Return `PhysicalSizeX` and `Y` of the image of a given size in OME-XML; the unit is microns unless told."""
+    try:
+        every = ElementTree.fromstring(xml).iter()
+    except ElementTree.ParseError:
+        return None
+    for element in every:
+        own = element.attrib
+        same = (own.get("SizeX"), own.get("SizeY")) == (str(width), str(height))
+        if element.tag.rpartition("}")[2] == "Pixels" and same:
+            x, y = (in_microns(own.get(f"PhysicalSize{a}"), own.get(f"PhysicalSize{a}Unit", "µm")) for a in "XY")
+            return square(x, y, origin)
+    return None
+
+
+def tiff_tags_mpp(resolution: tuple[Any, Any], unit: Any, origin: str) -> float | None:
+    """Return what XResolution and YResolution (each a fraction) with ResolutionUnit say, where that may be tissue.
+
+    Print densities are told in the same tags: only 0.05 to 5 um a pixel are believed.
+    """
+    sides = []
+    for value in resolution:
+        try:
+            sides.append(in_microns(value[1] / value[0], TIFF_UNITS.get(int(unit))))
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            return None
+    mpp = square(sides[0], sides[1], origin)
+    return mpp if mpp is not None and PLAUSIBLE_TAG_UM[0] <= mpp <= PLAUSIBLE_TAG_UM[1] else None
+
+
+def ngff_mpp(multiscales: Mapping[str, Any], dataset: Mapping[str, Any], origin: str) -> float | None:
+    """Return the product of the scales that apply to a dataset of OME-Zarr, for x and y in a unit of length."""
+    sides: dict[str, float | None] = {}
+    for position, axis in enumerate(multiscales.get("axes") or []):
+        if isinstance(axis, dict) and axis.get("name") in ("x", "y"):
+            length = 1.0
+            for holder in (dataset, multiscales):
+                for transformation in holder.get("coordinateTransformations") or []:
+                    if transformation.get("type") == "scale":
+                        length *= float(transformation["scale"][position])
+            sides[axis["name"]] = in_microns(length, axis.get("unit"))
+    return square(sides.get("x"), sides.get("y"), origin)

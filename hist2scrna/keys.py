@@ -1,0 +1,122 @@
+"""Every name that is read from or written to AnnData, in one place.
+
+Readers and writers elsewhere in the package import the names from here, so that a slot is spelled once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# -- read -------------------------------------------------------------------------------------------------------------
+SPATIAL = "spatial"
+IMAGES = "images"
+SCALEFACTORS = "scalefactors"
+METADATA = "metadata"
+SPOT_DIAMETER = "spot_diameter_fullres"
+SPOT_DIAMETER_UM = "spot_diameter_um"
+MPP = "mpp"
+MICRONS_PER_PIXEL = "microns_per_pixel"
+CHEMISTRY = "chemistry_description"
+SOURCE_IMAGE_PATH = "source_image_path"
+PATCH_FOLDER = "patch_folder"
+PATCH_SIDE_UM = "patch_side_um"
+PATCH_FILE = "patch_file"
+CONNECTIVITIES = "spatial_connectivities"
+ARRAY_COORDINATES = ("array_col", "array_row")
+LIBRARY = "library_id"
+CELL_TYPE = "cell_type"
+
+# -- written by datasets.simulate -------------------------------------------------------------------------------------
+TRUE_MU = "true_mu"
+TRUE_DISPERSION = "true_dispersion"
+TRUE_DROPOUT = "true_dropout"
+TRUE_MEAN = "true_mean"
+
+# -- written by io ---------------------------------------------------------------------------------------------------
+FOLDER_METADATA = "folder_metadata"
+
+# -- written by pp ---------------------------------------------------------------------------------------------------
+MORPHOLOGY = "X_morphology"
+TISSUE_FRACTION = "tissue_fraction"
+# What `.uns` says of features, and a model that is trained on them keeps: some licenses bind such models too.
+ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
+
+# -- written by predict -----------------------------------------------------------------------------------------------
+KEY_ADDED = "hist2scrna"
+LAYERS = ("mean", "dropout", "mu", "dispersion", "log_normalized", "uncertainty")
+DEFAULT_LAYERS = ("mean", "dropout", "log_normalized")
+
+
+def image_scale(img_key: str) -> str:
+    """Scale factor of the image `img_key`: image pixels per full-resolution pixel, in `scalefactors`."""
+    return f"tissue_{img_key}_scalef"
+
+
+@dataclass(frozen=True)
+class OutputKeys:
+    """Names under which :func:`hist2scrna.tl.predict` and `tl.attention` write, for one `key_added`."""
+
+    key: str = KEY_ADDED
+
+    def layer(self, name: str) -> str:
+        """Layer of one of :data:`LAYERS`."""
+        return f"{self.key}_{name}"
+
+    @property
+    def cell_type(self) -> str:
+        """Column of `.obs` with the most probable class."""
+        return f"{self.key}_cell_type"
+
+    @property
+    def cell_type_confidence(self) -> str:
+        """Column of `.obs` with the probability of that class."""
+        return f"{self.key}_cell_type_confidence"
+
+    @property
+    def cell_type_probability(self) -> str:
+        """Data frame in `.obsm`, spots x classes."""
+        return f"{self.key}_cell_type_probability"
+
+    @property
+    def library_size(self) -> str:
+        """Column of `.obs` with the library size at which the means stand."""
+        return f"{self.key}_library_size"
+
+    @property
+    def tissue_distance(self) -> str:
+        """Column of `.obs` with the distance to the training tissue."""
+        return f"{self.key}_tissue_distance"
+
+    @property
+    def unlike_training(self) -> str:
+        """Column of `.obs`, true for spots beyond what the training tissue spans."""
+        return f"{self.key}_unlike_training"
+
+    @property
+    def embedding(self) -> str:
+        """Array in `.obsm`, the embedding before the heads."""
+        return f"X_{self.key}"
+
+    @property
+    def modeled(self) -> str:
+        """Column of `.var`, true for genes that the model predicts."""
+        return f"{self.key}_modeled"
+
+    @property
+    def parameters(self) -> str:
+        """Entry of `.uns`: model name, version, parameters, geometry, library size used."""
+        return self.key
+
+    @property
+    def attention(self) -> str:
+        """Matrix in `.obsp`, and entry of `.uns` with what it takes to read and draw it."""
+        return f"{self.key}_attention"
+
+    @property
+    def attention_patch(self) -> str:
+        """Array in `.obsm`, spots x tokens of their patch."""
+        return f"{self.key}_attention_patch"
+
+    def saliency(self, gene: str) -> str:
+        """Array in `.obsm`, spots x tokens of their patch or features."""
+        return f"{self.key}_saliency_{gene}"

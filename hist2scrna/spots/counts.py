@@ -1,0 +1,94 @@
+"""Counts and genes from AnnData, checked before anything is trained or scored on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+
+def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]:
+    """Return gene names: those given, those marked in a boolean column of `.var`, or all.
+
+    Raises
+    ------
+    KeyError
+        If a name is not in `.var_names`, or the column not in `.var`.
+    ValueError
+        If names repeat, the column is not boolean, or none is left.
+    """
+    if isinstance(genes, str):
+        if genes not in adata.var:
+            raise KeyError(f"Key {genes!r} not found in adata.var. Available keys: {list(adata.var.columns)}.")
+        if not pd.api.types.is_bool_dtype(adata.var[genes]):
+            raise ValueError(f"Expected adata.var[{genes!r}] to be boolean, found {adata.var[genes].dtype}.")
+        chosen = list(adata.var_names[adata.var[genes].to_numpy(dtype=bool)])
+    else:
+        chosen = [str(g) for g in (adata.var_names if genes is None else genes)]
+    if not chosen:
+        raise ValueError("No gene to model: `genes` selects none of adata.var_names.")
+    repeated = pd.Index(chosen)[pd.Index(chosen).duplicated()].unique()
+    if len(repeated):
+        raise ValueError(
+            f"{len(repeated)} gene names occur more than once, for example {list(repeated[:3])}. "
+            "Call adata.var_names_make_unique(), or name each gene once in `genes`."
+        )
+    missing = [g for g in chosen if g not in adata.var_names]
+    if missing:
+        raise KeyError(
+            f"{len(missing)} of {len(chosen)} genes not found in adata.var_names, for example {missing[:3]}. "
+            f"adata.var_names begins with {list(adata.var_names[:3])}."
+        )
+    if not adata.var_names.is_unique:
+        raise ValueError(
+            "adata.var_names repeat, so a gene cannot be told by name. Call adata.var_names_make_unique()."
+        )
+    return chosen
+
+
+def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None) -> sparse.csr_array:
+    """Return the counts of `genes`, `(n, G)` CSR float32, from `.X` or a layer.
+
+    Raises
+    ------
+    KeyError
+        If the layer is missing.
+    ValueError
+        If there is no matrix, or a value is not a non-negative whole number.
+    """
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"Layer {layer!r} not found in adata.layers. Available layers: {list(adata.layers)}.")
+    matrix: Any = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(f"{where} is empty, but counts are needed here. Pass layer=, one of {list(adata.layers)}.")
+    columns = adata.var_names.get_indexer(pd.Index(genes))
+    chosen = matrix[:, columns]
+    if hasattr(chosen, "to_memory"):
+        chosen = chosen.to_memory()
+    counts = sparse.csr_array(chosen)
+    counts.eliminate_zeros()
+    values = counts.data
+    if len(values):
+        wrong: str | None = None
+        if not np.isfinite(values).all():
+            wrong = f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite"
+        elif (values < 0).any():
+            wrong = f"negative values (the smallest is {values.min():.4g})"
+        elif (values != np.round(values)).any():
+            wrong = f"values that are not whole numbers (for example {values[values != np.round(values)][0]:.4g})"
+        if wrong is not None:
+            others = [name for name in adata.layers if name != layer]
+            way_out = f"Pass layer= with the raw counts (available layers: {others})" if others else "Give raw counts"
+            raise ValueError(
+                f"Expected {where} to hold counts, found {wrong}. {way_out}; normalized or scaled values have lost "
+                "the depth that a count model needs."
+            )
+    return counts.astype(np.float32)

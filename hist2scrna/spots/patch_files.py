@@ -1,0 +1,224 @@
+"""Patches that lie as files in a folder, one a spot, and are read when they are needed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hist2scrna import keys
+from hist2scrna.images.patches import PATCH_UM_WITHOUT_SPOT, PatchGeometry, PatchSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+PNG_END = b"IEND\xaeB`\x82"
+MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+# Patches are small: a file that claims more is damaged or no patch.
+LARGEST_SIDE = 4096
+# Sides that differ by less than a thousandth are the same.
+SAME = 1e-3
+
+
+def png_side(path: Path) -> int:
+    """Return the side of a square PNG in pixels, from its header; nothing is decoded.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no complete PNG of 8 bits a channel, not square, or larger than 4,096 pixels a side.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"No patch at '{path}'.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as picture:
+                (width, height), mode = picture.size, picture.mode
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
+        raise ValueError(f"Patch '{path}' is not a PNG that can be read: {error}. Write it again.") from error
+    if width != height or width > LARGEST_SIDE or mode not in MODES:
+        raise ValueError(
+            f"Expected patch '{path}' to be a square RGB picture of at most {LARGEST_SIDE} x {LARGEST_SIDE} px, found "
+            f"{width} x {height} px in mode {mode}."
+        )
+    with path.open("rb") as file:
+        file.seek(-len(PNG_END), 2)
+        if file.read() != PNG_END:
+            raise ValueError(f"Patch '{path}' is truncated: its end is missing. Copy or write it again.")
+    return width
+
+
+def read_png(path: Path) -> NDArray[np.uint8]:
+    """Return the pixels of a patch, `(side, side, 3)` uint8; transparency is laid on white.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`png_side`, and if the pixels are damaged.
+    """
+    from PIL import Image
+
+    png_side(path)
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.mode == "RGB" and "transparency" not in picture.info:
+                return np.asarray(picture)
+            layer = picture.convert("RGBA")
+    except (SyntaxError, ValueError, OSError) as error:
+        raise ValueError(f"Patch '{path}' is damaged: {error}. Copy or write it again.") from error
+    ground = Image.new("RGBA", layer.size, "white")
+    return np.asarray(Image.alpha_composite(ground, layer).convert("RGB"))
+
+
+class PatchFiles(PatchSource):
+    """The patches of all spots, read from their files: cut to the middle, and brought to the size that is asked for.
+
+    Shrunk by averaging over areas, enlarged bilinearly; a file of the right size is given pixel for pixel.
+
+    Parameters
+    ----------
+    files
+        One PNG a spot.
+    part
+        Which part of its side is kept, around the middle, for each section: 1 for all.
+    xy
+        `(n, 2)` coordinates of the spots.
+    section
+        `(n,)` number of the section of each spot.
+    px
+        Side of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        part: Sequence[float],
+        xy: NDArray[np.float64],
+        section: NDArray[np.int64],
+        px: int,
+    ) -> None:
+        super().__init__([], [], xy, section, px)
+        self.files = files
+        self.part = part
+
+    def _read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        patches = np.empty((len(index), 3, self.px, self.px), dtype=np.uint8)
+        for i, spot in enumerate(index):
+            pixels = read_png(self.files[spot])
+            patches[i] = _resize(pixels, self.part[self.section[spot]], self.px).transpose(2, 0, 1)
+        return patches
+
+
+def _resize(pixels: NDArray[np.uint8], part: float, px: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    side = len(pixels)
+    if part == 1 and side == px:
+        return pixels
+    rim = side * (1 - part) / 2
+    how = Image.Resampling.BOX if side * part >= px else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(pixels).resize((px, px), how, box=(rim, rim, side - rim, side - rim)))
+
+
+def has_patch_files(entries: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Tell whether the patches of these libraries of `.uns["spatial"]` are files.
+
+    Raises
+    ------
+    ValueError
+        If those of some are, and of others are not.
+    """
+    without = [name for name, entry in entries.items() if not (entry.get(keys.METADATA) or {}).get(keys.PATCH_FOLDER)]
+    if without and len(without) < len(entries):
+        raise ValueError(
+            f"Some sections have their patches in a folder, others have not: {without}. Write these with "
+            "io.write_patch_folder too, or train on either kind."
+        )
+    return bool(entries) and not without
+
+
+def open_patch_files(
+    adata: AnnData,
+    entries: Mapping[str, Mapping[str, Any]],
+    xy: NDArray[np.float64],
+    section: NDArray[np.int64],
+    patch_px: int,
+    patch_um: float | None,
+) -> tuple[PatchFiles, PatchGeometry]:
+    """Return the patches that lie in the folders named in `.uns["spatial"]`, and what they mean.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; `.obs["patch_file"]` names the file of each spot.
+    entries
+        Entry of each section in `.uns["spatial"]`, in the order of their numbers.
+    xy, section
+        Coordinates and number of the section of each spot.
+    patch_px
+        Side of a patch in pixels, as the model sees it.
+    patch_um
+        Side of a patch in microns: the middle of wider patches is taken. None: that of the narrowest folder.
+
+    Raises
+    ------
+    KeyError
+        If `.obs["patch_file"]` is missing.
+    FileNotFoundError
+        If a folder is missing.
+    ValueError
+        If patches show less than `patch_um`.
+    """
+    if keys.PATCH_FILE not in adata.obs:
+        raise KeyError(
+            f"Key '{keys.PATCH_FILE}' not found in adata.obs, which must name the patch of each spot in "
+            f"adata.uns['{keys.SPATIAL}'][library]['{keys.METADATA}']['{keys.PATCH_FOLDER}']. Read the folder with "
+            "io.read_patch_folder, or pass image=."
+        )
+    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
+        raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
+    folders, sides = [], []
+    for name, entry in entries.items():
+        folder = Path(str(entry[keys.METADATA][keys.PATCH_FOLDER]))
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"No folder '{folder}', where the patches of section {name!r} should lie. Read it again with "
+                "io.read_patch_folder where it is now."
+            )
+        folders.append(folder)
+        side = entry[keys.METADATA].get(keys.PATCH_SIDE_UM)
+        sides.append(None if side is None else float(side))
+    known = [side for side in sides if side is not None]
+    um = float(patch_um) if patch_um is not None else min(known, default=PATCH_UM_WITHOUT_SPOT)
+    for name, side in zip(entries, sides, strict=True):
+        if side is None:
+            warnings.warn(
+                f"How much tissue the patches of section {name!r} show is not known: they are taken as {um:g} um wide. "
+                "Pass patch_um= to io.read_patch_folder.",
+                UserWarning,
+                stacklevel=5,
+            )
+        elif side < um * (1 - SAME):
+            raise ValueError(
+                f"The patches of section {name!r} show {side:g} um of tissue, and {um:g} um are needed here. Write "
+                f"them from the picture with io.write_patch_folder(..., patch_um={um:g}), or pass image=."
+            )
+    part = [1.0 if side is None or side < um * (1 + SAME) else um / side for side in sides]
+    files = [folders[code] / str(file) for code, file in zip(section, adata.obs[keys.PATCH_FILE], strict=True)]
+    log.info("patches: files, %g um, %d px", um, patch_px)
+    origin = "metadata" if known else "argument"
+    return PatchFiles(files, part, xy, section, patch_px), PatchGeometry(um, patch_px, origin)

@@ -1,0 +1,296 @@
+"""From predictions back to AnnData: every slot is computed first, then all are written together."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from hist2scrna import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from hist2scrna.models.contract import Prediction
+
+ROWS_PER_CHUNK = 256
+STORES = (".zarr", ".h5ad")
+# Attributes of a prediction that are not called as their layer.
+ATTRIBUTES = {"log_normalized": "read_out"}
+# Of the spots; as far off as 1 % of the training spots are by definition.
+MOST_UNLIKE = 0.05
+
+
+class Rows(Protocol):
+    """A matrix that takes whole rows, in memory or on disk."""
+
+    def __setitem__(self, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None: ...
+
+
+class _ZarrRows:
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __setitem__(self, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
+        self.array.oindex[rows, :] = block
+
+
+def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False) -> tuple[ad.AnnData, bool]:
+    """Return the AnnData to write to, and whether it is a new one.
+
+    `adata` itself if it has all `genes`; else, or if `copy` or `new`, a new one. With `copy`, or where genes are
+    missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`, `.uns` and `.obsp`.
+    """
+    complete = pd.Index(genes).isin(adata.var_names).all()
+    if complete and not copy and not new:
+        return adata, False
+    if complete and not copy:
+        return adata.copy(), True
+    var = adata.var.loc[list(genes)].copy() if complete else pd.DataFrame(index=pd.Index(genes))
+    fresh = ad.AnnData(
+        obs=adata.obs.copy(),
+        var=var,
+        obsm={key: value.copy() for key, value in adata.obsm.items()},
+        obsp={key: value.copy() for key, value in adata.obsp.items()},
+        uns=dict(adata.uns),
+    )
+    return fresh, True
+
+
+class PredictionWriter:
+    """Collects blocks of predictions, and writes all slots at the end.
+
+    Parameters
+    ----------
+    adata
+        What was predicted for.
+    genes, classes
+        Genes and cell types of the model.
+    key
+        Prefix of the slots.
+    layers
+        Which of :data:`hist2scrna.keys.LAYERS` to write.
+    copy
+        Return a new AnnData of the model's genes.
+    store
+        A `.zarr` or `.h5ad` path: the layers are streamed there.
+    """
+
+    def __init__(
+        self,
+        adata: ad.AnnData,
+        *,
+        genes: Sequence[str],
+        classes: Sequence[str],
+        key: str,
+        layers: Sequence[str],
+        copy: bool,
+        store: str | Path | None,
+    ) -> None:
+        self.names = keys.OutputKeys(key)
+        self.classes = list(classes)
+        self.layers = list(dict.fromkeys(layers))
+        self.store = None if store is None else Path(store)
+        if self.store is not None and self.store.suffix not in STORES:
+            raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
+        if self.store is not None and self.store.exists():
+            raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
+        self.out, self.fresh = plan(adata, genes, copy=copy, new=self.store is not None)
+        self.mean_is_x = self.fresh and self.out.X is None
+        self.columns = self.out.var_names.get_indexer(pd.Index(genes))
+        self.modeled = np.zeros(self.out.n_vars, dtype=bool)
+        self.modeled[self.columns] = True
+        wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
+        n = adata.n_obs
+        self.library = np.full(n, np.nan, dtype=np.float32)
+        self.distance = np.full(n, np.nan, dtype=np.float32)
+        self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
+        self.embedding: NDArray[np.float32] | None = None
+        self._scratch: Path | None = None
+        self._file: Any = None
+        self.arrays: dict[str, Any] = {}
+        shape = (n, self.out.n_vars)
+        if self.store is None:
+            self.arrays = {name: np.full(shape, np.nan, dtype=np.float32) for name in wanted}
+        else:
+            self._open_store(wanted, shape)
+
+    def _open_store(self, wanted: Sequence[str], shape: tuple[int, int]) -> None:
+        assert self.store is not None
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        self._scratch = Path(tempfile.mkdtemp(prefix=f".{self.store.name}.", dir=self.store.parent))
+        path = self._scratch / self.store.name
+        chunks = (min(ROWS_PER_CHUNK, shape[0]), shape[1])
+        if self.store.suffix == ".h5ad":
+            import h5py
+
+            self._file = h5py.File(path, "w")
+        else:
+            import zarr
+
+            self._file = zarr.open_group(path, mode="w", zarr_format=2)
+        group = self._file.create_group("layers")
+        for name in wanted:
+            dataset = group.create_dataset if self.store.suffix == ".h5ad" else group.create_array
+            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks)
+            array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            self.arrays[name] = array if self.store.suffix == ".h5ad" else _ZarrRows(array)
+
+    def add(self, core: NDArray[np.int64], prediction: Prediction) -> None:
+        """Take one block; the means of a prediction that has no such layer are refused."""
+        order = np.argsort(core)
+        rows = core[order]
+        for name, array in self.arrays.items():
+            value = _layer(prediction, name)
+            if value is None:
+                raise ValueError(
+                    f"This model's likelihood has no {name!r}. Choose `layers` from what it has: "
+                    f"{[k for k in keys.LAYERS if _layer(prediction, k) is not None]}."
+                )
+            block = np.full((len(rows), self.out.n_vars), np.nan, dtype=np.float32)
+            block[:, self.columns] = value.float().cpu().numpy()[order]
+            array[rows] = block
+        vectors = prediction.embedding.float().cpu().numpy()
+        if self.embedding is None:
+            self.embedding = np.full((len(self.library), vectors.shape[1]), np.nan, dtype=np.float32)
+        self.embedding[core] = vectors
+        if prediction.label_logits is not None:
+            self.probability[core] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
+        if prediction.log_library is not None:
+            self.library[core] = prediction.log_library.float().exp().cpu().numpy()
+        if prediction.tissue_distance is not None:
+            self.distance[core] = prediction.tissue_distance.float().cpu().numpy()
+
+    def finish(self, library_size: NDArray[np.float32] | None, parameters: Mapping[str, Any]) -> ad.AnnData:
+        """Write all slots and return the AnnData.
+
+        Parameters
+        ----------
+        library_size
+            `(n,)` library sizes that were imposed; None: those that the model gave.
+        parameters
+            What goes to `.uns`.
+
+        Warns
+        -----
+        UserWarning
+            If more than 5 % of the spots are unlike the training tissue.
+        """
+        names, out = self.names, self.out
+        obs: dict[str, Any] = {}
+        obsm: dict[str, Any] = {names.embedding: self.embedding}
+        used = self.library if library_size is None else library_size
+        if np.isfinite(used).all():
+            obs[names.library_size] = used
+        unlike = self.distance > 1
+        if np.isfinite(self.distance).all():
+            obs[names.tissue_distance] = self.distance
+            obs[names.unlike_training] = unlike
+        if self.classes:
+            best = self.probability.argmax(axis=1)
+            obs[names.cell_type] = pd.Categorical.from_codes(best, categories=self.classes)
+            obs[names.cell_type_confidence] = self.probability.max(axis=1)
+            obsm[names.cell_type_probability] = pd.DataFrame(
+                self.probability, index=out.obs_names, columns=pd.Index(self.classes)
+            )
+        if self.store is None:
+            for name in self.layers:
+                out.layers[names.layer(name)] = self.arrays[name]
+            if self.mean_is_x:
+                out.X = self.arrays["mean"]
+        for key, column in obs.items():
+            out.obs[key] = column
+        for key, matrix in obsm.items():
+            out.obsm[key] = matrix
+        out.var[names.modeled] = self.modeled
+        out.uns[names.parameters] = writable(parameters)
+        written = out if self.store is None else self._close_store()
+        if unlike.mean() > MOST_UNLIKE:
+            warnings.warn(
+                f"{int(unlike.sum())} of {len(unlike)} spots ({unlike.mean():.0%}) are unlike the training tissue "
+                f"(adata.obs[{names.unlike_training!r}]): predictions there are extrapolation. See where they lie: "
+                f"squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}); if all over the section, its "
+                "stain, scanner or scale may be another one.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return written
+
+    def _close_store(self) -> ad.AnnData:
+        assert self.store is not None and self._scratch is not None
+        for key in ("obs", "var", "obsm", "obsp", "varm", "varp", "uns"):
+            ad.io.write_elem(
+                self._file, key, getattr(self.out, key) if key in ("obs", "var") else dict(getattr(self.out, key))
+            )
+        for key, layer in self.out.layers.items():
+            if f"layers/{key}" not in self._file:
+                ad.io.write_elem(self._file, f"layers/{key}", layer)
+        if not self.mean_is_x and self.out.X is not None:
+            ad.io.write_elem(self._file, "X", self.out.X)
+        self._file["layers"].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+        self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        if self.store.suffix == ".h5ad":
+            self._file.close()
+        (self._scratch / self.store.name).rename(self.store)
+        self.discard()
+        return _backed(self.store, self.out)
+
+    def discard(self) -> None:
+        """Remove what was streamed so far; the store itself appears only when it is complete."""
+        if self._scratch is not None:
+            if self.store is not None and self.store.suffix == ".h5ad" and self._file:
+                self._file.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+
+def _layer(prediction: Prediction, name: str) -> Tensor | None:
+    """Return what one of :data:`hist2scrna.keys.LAYERS` holds."""
+    found: Tensor | None = getattr(prediction, ATTRIBUTES.get(name, name))
+    return found
+
+
+def _backed(store: Path, out: ad.AnnData) -> ad.AnnData:
+    """Return `out` with the layers of the store, read when they are used."""
+    from anndata.experimental import read_elem_lazy
+
+    if store.suffix == ".h5ad":
+        import h5py
+
+        group: Any = h5py.File(store, "r")
+    else:
+        import zarr
+
+        group = zarr.open_group(store, mode="r")
+    for key in group["layers"]:
+        out.layers[key] = read_elem_lazy(group["layers"][key])
+    return out
+
+
+def writable(value: Any) -> Any:
+    """Return parameters in the form that AnnData can write: no None, tuple, path or list of numbers and words mixed."""
+    if isinstance(value, dict):
+        return {str(k): writable(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return np.array([str(v) for v in value]) if any(isinstance(v, str) for v in value) else np.array(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def checked_layers(layers: Iterable[str]) -> list[str]:
+    """Return the names of the layers to write, or raise `ValueError` if one is not known."""
+    names = [layers] if isinstance(layers, str) else list(layers)
+    unknown = [name for name in names if name not in keys.LAYERS]
+    if unknown:
+        raise ValueError(f"Expected `layers` to be among {list(keys.LAYERS)}, found {unknown}.")
+    return names
