@@ -156,8 +156,8 @@ def _limits(found: dict[str, Any]) -> list[str]:
         "coverage beside it.",
         "Neighboring spots are alike, so that spots are no independent samples; numbers of spots overstate how sure "
         "the averages are.",
-        "The baselines know no picture, but the depth baseline knows the measured total of each spot, which a prediction "
-        "from the picture alone does not.",
+        "The baselines know no picture, but the depth baseline knows the measured total of each spot, which a "
+        "prediction from the picture alone does not.",
         "Simulated truth: the ceiling is exact, and the tissue simpler than a real one."
         if known
         else "The ceiling is an estimate from the counts themselves; it leaves out what no picture could show.",

@@ -42,8 +42,8 @@ def _alt_genes(found: dict[str, Any]) -> str:
     head = found["headline"]
     return (
         f"Distribution over {found['data']['n_genes']:,} genes of Pearson: mean {number(head['pearson'])} for the "
-        f"model, {number(head['depth_null'])} for the depth baseline, {number(head['mean_null'])} for the mean baseline; "
-        f"the ceiling is {number(head['ceiling'])}."
+        f"model, {number(head['depth_null'])} for the depth baseline, {number(head['mean_null'])} for the mean "
+        f"baseline; the ceiling is {number(head['ceiling'])}."
     )
 
 
