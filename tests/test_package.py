@@ -192,7 +192,7 @@ def test_spots_and_images_know_no_model() -> None:
 def test_maths_and_models_know_no_anndata(name: str) -> None:
     known = {module.split(".")[0] for module in imports(module_names()[name])}
     assert known.isdisjoint({"anndata", "mudata", "scanpy", "spatialdata", "squidpy"})
-    assert "slots" not in internal_imports(name)
+    assert "keys" not in internal_imports(name)
 
 
 def test_slot_names_are_spelled_once() -> None:
@@ -204,7 +204,7 @@ def test_slot_names_are_spelled_once() -> None:
     elsewhere = {
         f"{name}: {node.value!r}"
         for name, file in module_names().items()
-        if name != "slots"
+        if name != "keys"
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in distinctive
     }

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "contract": ["Context", "Prediction", "SpotBatch", "SpotModel"],
-        "few": ["FewFeatures", "FewSections"],
+        "kernel": ["FewFeatures", "FewSections"],
         "registry": ["create_model"],
     },
 )
