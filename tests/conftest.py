@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# More threads than cores slow everything down; processes that tests start inherit these.
-THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1))))
+# One thread, unless asked for more: with a busy neighbor on one of two cores, two threads wait for each other at every
+# loop and take seven times as long. Processes that tests start inherit it.
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)

@@ -38,6 +38,8 @@ from hist2scrna.models.kernel import FewFeatures, FewSections
 from hist2scrna.spots.read import read_spots
 from hist2scrna.tl._preset import suited_preset
 
+pytestmark = pytest.mark.numeric
+
 N_SECTIONS, SPOTS, GENES = 5, 100, 25
 
 

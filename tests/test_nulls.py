@@ -8,6 +8,8 @@ from scipy import sparse
 
 from hist2scrna.metrics.baselines import HIGHEST_DISPERSION, LOWEST_DISPERSION, Baselines
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def counts() -> np.ndarray:
