@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from builders import spots_of
 from matplotlib import pyplot as plt
 from matplotlib.collections import EllipseCollection
 from scipy import sparse
@@ -21,7 +22,6 @@ from hist2scrna.models import Context, Prediction, SpotModel, create_model
 from hist2scrna.models.attention import AttentionRecorder, FusedAttention, attention_rollout
 from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.pl._token_map import tokens_on_tissue
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import attention, fit, predict
 
 FAST = {"preset": "tiny", "progress": False, "accelerator": "cpu"}
@@ -292,7 +292,7 @@ def test_saliency_is_the_derivative_along_the_input(unseen, kind, monkeypatch) -
         if isinstance(layer, torch.nn.Linear):
             layer.register_forward_pre_hook(lambda _, args: (args[0].double(),))
     torch.nn.init.normal_(network.heads.rate.weight, std=0.3)
-    spots = read_spots(
+    spots = spots_of(
         unseen,
         library_key=None,
         spatial_key="spatial",
@@ -353,7 +353,7 @@ class Linear(SpotModel):
 
 def test_saliency_of_a_linear_model_is_its_terms(unseen) -> None:
     """What neighbors add to each other's predictions is in none of them."""
-    spots = read_spots(unseen, library_key=None, spatial_key="spatial", features_key="X_f")
+    spots = spots_of(unseen, library_key=None, spatial_key="spatial", features_key="X_f")
     network = Linear()
     found = saliency(network, spots, torch.from_numpy(spots.features) - 0.5, [1, 0], batch_size=64, **CPU)
     expected = network.weight.detach().numpy()[[1, 0], None] * (unseen.obsm["X_f"] - 0.5)
@@ -362,7 +362,7 @@ def test_saliency_of_a_linear_model_is_its_terms(unseen) -> None:
 
 @pytest.mark.parametrize("hops", [0, 1, 2, 3])
 def test_spots_of_one_color_are_far_apart(unseen, hops) -> None:
-    graph = read_spots(unseen, library_key=None, spatial_key="spatial", features_key="X_f").graph.adjacency
+    graph = spots_of(unseen, library_key=None, spatial_key="spatial", features_key="X_f").graph.adjacency
     color = separate(graph, hops)
     apart = shortest_path(graph, unweighted=True)
     same = color[:, None] == color[None, :]
@@ -388,7 +388,7 @@ def test_trained_model_finds_the_tokens_that_tell(make_section) -> None:
 def attended(unseen):
     """A section with weights of our own choice, in place of a model's."""
     rng = np.random.default_rng(0)
-    spots = read_spots(unseen, library_key=None, spatial_key="spatial", features_key="X_f")
+    spots = spots_of(unseen, library_key=None, spatial_key="spatial", features_key="X_f")
     weights = (spots.graph.adjacency + sparse.eye_array(33)).toarray() * rng.uniform(0.1, 1, (33, 33))
     unseen.obsp["hist2scrna_attention"] = sparse.csr_matrix(weights / weights.sum(axis=1, keepdims=True))
     unseen.obsm["hist2scrna_attention_patch"] = rng.dirichlet(np.ones(9), 33)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import spots_of
 from PIL import Image
 from scipy import optimize, sparse, stats
 from sklearn.kernel_approximation import Nystroem
@@ -35,7 +36,6 @@ from hist2scrna.models import efficientnet
 from hist2scrna.models.efficientnet import EfficientNetLite
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
 from hist2scrna.models.kernel import FewFeatures, FewSections
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl._preset import suited_preset
 
 pytestmark = pytest.mark.numeric
@@ -495,7 +495,7 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     by_kernel = torch.cdist(x @ varied.metric, landmarks @ varied.metric).square()
     torch.testing.assert_close(varied.kernel_distances(x), by_kernel, rtol=1e-3, atol=1e-2)
     assert (by_kernel / varied.distances(x) - 1).abs().median() > 0.1
-    spots = read_spots(section, library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
+    spots = spots_of(section, library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
     everyone = np.arange(len(spots))
     features = encode_spots(plain, spots, everyone, batch_size=8, device=torch.device("cpu"), progress=False)
     torch.testing.assert_close(plain.feature_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
@@ -505,7 +505,7 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
 def test_half_precision_on_a_cpu_changes_features_far_less_than_spots_differ(make_section, monkeypatch) -> None:
     model = FewSections(3, patch_px=256)
     model.load_imagenet()
-    spots = read_spots(
+    spots = spots_of(
         make_section(n_spots=16), library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0
     )
     found = {}

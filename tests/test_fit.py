@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import spots_of
 
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.spots.counts import choose_genes, read_counts
-from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import read_groups
 from hist2scrna.tl import fit
 
@@ -111,12 +111,12 @@ def test_nothing_is_written_to_the_input(make_section):
     assert list(adata.obsm) == list(before.obsm) and list(adata.obsp) == [] and list(adata.uns) == ["spatial"]
 
 
-def spots_of(adata, library_key="library_id"):
-    return read_spots(adata, library_key=library_key, spatial_key="spatial", patch_px=8)
+def small_patches_of(adata, library_key="library_id"):
+    return spots_of(adata, library_key=library_key, patch_px=8)
 
 
 def test_whole_sections_are_held_out(sections):
-    spots = spots_of(sections)
+    spots = small_patches_of(sections)
     usable = np.ones(len(spots), dtype=bool)
     training, validating, how = split_spots(spots, usable, 0.1, 2, seed=0)
     assert len(set(spots.section[validating])) == 1
@@ -130,7 +130,7 @@ def test_whole_sections_are_held_out(sections):
 def test_whole_groups_are_held_out(make_section):
     adata = ad.concat([make_section(f"s{i}", seed=i, n_spots=16) for i in range(6)], uns_merge="unique")
     adata.obs["donor"] = adata.obs["library_id"].astype(str).map(lambda name: "abc"[int(name[1]) // 2])
-    spots = spots_of(adata)
+    spots = small_patches_of(adata)
     spots.groups, spots.group = read_groups(adata, "library_id", "donor")
     usable = np.ones(len(spots), dtype=bool)
     held = set()
@@ -158,7 +158,7 @@ def test_a_section_of_two_groups_is_refused(sections):
 def test_blocks_of_one_section_are_held_out_with_a_gap(make_section, gap):
     from scipy.sparse.csgraph import shortest_path
 
-    spots = spots_of(make_section(n_spots=64), None)
+    spots = small_patches_of(make_section(n_spots=64), None)
     usable = np.ones(64, dtype=bool)
     usable[3] = False
     for seed in range(5):

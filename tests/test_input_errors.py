@@ -6,8 +6,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from builders import spots_of
 
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
@@ -195,7 +195,7 @@ def test_swapped_coordinates_of_a_real_section_are_found(shared_data, section):
     from hist2scrna.datasets import her2st
 
     adata = her2st(shared_data / "her2st", sections=(section,), img_scale=0.1)
-    read_spots(adata, library_key=None, spatial_key="spatial", patch_px=8)
+    spots_of(adata, library_key=None, spatial_key="spatial", patch_px=8)
     adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
     with pytest.raises(ValueError, match=r"tissue.*exchanged.*\[:, ::-1\]"):
         fit(adata, genes=list(adata.var_names[:5]), **FAST)

@@ -12,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from builders import spots_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,7 +21,6 @@ from scipy import sparse
 from hist2scrna.datasets import simulate
 from hist2scrna.io import concat, patch_layout, read_patch_folder, write_patch_folder
 from hist2scrna.spots.patch_files import PatchFiles, png_side, read_png
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
@@ -29,7 +29,7 @@ MEAN = "hist2scrna_mean"
 
 def patches_of(adata: ad.AnnData, px: int = 8, **options) -> np.ndarray:
     options = {"library_key": None, "spatial_key": "spatial", "patch_px": px, **options}
-    return read_spots(adata, **options).patches.read(np.arange(adata.n_obs))
+    return spots_of(adata, **options).patches.read(np.arange(adata.n_obs))
 
 
 # -- round trips ------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_several_sections_in_one_folder(make_section, tmp_path):
     options = {"library_key": "library_id"}
     np.testing.assert_array_equal(patches_of(back, 16, **options), patches_of(both, 16, **options))
     given, found = (
-        read_spots(x, spatial_key="spatial", patch_px=16, library_key="library_id").graph for x in (back, both)
+        spots_of(x, spatial_key="spatial", patch_px=16, library_key="library_id").graph for x in (back, both)
     )
     assert (given.adjacency != found.adjacency).nnz == 0
     one = back[back.obs["library_id"] == "b"].copy()
@@ -232,7 +232,7 @@ def test_the_middle_of_wide_patches_is_taken(make_section, tmp_path):
     wide = read_patch_folder(write_patch_folder(adata, tmp_path / "f", patch_px=64, patch_um=128))
     # 128 um are 64 px of the picture, and 32 um its middle 16.
     np.testing.assert_array_equal(patches_of(wide, 16, patch_um=32), patches_of(adata, 16, patch_um=32))
-    spots = read_spots(wide, library_key=None, spatial_key="spatial", patch_px=16)
+    spots = spots_of(wide, library_key=None, spatial_key="spatial", patch_px=16)
     assert (spots.geometry.um, spots.geometry.scale_from) == (128, "metadata")
     with pytest.raises(ValueError, match=r"show 128 um of tissue, and 200 um are needed.*patch_um=200"):
         patches_of(wide, 16, patch_um=200)

@@ -6,17 +6,17 @@ import anndata as ad
 import numpy as np
 import pytest
 import tifffile
+from builders import spots_of
 from PIL import Image
 
 from hist2scrna.images.patches import SectionScale, default_patch_um, section_scale
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
 
 
 def read(adata, **options):
-    return read_spots(adata, **{"library_key": None, "spatial_key": "spatial", "patch_px": 16, **options})
+    return spots_of(adata, **{"library_key": None, "spatial_key": "spatial", "patch_px": 16, **options})
 
 
 def test_each_spot_sees_its_own_tissue(make_section):

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from builders import spots_of
 from PIL import Image
 from scipy import sparse
 
 from hist2scrna.datasets import simulate
 from hist2scrna.io import concat, read_visium, read_visium_hd, read_xenium
-from hist2scrna.spots.read import read_spots
 
 pytestmark = pytest.mark.filterwarnings("ignore:A spot of section:UserWarning")
 
@@ -49,7 +49,7 @@ def picture(size: int = 24) -> np.ndarray:
 
 def middle(adata: ad.AnnData, **options) -> np.ndarray:
     """Color in the middle of each patch, `(n, 3)`."""
-    spots = read_spots(adata, **{"library_key": None, "spatial_key": "spatial", "patch_px": 9, **options})
+    spots = spots_of(adata, **{"library_key": None, "spatial_key": "spatial", "patch_px": 9, **options})
     return spots.patches.read(np.arange(adata.n_obs))[:, :, 4, 4].astype(int)
 
 
@@ -146,7 +146,7 @@ def test_visium_of_every_version(kind, slide, tmp_path):
     with pytest.warns(UserWarning, match="covers only 10 px"):
         assert np.abs(middle(adata, img_key="hires") - colors()).max() <= 2
     # A spot diameter of Space Ranger stands for 65 um: one and a half are the default.
-    spots = read_spots(adata, library_key=None, spatial_key="spatial", patch_px=9)
+    spots = spots_of(adata, library_key=None, spatial_key="spatial", patch_px=9)
     assert spots.geometry.um == pytest.approx(97.5)
 
 
@@ -261,7 +261,7 @@ def test_visium_hd(slide, tmp_path):
         warnings.simplefilter("error", UserWarning)
         np.testing.assert_array_equal(middle(adata), colors())
     # Squares of 24 px, 12 um: a patch of 12 um shows nothing else.
-    spots = read_spots(adata, library_key=None, spatial_key="spatial", patch_px=24, patch_um=12)
+    spots = spots_of(adata, library_key=None, spatial_key="spatial", patch_px=24, patch_um=12)
     assert spots.geometry.scale_from == "metadata"
     patches = spots.patches.read(np.arange(N))[:, :, 2:-2, 2:-2]
     assert (patches == colors()[:, :, None, None]).all()

@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from builders import spots_of
 from scipy import optimize, sparse, stats
 
 from hist2scrna.fitting import recalibration
@@ -16,7 +17,6 @@ from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.metrics.calibration import count_scores
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
 from hist2scrna.models.registry import create_model
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit
 from hist2scrna.trained.model import TrainedModel
 
@@ -34,7 +34,7 @@ def spots():
     rng = np.random.default_rng(0)
     xy = np.stack(np.divmod(np.arange(N_SPOTS), 16), axis=1) * 50.0
     adata = ad.AnnData(np.ones((N_SPOTS, 1)), obsm={"spatial": xy, "X_few": rng.normal(size=(N_SPOTS, 5))})
-    return read_spots(adata, library_key=None, spatial_key="spatial", features_key="X_few")
+    return spots_of(adata, library_key=None, spatial_key="spatial", features_key="X_few")
 
 
 def network(likelihood="nb", **options):

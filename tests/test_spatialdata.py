@@ -13,12 +13,12 @@ import pytest
 import shapely
 import spatialdata as sd
 import tifffile
+from builders import spots_of
 from scipy import sparse
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
 
 from hist2scrna.io import concat, from_spatialdata, to_spatialdata
-from hist2scrna.spots.read import read_spots
 from hist2scrna.tl import fit, predict
 
 pytestmark = [
@@ -49,7 +49,7 @@ def picture() -> np.ndarray:
 
 def middle(adata: ad.AnnData, **options) -> np.ndarray:
     options = {"library_key": None, "spatial_key": "spatial", "patch_px": 9, **options}
-    return read_spots(adata, **options).patches.read(np.arange(adata.n_obs))[:, :, 4, 4].astype(int)
+    return spots_of(adata, **options).patches.read(np.arange(adata.n_obs))[:, :, 4, 4].astype(int)
 
 
 def affine(matrix) -> Affine:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from builders import spots_of
 
 import hist2scrna as h2s
 from hist2scrna.fitting.augment import PatchAugmentation
 from hist2scrna.images.base import ArrayImage, cut_patches
 from hist2scrna.images.stains import StainStack, stack_of_array
-from hist2scrna.spots.library import open_image
-from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.library import open_given, open_image
 
 FAST = {"preset": "tiny", "patch_px": 16, "max_epochs": 1, "progress": False, "library_key": "library_id"}
 
@@ -77,11 +77,11 @@ def test_files_and_arrays_side_by_side(stained, tmp_path) -> None:
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
     given = {"library_key": "library_id", "spatial_key": "spatial", "patch_px": 16}
     paths = [tmp_path / "he.tif", tmp_path / "ihc.tif"]
-    files = read_spots(section, image=paths, **given).patches.read(np.arange(30))
-    arrays = read_spots(section, image={"section_0": [he, 255 - he]}, **given).patches.read(np.arange(30))
+    files = spots_of(section, image=paths, **given).patches.read(np.arange(30))
+    arrays = spots_of(section, image={"section_0": [he, 255 - he]}, **given).patches.read(np.arange(30))
     np.testing.assert_array_equal(files, arrays)
     assert files.shape == (30, 6, 16, 16)
-    five = read_spots(section, image=np.concatenate([he, markers], axis=2), **given).patches.read(np.arange(30))
+    five = spots_of(section, image=np.concatenate([he, markers], axis=2), **given).patches.read(np.arange(30))
     np.testing.assert_array_equal(five[:, :3], files[:, :3])
     model = h2s.tl.fit(section, image=np.concatenate([he, markers], axis=2), **FAST)
     assert model.options["channels"] == 5
@@ -90,7 +90,7 @@ def test_files_and_arrays_side_by_side(stained, tmp_path) -> None:
 def test_pictures_of_different_extent_are_refused(stained) -> None:
     section, he, _ = stained
     with pytest.raises(ValueError, match="must be registered"):
-        open_image(section, "section_0", image=[he, he[:-20]])
+        open_given([he, he[:-20]])
     with pytest.raises(ValueError, match="empty"):
         StainStack([])
     with pytest.raises(KeyError, match="'if' not found"):

@@ -233,9 +233,9 @@ def test_a_model_predicts_on_it_with_no_further_argument(model, spacing_um) -> N
 
 @pytest.mark.parametrize("section", ["C2", "C6"])
 def test_spots_of_real_sections_lie_on_the_tissue_found(shared_data, section) -> None:
-    from hist2scrna.spots.library import open_image
+    from hist2scrna.spots.library import open_given
 
-    picture = open_image(ad.AnnData(), None, image=shared_data / "her2st" / f"{section}.jpg")
+    picture = open_given(shared_data / "her2st" / f"{section}.jpg")
     mask = tissue_mask(picture, 100 / 136)
     spots = pd.read_csv(shared_data / "her2st" / f"{section}_selection.tsv", sep="\t").query("selected == 1")
     xy = spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float)

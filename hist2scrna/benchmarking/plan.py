@@ -18,6 +18,7 @@ from hist2scrna.benchmarking.panel import Panel, choose_panel
 from hist2scrna.benchmarking.sections import Reads, check_slots, digests
 from hist2scrna.models.registry import model_options
 from hist2scrna.spots.counts import choose_genes
+from hist2scrna.spots.source import resolve_library_key
 from hist2scrna.tl._fit import fit
 
 Source: TypeAlias = ad.AnnData | str | Path
@@ -151,14 +152,12 @@ def plan_dataset(
 ) -> list[FoldPlan]:
     """Return the folds of a data set with their panels and jobs."""
     adata = read_source(source)
-    library_key = question.library_key
+    library_key = resolve_library_key(adata, question.library_key)
     if library_key is None:
-        if keys.LIBRARY not in adata.obs:
-            raise KeyError(
-                f"Data set {name!r} has no adata.obs[{keys.LIBRARY!r}], which tells the sections apart. Pass "
-                f"library_key=, one of {list(adata.obs.columns)}."
-            )
-        library_key = keys.LIBRARY
+        raise KeyError(
+            f"Nothing tells the sections of data set {name!r} apart: adata.obs[{keys.LIBRARY!r}] is not there, or does "
+            f"not name libraries of adata.uns['{keys.SPATIAL}']. Pass library_key=, one of {list(adata.obs.columns)}."
+        )
     reads = {label: _reads(options, library_key, question) for label, options in models.items()}
     union = Reads(
         library_key,

@@ -176,28 +176,24 @@ def _describe(adata: AnnData) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hist2scrna.images.patches import section_scale
-    from hist2scrna.spots.library import library_entry, open_image
-    from hist2scrna.spots.sections import read_sections
+    from hist2scrna.spots.sections import open_sections
+    from hist2scrna.spots.source import Source
 
-    key = section_key(adata, None)
-    names, section = read_sections(adata, key)
-    shown = Table(title=f"{adata.n_obs:,} spots, {adata.n_vars:,} genes, {len(names)} sections")
-    for column in ("section", "spots", "picture", "um a pixel", "spot diameter"):
+    sections = open_sections(adata, Source()).members
+    shown = Table(title=f"{adata.n_obs:,} spots, {adata.n_vars:,} genes, {len(sections)} sections")
+    for column in ("section", "spots", "image", "um a pixel", "spot diameter"):
         shown.add_column(column)
-    for code, name in enumerate(names):
+    for section in sections:
         try:
-            library = None if key is None else name
-            picture = open_image(adata, library, img_key=None, image=None)
-            width, height = picture.size()
-            seen = f"{picture.origin}: {width:,} x {height:,} px"
-            scale = section_scale(name, library_entry(adata, library)[1], None, picture)
+            width, height = section.image.size()
+            seen = f"{section.image.origin}: {width:,} x {height:,} px"
+            scale = section.scale
             um = f"{scale.mpp:.4g} (by {scale.known_from})"
             spot = "-" if scale.spot_px is None else f"{scale.spot_px * scale.mpp:.4g} um"
         except (KeyError, ValueError, OSError) as error:
             reason = error.args[0] if error.args else error
             seen, um, spot = f"none: {' '.join(str(reason).split())}", "-", "-"
-        shown.add_row(name, f"{int((section == code).sum()):,}", seen, um, spot)
+        shown.add_row(section.name, f"{len(section.rows):,}", seen, um, spot)
     console = Console(width=160)
     console.print(shown)
     held = {

@@ -9,8 +9,8 @@ import numpy as np
 from hist2scrna import keys
 from hist2scrna.evaluation.drawing_data import DIGITS, extreme_genes, reliability, scatter_points
 from hist2scrna.evaluation.summary import HEADLINE
+from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.preview import corners, preview, spot_diameter
-from hist2scrna.spots.read import read_coordinates
 
 if TYPE_CHECKING:
     import pandas as pd

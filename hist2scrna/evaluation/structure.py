@@ -12,9 +12,9 @@ from hist2scrna import keys
 from hist2scrna.evaluation import passes, summary
 from hist2scrna.evaluation.clusters import FEWEST_GENES, FEWEST_SPOTS, score_clusters
 from hist2scrna.metrics.labels import cell_type_scores
+from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.graph import build_graph
 from hist2scrna.spots.labels import read_labels
-from hist2scrna.spots.read import read_coordinates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.images.base import cut_patches
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ AHEAD = 256
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """What a patch means: `um` microns of tissue, seen by the model as `px` x `px` pixels, centerd on the spot.
+    """What a patch means: `um` microns of tissue, seen by the model as `px` x `px` pixels, centered on the spot.
 
     `scale_from` says how microns were known in training: `"argument"`, `"metadata"` (of AnnData), `"image file"` or
     `"spot diameter"`.
@@ -108,12 +108,10 @@ def section_scale(
     if image is not None and told is not None:
         log.info("section %s: %.4g um a pixel, as %s says", library, told, image.origin)
         if abs(diameter / spot_px / told - 1) > LARGEST_DISAGREEMENT:
-            warnings.warn(
-                f"The picture of section {library!r} ({image.origin}) says {told:.4g} um a pixel, which is used; but "
+            warn_user(
+                f"The image of section {library!r} ({image.origin}) says {told:.4g} um a pixel, which is used; but "
                 f"its spots of {spot_px:g} px, taken as {diameter:g} um, say {diameter / spot_px:.4g}. Check that the "
-                "coordinates are pixels of this picture, or pass mpp=.",
-                UserWarning,
-                stacklevel=5,
+                "coordinates are pixels of this image, or pass mpp=."
             )
         return SectionScale(told, "image file", spot_px)
     log.info(

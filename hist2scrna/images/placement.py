@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hist2scrna.images.base import LONGEST_THUMBNAIL, thumbnail, thumbnail_grid, to_image_pixels
 from hist2scrna.images.tissue import stained_ground
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,11 +81,9 @@ def check_placement(
             f"{exchanged:.0%} would with x and y exchanged. {exchange}"
         )
     if as_given < 0.3:
-        warnings.warn(
+        warn_user(
             f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the picture ({image.origin}). "
-            f"Check that {where} and the picture belong together.",
-            UserWarning,
-            stacklevel=6,
+            f"Check that {where} and the picture belong together."
         )
 
 

@@ -8,10 +8,10 @@ import anndata as ad
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.spots.library import library_entry, open_image
+from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.preview import spot_diameter
-from hist2scrna.spots.read import read_coordinates
-from hist2scrna.spots.sections import read_sections
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,38 +70,35 @@ def to_spatialdata(
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Identity, Scale
 
-    sections, section = read_sections(adata, library_key)
+    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image))
     xy = read_coordinates(adata, spatial_key)
     if not adata.obs_names.is_unique:
         raise ValueError(
             "adata.obs_names repeat, so that a spot cannot be told by name. Call adata.obs_names_make_unique()."
         )
     images, shapes, entries = {}, {}, {}
-    for code, name in enumerate(sections):
-        own = section == code
-        library = None if library_key is None else name
-        entry = library_entry(adata, library)[1] if adata.uns.get(keys.SPATIAL) else {}
-        system = GLOBAL if len(sections) == 1 else name
-        radius = spot_diameter(adata, library, xy[own]) / 2
+    for part in opened.members:
+        name, rows, entry = part.name, part.rows, part.entry
+        system = GLOBAL if len(opened.members) == 1 else name
+        radius = spot_diameter(adata, None if opened.source.library_key is None else name, xy[rows]) / 2
         shapes[name] = ShapesModel.parse(
-            xy[own], geometry=0, radius=radius, index=adata.obs_names[own], transformations={system: Identity()}
+            xy[rows], geometry=0, radius=radius, index=adata.obs_names[rows], transformations={system: Identity()}
         )
         in_folder = keys.PATCH_FOLDER in (entry.get(keys.METADATA) or {})
         if image is not None or img_key is not None or not in_folder:
-            picture = open_image(adata, name if isinstance(image, dict) else library, img_key=img_key, image=image)
-            pixel = 1 / picture.scale
+            pixel = 1 / part.image.scale
             images[f"{name}_image"] = Image2DModel.parse(
-                _lazy(picture).transpose(2, 0, 1),
+                _lazy(part.image).transpose(2, 0, 1),
                 dims=("c", "y", "x"),
                 c_coords=["r", "g", "b"],
                 transformations={system: Scale([pixel, pixel], axes=("x", "y"))},
             )
         entries[name] = {key: dict(entry.get(key) or {}) for key in (keys.SCALEFACTORS, keys.METADATA)}
     table = _without_pictures(adata, entries)
-    table.obs[REGION] = np.array(sections, dtype=object)[section]
+    table.obs[REGION] = np.array(opened.names, dtype=object)[opened.codes]
     table.obs[REGION] = table.obs[REGION].astype("category")
     table.obs[INSTANCE] = adata.obs_names.to_numpy()
-    parsed = TableModel.parse(table, region=list(sections), region_key=REGION, instance_key=INSTANCE)
+    parsed = TableModel.parse(table, region=list(opened.names), region_key=REGION, instance_key=INSTANCE)
     return sd.SpatialData(images=images, shapes=shapes, tables={TABLE: parsed})
 
 

@@ -21,7 +21,10 @@ from hist2scrna.io import patch_layout as layout
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patch_files import PatchFiles, png_side
+from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -122,16 +125,8 @@ def write_patch_folder(
     files = layout.patch_names(names)
     counts = _counts(adata, layer)
     labels = None if labels_key is None else _labels(adata, labels_key)
-    spots = read_spots(
-        adata,
-        library_key=library_key,
-        spatial_key=spatial_key,
-        img_key=img_key,
-        image=image,
-        patch_px=patch_px or PATCH_PX,
-        patch_um=patch_um,
-        mpp=mpp,
-    )
+    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
+    spots = read_spots(opened, patch=PatchSize(patch_px or PATCH_PX, patch_um))
     if patch_px is None and isinstance(spots.patches, PatchFiles):
         held = spots.patches
         own_px = round(png_side(held.files[0]) * held.part[held.section[0]])
@@ -142,7 +137,9 @@ def write_patch_folder(
     scratch.chmod(0o755)
     try:
         _write_patches(spots, files, scratch / layout.PATCHES)
-        _write_coordinates(spots, names, None if library_key is None else spots.sections, scratch / layout.COORDINATES)
+        _write_coordinates(
+            spots, names, None if opened.source.library_key is None else spots.sections, scratch / layout.COORDINATES
+        )
         _write_table(scratch / layout.EDGES, layout.EDGE_HEADER, _edges(adata, spots).tolist())
         if counts is not None:
             _write_counts(scratch / layout.EXPRESSION, names, adata.var_names, counts)

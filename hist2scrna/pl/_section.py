@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna import keys
 from hist2scrna.pl._tissue import Tissue
-from hist2scrna.spots.library import open_image
+from hist2scrna.spots.coordinates import read_coordinates
+from hist2scrna.spots.library import has_image, libraries, open_image
 from hist2scrna.spots.preview import spot_diameter
-from hist2scrna.spots.read import read_coordinates
 from hist2scrna.spots.sections import read_sections
+from hist2scrna.spots.source import resolve_library_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,10 +44,9 @@ class Section:
 
     def tissue(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> Tissue:
         """Return the spots with the picture between two corners."""
-        entry = self.adata.uns.get(keys.SPATIAL, {})
-        entry = entry.get(self.library, {}) if self.library is not None else next(iter(entry.values()), {})
-        source = (entry.get(keys.METADATA) or {}).get(keys.SOURCE_IMAGE_PATH)
-        if self.img_key is None and not entry.get(keys.IMAGES) and not source:
+        known = libraries(self.adata)
+        entry = known.get(self.library, {}) if self.library is not None else next(iter(known.values()), {})
+        if self.img_key is None and not has_image(entry):
             return Tissue(self.xy, self.diameter)
         return Tissue(self.xy, self.diameter, *_picture(self.adata, self.library, self.img_key, low, high))
 
@@ -72,8 +71,8 @@ def find_section(
     if spot is not None:
         if spot not in adata.obs_names:
             raise KeyError(f"Spot {spot!r} not found in adata.obs_names, such as {list(adata.obs_names[:3])}.")
-        column = library_key or (keys.LIBRARY if keys.LIBRARY in adata.obs else None)
-        if library is None and column in adata.obs:
+        column = resolve_library_key(adata, library_key)
+        if library is None and column is not None:
             library = str(adata.obs[column].iloc[adata.obs_names.get_loc(spot)])
     library, spots = _spots(adata, library, library_key)
     chosen = None
@@ -88,8 +87,7 @@ def find_section(
 
 def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tuple[str | None, NDArray[np.int64]]:
     """Return the name of the library in `.uns["spatial"]`, and the numbers of its spots."""
-    if library_key is None and keys.LIBRARY in adata.obs:
-        library_key = keys.LIBRARY
+    library_key = resolve_library_key(adata, library_key)
     if library_key is None:
         return library, np.arange(adata.n_obs)
     sections, codes = read_sections(adata, library_key)

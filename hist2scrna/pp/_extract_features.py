@@ -13,7 +13,10 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import LOWER, encode_by, encode_spots, in_use
 from hist2scrna.pp._encoder import prepare_encoder
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
+from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,16 +159,8 @@ def extract_features(
     mean, std = prepared.colors if colors is None else colors
     px = _checked_px(prepared, patch_px)
     key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
-    spots = read_spots(
-        adata,
-        library_key=library_key,
-        spatial_key=spatial_key,
-        img_key=img_key,
-        image=image,
-        patch_px=px,
-        patch_um=prepared.um if patch_um is None else patch_um,
-        mpp=mpp,
-    )
+    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
+    spots = read_spots(opened, patch=PatchSize(px, prepared.um if patch_um is None else patch_um))
     assert spots.geometry is not None
     about = {
         "encoder": prepared.name,

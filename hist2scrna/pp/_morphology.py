@@ -10,7 +10,10 @@ import numpy as np
 from hist2scrna import __version__, keys
 from hist2scrna.images.base import cut_patches
 from hist2scrna.images.morphology import patch_statistics
+from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -103,16 +106,8 @@ def morphology_features(
     >>> hist2scrna.pp.morphology_features(adata, library_key="library_id")
     >>> model = hist2scrna.tl.fit(adata, model="ridge", features_key="X_morphology", library_key="library_id")
     """
-    spots = read_spots(
-        adata,
-        library_key=library_key,
-        spatial_key=spatial_key,
-        img_key=img_key,
-        image=image,
-        patch_px=FEWEST_PX,
-        patch_um=patch_um,
-        mpp=mpp,
-    )
+    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
+    spots = read_spots(opened, patch=PatchSize(FEWEST_PX, patch_um))
     assert spots.geometry is not None and spots.patches is not None
     if not spots.patches.images:
         raise ValueError(

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from hist2scrna import keys
 from hist2scrna.images.base import ArrayImage, thumbnail
-from hist2scrna.spots.library import open_image
+from hist2scrna.spots.library import open_given
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ def open_picture(image: Any, mpp: float | None) -> tuple[SlideImage, float]:
             f"{type(image).__name__}. Of an AnnData, give the picture in "
             f"adata.uns['{keys.SPATIAL}'][library]['{keys.IMAGES}'], or the path in '{keys.METADATA}'."
         )
-    picture = open_image(AnnData(), None, image=image)
+    picture = open_given(image)
     if mpp is not None:
         return picture, positive(mpp, "mpp")
     if picture.mpp is None:

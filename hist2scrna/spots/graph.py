@@ -33,9 +33,9 @@ class Neighbors:
     Attributes
     ----------
     kind
-        `"knn"`: the nearest `n`. `"delaunay"`: those with a common edge of the Delaunay triangulation. None: the
-        lattice where there is one, else the nearest 6.
-    n
+        `"knn"`: the nearest `n_neighbors`. `"delaunay"`: those with a common edge of the Delaunay triangulation. None:
+        the lattice where there is one, else the nearest 6.
+    n_neighbors
         Number of the nearest; None: 6.
     radius_um
         Neighbors farther apart than this, in microns, are none; None: no limit.
@@ -43,20 +43,20 @@ class Neighbors:
     Raises
     ------
     ValueError
-        If a value is wrong, or `n` is given with a kind that does not use it.
+        If a value is wrong, or `n_neighbors` is given with a kind that does not use it.
     """
 
     kind: Kind | None = None
-    n: int | None = None
+    n_neighbors: int | None = None
     radius_um: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in (None, "knn", "delaunay"):
             raise ValueError(f"Expected `neighbors` to be 'knn' or 'delaunay', found {self.kind!r}.")
-        if self.n is not None and self.kind != "knn":
+        if self.n_neighbors is not None and self.kind != "knn":
             raise ValueError(f"`n_neighbors` goes with neighbors='knn', found neighbors={self.kind!r}.")
-        if self.n is not None and self.n < 1:
-            raise ValueError(f"Expected `n_neighbors` to be at least 1, found {self.n}.")
+        if self.n_neighbors is not None and self.n_neighbors < 1:
+            raise ValueError(f"Expected `n_neighbors` to be at least 1, found {self.n_neighbors}.")
         if self.radius_um is not None and not 0 < self.radius_um < float("inf"):
             raise ValueError(f"Expected `radius_um` to be a positive number, found {self.radius_um}.")
 
@@ -146,7 +146,7 @@ def _section_edges(
         if asked.kind == "delaunay" and _spans_a_plane(xy):
             result = sq.gr.spatial_neighbors_delaunay(spots, copy=True)
         elif asked.kind is not None or lattice == "irregular":
-            nearest = asked.n or NEIGHBORS["irregular"]
+            nearest = asked.n_neighbors or NEIGHBORS["irregular"]
             result = sq.gr.spatial_neighbors_knn(spots, n_neighs=min(nearest, n - 1), copy=True)
         else:
             result = sq.gr.spatial_neighbors_grid(spots, n_neighs=NEIGHBORS[lattice], copy=True)
@@ -209,44 +209,62 @@ def build_graph(
     ValueError
         If a given graph has edges between sections, or a radius is asked for and `mpp` is not known.
     """
-    n = len(xy)
     if asked.radius_um is not None and mpp is None:
         raise ValueError("`radius_um` needs microns per pixel: pass mpp=, or give the spot diameter in adata.uns.")
     if keys.CONNECTIVITIES in adata.obsp and not asked.asked:
-        adjacency = _tidy(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES]))
-        edges = sparse.coo_array(adjacency)
-        across = int((section[edges.row] != section[edges.col]).sum()) // 2
-        if across:
-            raise ValueError(
-                f"adata.obsp['{keys.CONNECTIVITIES}'] has {across} edges between sections. Build it with "
-                "library_key=, or delete it: it is then built section by section."
-            )
+        adjacency = _given_edges(adata, section)
         origin = ("given",) * len(sections)
     else:
-        blocks, origins, order = [], [], []
-        for code, name in enumerate(sections):
-            members = np.flatnonzero(section == code)
-            lattice = "irregular" if asked.kind is not None else find_lattice(xy[members])
-            radius = None if asked.radius_um is None or mpp is None else asked.radius_um / mpp[code]
-            edges = _section_edges(xy[members], lattice, asked, radius)
-            blocks.append(edges)
-            origins.append(asked.kind or lattice)
-            order.append(members)
-            degree = edges.nnz / max(1, len(members))
-            log.info("section %s: %d spots, %s: %.1f neighbors", name, len(members), origins[-1], degree)
-        block = sparse.coo_array(sparse.block_diag(blocks, format="coo"))
-        position = np.concatenate(order)
-        adjacency = _tidy(
-            sparse.csr_array((np.ones(block.nnz), (position[block.row], position[block.col])), shape=(n, n))
+        adjacency, origin = _built_edges(xy, section, sections, asked, mpp)
+    return SpatialGraph(adjacency, _pitch(adjacency, xy, section, len(sections)), origin)
+
+
+def _given_edges(adata: AnnData, section: NDArray[np.int64]) -> sparse.csr_array:
+    adjacency = _tidy(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES]))
+    edges = sparse.coo_array(adjacency)
+    across = int((section[edges.row] != section[edges.col]).sum()) // 2
+    if across:
+        raise ValueError(
+            f"adata.obsp['{keys.CONNECTIVITIES}'] has {across} edges between sections. Build it with "
+            "library_key=, or delete it: it is then built section by section."
         )
-        origin = tuple(origins)
+    return adjacency
+
+
+def _built_edges(
+    xy: NDArray[np.float64],
+    section: NDArray[np.int64],
+    sections: Sequence[str],
+    asked: Neighbors,
+    mpp: Sequence[float] | None,
+) -> tuple[sparse.csr_array, tuple[str, ...]]:
+    """Return the edges of all sections, and how those of each were built."""
+    blocks, origins, order = [], [], []
+    for code, name in enumerate(sections):
+        members = np.flatnonzero(section == code)
+        lattice = "irregular" if asked.kind is not None else find_lattice(xy[members])
+        radius = None if asked.radius_um is None or mpp is None else asked.radius_um / mpp[code]
+        edges = _section_edges(xy[members], lattice, asked, radius)
+        blocks.append(edges)
+        origins.append(asked.kind or lattice)
+        order.append(members)
+        degree = edges.nnz / max(1, len(members))
+        log.info("section %s: %d spots, %s: %.1f neighbors", name, len(members), origins[-1], degree)
+    block = sparse.coo_array(sparse.block_diag(blocks, format="coo"))
+    position = np.concatenate(order)
+    entries = np.ones(block.nnz), (position[block.row], position[block.col])
+    return _tidy(sparse.csr_array(entries, shape=(len(xy), len(xy)))), tuple(origins)
+
+
+def _pitch(
+    adjacency: sparse.csr_array, xy: NDArray[np.float64], section: NDArray[np.int64], n_sections: int
+) -> NDArray[np.float64]:
+    """Return the median distance between neighbors of each section, 1 where there are none."""
     edges = sparse.coo_array(adjacency)
     length = np.linalg.norm(xy[edges.row] - xy[edges.col], axis=1)
-    of_section = section[edges.row]
-    pitch = np.ones(len(sections))
-    for code in range(len(sections)):
-        own = length[of_section == code]
-        own = own[own > 0]
-        if len(own):
-            pitch[code] = np.median(own)
-    return SpatialGraph(adjacency, pitch, origin)
+    pitch = np.ones(n_sections)
+    for code in range(n_sections):
+        within = length[(section[edges.row] == code) & (length > 0)]
+        if len(within):
+            pitch[code] = np.median(within)
+    return pitch

@@ -1,8 +1,8 @@
-"""The entry of a section in `.uns["spatial"]`: its picture and its scale factors."""
+"""The entry of a library in `.uns["spatial"]`: its images and their scale factors."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,31 @@ import numpy as np
 from hist2scrna import keys
 from hist2scrna.images.open import open_file
 from hist2scrna.images.stains import StainStack, stack_of_array
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
     from hist2scrna.images.base import SlideImage
+
+# What an entry must hold one of to be a library: some files keep flags next to their libraries.
+PARTS = (keys.IMAGES, keys.SCALEFACTORS, keys.METADATA)
+# Files of CELLxGENE keep the full-resolution image under these names, without a scale factor.
+AT_FULL_RESOLUTION = ("fullres", "full")
+
+
+def libraries(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Return the libraries of `.uns["spatial"]` by name; entries that are no library, such as a flag, are left out."""
+    entries = adata.uns.get(keys.SPATIAL) or {}
+    if not isinstance(entries, Mapping):
+        return {}
+    return {
+        str(name): entry
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and (not entry or any(part in entry for part in PARTS))
+    }
 
 
 def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str, Any]]:
@@ -31,13 +49,13 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
         If `library` is None and there are several.
     """
     where = f"adata.uns['{keys.SPATIAL}']"
-    libraries = adata.uns.get(keys.SPATIAL)
-    if not libraries:
+    known = libraries(adata)
+    if not known:
         raise KeyError(
-            f"No {where}: images and scale factors are looked up there by library. Read the section with "
+            f"No library in {where}: images and scale factors are looked up there by library. Read the section with "
             "squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
         )
-    names = list(libraries)
+    names = list(known)
     if library is None:
         if len(names) > 1:
             raise ValueError(
@@ -45,32 +63,34 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
                 "which spot belongs to which."
             )
         library = names[0]
-    if library not in libraries:
+    if library not in known:
         raise KeyError(f"Library {library!r} not found in {where}. Available libraries: {names}.")
-    return str(library), libraries[library]
+    return library, known[library]
 
 
-def open_image(
-    adata: AnnData,
-    library: str | None,
-    *,
-    img_key: str | Sequence[str] | None = None,
-    image: Any | Mapping[str, Any] | None = None,
-) -> SlideImage:
-    """Open the picture of one section: the finest available, unless told otherwise.
+def open_given(image: Any) -> SlideImage:
+    """Open an image that was passed as an argument, in full-resolution pixels.
 
     Parameters
     ----------
-    adata
-        Annotated data with `.uns["spatial"]`.
-    library
-        Its name in `.uns["spatial"]`; None for the only one.
-    img_key
-        Name in `images`; then no file is looked for. Several names: registered stains, stacked in this order.
     image
-        A path or an array in full-resolution pixels, a list of these for several registered stains, or a dictionary
-        by library; wins over all others. An array may have more channels: RGB, then one for each marker. Of a
-        path, TIFF, OME-TIFF, SVS, OME-Zarr, JPEG, PNG, and with OpenSlide other vendors' files.
+        A path (TIFF, OME-TIFF, SVS, OME-Zarr, JPEG, PNG, and with OpenSlide other vendors' files), an array `(h, w,
+        channels)`, RGB first, or a list of these for several registered stains.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError, ValueError
+        If a file is missing, needs OpenSlide, or cannot be read.
+    """
+    if isinstance(image, list | tuple):
+        return StainStack([open_given(one) for one in image])
+    if isinstance(image, str | Path):
+        return open_file(image)
+    return stack_of_array(image, 1.0, "the argument `image`")
+
+
+def open_image(adata: AnnData, library: str | None, *, img_key: str | Sequence[str] | None = None) -> SlideImage:
+    """Open the image of a library: the finest available, unless `img_key` names one, or several stains to stack.
 
     Raises
     ------
@@ -79,19 +99,8 @@ def open_image(
     FileNotFoundError, ImportError, ValueError
         If a file is missing, needs OpenSlide, or cannot be read.
     """
-    if image is not None:
-        if isinstance(image, dict):
-            if library not in image:
-                raise KeyError(f"No image for library {library!r} in `image`. Given: {list(image)}.")
-            image = image[library]
-        if isinstance(image, list | tuple):
-            return StainStack([open_image(adata, library, image=one) for one in image])
-        if isinstance(image, str | Path):
-            return open_file(image)
-        return stack_of_array(image, 1.0, "the argument `image`")
     if img_key is not None and not isinstance(img_key, str):
         return StainStack([open_image(adata, library, img_key=name) for name in img_key])
-
     library, entry = library_entry(adata, library)
     where = f"adata.uns['{keys.SPATIAL}']['{library}']"
     images = entry.get(keys.IMAGES) or {}
@@ -102,11 +111,9 @@ def open_image(
         if Path(str(source)).exists():
             return open_file(str(source))
         instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
-        warnings.warn(
+        warn_user(
             f"{where}['metadata']['{keys.SOURCE_IMAGE_PATH}'] names '{source}', which is not there; {instead}. "
-            "Pass image= with the right path.",
-            UserWarning,
-            stacklevel=2,
+            "Pass image= with the right path."
         )
     if not images:
         raise KeyError(f"No images in {where}['images']. Pass image= (a path or an array), or features_key=.")
@@ -115,10 +122,17 @@ def open_image(
     return stack_of_array(images[name], scales[name], f"{where}['images']['{name}']")
 
 
+def has_image(entry: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of `.uns["spatial"]` holds an image, or names a file of one."""
+    return bool(entry.get(keys.IMAGES) or (entry.get(keys.METADATA) or {}).get(keys.SOURCE_IMAGE_PATH))
+
+
 def image_scale(entry: Mapping[str, Any], img_key: str, where: str) -> float:
-    """Return the scale factor of an image, checked."""
+    """Return the scale factor of an image, checked; 1 for an image called `fullres` or `full` without one."""
     key = keys.image_scale(img_key)
     factors = entry.get(keys.SCALEFACTORS) or {}
+    if key not in factors and img_key in AT_FULL_RESOLUTION:
+        return 1.0
     if key not in factors:
         raise KeyError(
             f"Scale factor {key!r} not found in {where}['scalefactors']. Available: {list(factors)}. It is the number "

@@ -11,13 +11,14 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.images.patches import PATCH_UM_WITHOUT_SPOT, PatchGeometry, PatchSource
+from hist2scrna.messages import require_key, warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
+
+    from hist2scrna.spots.sections import OpenedSections
 
 log = logging.getLogger(__name__)
 
@@ -134,41 +135,17 @@ def _resize(pixels: NDArray[np.uint8], part: float, px: int) -> NDArray[np.uint8
     return np.asarray(Image.fromarray(pixels).resize((px, px), how, box=(rim, rim, side - rim, side - rim)))
 
 
-def has_patch_files(entries: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Tell whether the patches of these libraries of `.uns["spatial"]` are files.
-
-    Raises
-    ------
-    ValueError
-        If those of some are, and of others are not.
-    """
-    without = [name for name, entry in entries.items() if not (entry.get(keys.METADATA) or {}).get(keys.PATCH_FOLDER)]
-    if without and len(without) < len(entries):
-        raise ValueError(
-            f"Some sections have their patches in a folder, others have not: {without}. Write these with "
-            "io.write_patch_folder too, or train on either kind."
-        )
-    return bool(entries) and not without
-
-
 def open_patch_files(
-    adata: AnnData,
-    entries: Mapping[str, Mapping[str, Any]],
-    xy: NDArray[np.float64],
-    section: NDArray[np.int64],
-    patch_px: int,
-    patch_um: float | None,
+    opened: OpenedSections, xy: NDArray[np.float64], patch_px: int, patch_um: float | None
 ) -> tuple[PatchFiles, PatchGeometry]:
     """Return the patches that lie in the folders named in `.uns["spatial"]`, and what they mean.
 
     Parameters
     ----------
-    adata
-        Annotated data; `.obs["patch_file"]` names the file of each spot.
-    entries
-        Entry of each section in `.uns["spatial"]`, in the order of their numbers.
-    xy, section
-        Coordinates and number of the section of each spot.
+    opened
+        The sections; `.obs["patch_file"]` names the file of each spot.
+    xy
+        `(n, 2)` coordinates of the spots.
     patch_px
         Side of a patch in pixels, as the model sees it.
     patch_um
@@ -183,34 +160,34 @@ def open_patch_files(
     ValueError
         If patches show less than `patch_um`.
     """
-    if keys.PATCH_FILE not in adata.obs:
-        raise KeyError(
-            f"Key '{keys.PATCH_FILE}' not found in adata.obs, which must name the patch of each spot in "
-            f"adata.uns['{keys.SPATIAL}'][library]['{keys.METADATA}']['{keys.PATCH_FOLDER}']. Read the folder with "
-            "io.read_patch_folder, or pass image=."
-        )
+    obs = opened.adata.obs
+    require_key(
+        obs,
+        keys.PATCH_FILE,
+        "adata.obs",
+        f"It names the patch of each spot in adata.uns['{keys.SPATIAL}'][library]['{keys.METADATA}']"
+        f"['{keys.PATCH_FOLDER}']. Read the folder with io.read_patch_folder, or pass image=.",
+    )
     if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
         raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
     folders, sides = [], []
-    for name, entry in entries.items():
-        folder = Path(str(entry[keys.METADATA][keys.PATCH_FOLDER]))
+    for section in opened.members:
+        folder = Path(str(section.entry[keys.METADATA][keys.PATCH_FOLDER]))
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"No folder '{folder}', where the patches of section {name!r} should lie. Read it again with "
+                f"No folder '{folder}', where the patches of section {section.name!r} should lie. Read it again with "
                 "io.read_patch_folder where it is now."
             )
         folders.append(folder)
-        side = entry[keys.METADATA].get(keys.PATCH_SIDE_UM)
+        side = section.entry[keys.METADATA].get(keys.PATCH_SIDE_UM)
         sides.append(None if side is None else float(side))
     known = [side for side in sides if side is not None]
     um = float(patch_um) if patch_um is not None else min(known, default=PATCH_UM_WITHOUT_SPOT)
-    for name, side in zip(entries, sides, strict=True):
+    for name, side in zip(opened.names, sides, strict=True):
         if side is None:
-            warnings.warn(
+            warn_user(
                 f"How much tissue the patches of section {name!r} show is not known: they are taken as {um:g} um wide. "
-                "Pass patch_um= to io.read_patch_folder.",
-                UserWarning,
-                stacklevel=5,
+                "Pass patch_um= to io.read_patch_folder."
             )
         elif side < um * (1 - SAME):
             raise ValueError(
@@ -218,7 +195,7 @@ def open_patch_files(
                 f"them from the picture with io.write_patch_folder(..., patch_um={um:g}), or pass image=."
             )
     part = [1.0 if side is None or side < um * (1 + SAME) else um / side for side in sides]
-    files = [folders[code] / str(file) for code, file in zip(section, adata.obs[keys.PATCH_FILE], strict=True)]
+    files = [folders[code] / str(file) for code, file in zip(opened.codes, obs[keys.PATCH_FILE], strict=True)]
     log.info("patches: files, %g um, %d px", um, patch_px)
     origin = "metadata" if known else "argument"
-    return PatchFiles(files, part, xy, section, patch_px), PatchGeometry(um, patch_px, origin)
+    return PatchFiles(files, part, xy, opened.codes, patch_px), PatchGeometry(um, patch_px, origin)

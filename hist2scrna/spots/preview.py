@@ -12,7 +12,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.images.base import thumbnail_grid
-from hist2scrna.spots.library import image_scale, library_entry, open_image
+from hist2scrna.spots.library import image_scale, libraries, library_entry, open_image
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,8 +35,8 @@ def spot_diameter(adata: AnnData, library: str | None, xy: NDArray[np.float64]) 
     """
     from scipy.spatial import cKDTree
 
-    libraries = adata.uns.get(keys.SPATIAL, {})
-    entry = libraries.get(library, {}) if library is not None else next(iter(libraries.values()), {})
+    known = libraries(adata)
+    entry = known.get(library, {}) if library is not None else next(iter(known.values()), {})
     told = (entry.get(keys.SCALEFACTORS) or {}).get(keys.SPOT_DIAMETER)
     if told is not None:
         return float(told)

@@ -1,21 +1,160 @@
-"""Which section each spot is of, and which sections belong together."""
+"""The sections of an AnnData: their spots, images and scales, opened once; and which of them belong together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.spots.library import library_entry
+from hist2scrna.images.patches import SectionScale, section_scale
+from hist2scrna.messages import require_key
+from hist2scrna.spots.library import has_image, libraries, library_entry, open_given, open_image
+from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from hist2scrna.images.base import SlideImage
+
+
+@dataclass
+class Section:
+    """One section; its image is opened when it is first asked for, and kept.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    rows
+        Numbers of its spots.
+    entry
+        Its entry in `.uns["spatial"]`; empty where there is none.
+    has_image
+        Whether an image is there: one that was passed, in AnnData, or as a file that it names.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    entry: Mapping[str, Any]
+    has_image: bool
+    _adata: AnnData = field(repr=False)
+    _library: str | None = field(repr=False)
+    _source: Source = field(repr=False)
+
+    @cached_property
+    def image(self) -> SlideImage:
+        """The image: the one that was passed, else that of `img_key`, else the finest.
+
+        Raises
+        ------
+        KeyError, FileNotFoundError, ImportError, ValueError
+            If it is missing or cannot be read.
+        """
+        if self._source.image is not None:
+            return open_given(image_of(self._source.image, self.name))
+        return open_image(self._adata, self._library, img_key=self._source.img_key)
+
+    @cached_property
+    def scale(self) -> SectionScale:
+        """Microns per full-resolution pixel, and the diameter of a spot.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If nothing tells the scale, or what tells it is not a positive number.
+        """
+        return section_scale(self.name, self.entry, self._source.mpp, self.image if self.has_image else None)
+
+
+@dataclass(frozen=True)
+class OpenedSections:
+    """All sections of an AnnData, with where they are read from.
+
+    Attributes
+    ----------
+    adata
+        The annotated data.
+    source
+        Where to read; `library_key` is resolved.
+    members
+        The sections.
+    codes
+        `(n,)` int64, number of the section of each spot.
+    """
+
+    adata: AnnData
+    source: Source
+    members: tuple[Section, ...]
+    codes: NDArray[np.int64]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sections."""
+        return tuple(section.name for section in self.members)
+
+    @property
+    def patches_are_files(self) -> bool:
+        """Whether patches are files of their own, and no image was asked for instead.
+
+        Raises
+        ------
+        ValueError
+            If those of some sections are, and of others are not.
+        """
+        if self.source.image is not None or self.source.img_key is not None:
+            return False
+        without = [s.name for s in self.members if not (s.entry.get(keys.METADATA) or {}).get(keys.PATCH_FOLDER)]
+        if without and len(without) < len(self.members):
+            raise ValueError(
+                f"Some sections have their patches in a folder, others have not: {without}. Write these with "
+                "io.write_patch_folder too, or train on either kind."
+            )
+        return not without
+
+
+def open_sections(adata: AnnData, source: Source) -> OpenedSections:
+    """Resolve where to read, once; images are opened when they are needed, each at most once.
+
+    Raises
+    ------
+    KeyError
+        If the column of sections, or the library of one, is missing.
+    ValueError
+        If a spot belongs to no section, one image was passed for several sections, or libraries cannot be told apart.
+    """
+    library_key = resolve_library_key(adata, source.library_key)
+    resolved = Source(**{**vars(source), "library_key": library_key})
+    names, codes = read_sections(adata, library_key)
+    if source.image is not None and not isinstance(source.image, Mapping) and len(names) > 1:
+        raise ValueError(
+            f"One `image` was given for {len(names)} sections: {list(names)}. Pass a dictionary of images by section."
+        )
+    known = libraries(adata)
+    members = []
+    for code, name in enumerate(names):
+        library = None if library_key is None else name
+        entry: Mapping[str, Any] = {}
+        if known and (library is None or library in known or source.image is None):
+            entry = library_entry(adata, library)[1]
+        there = source.image is not None or has_image(entry)
+        members.append(Section(name, np.flatnonzero(codes == code), entry, there, adata, library, resolved))
+    return OpenedSections(adata, resolved, tuple(members), codes)
+
 
 def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the names of the sections and the number of the section of each spot.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    library_key
+        Column of `.obs`, resolved (:func:`~hist2scrna.spots.source.resolve_library_key`); None: one section.
 
     Raises
     ------
@@ -27,12 +166,11 @@ def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, .
     if adata.n_obs == 0:
         raise ValueError("adata has no spots (n_obs is 0).")
     if library_key is None:
-        libraries = list(adata.uns.get(keys.SPATIAL, {}))
-        if len(libraries) > 1:
+        known = list(libraries(adata))
+        if len(known) > 1:
             library_entry(adata, None)
-        return (libraries[0] if libraries else "section",), np.zeros(adata.n_obs, dtype=np.int64)
-    if library_key not in adata.obs:
-        raise KeyError(f"Key {library_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+        return (known[0] if known else "section",), np.zeros(adata.n_obs, dtype=np.int64)
+    require_key(adata.obs, library_key, "adata.obs")
     column = adata.obs[library_key].astype("category").cat.remove_unused_categories()
     codes = column.cat.codes.to_numpy(dtype=np.int64)
     if (codes < 0).any():

@@ -18,6 +18,7 @@ from hist2scrna.evaluation.predictors import SCALES, ExpectedLog, Expression, Nu
 from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
 from hist2scrna.evaluation.structure import check_labels, score_autocorrelation, score_cell_types, score_leiden
 from hist2scrna.provenance import fingerprint, panel_hash
+from hist2scrna.spots.source import resolve_library_key
 from hist2scrna.trained.model import as_trained
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from hist2scrna.metrics.baselines import Baselines
-    from hist2scrna.trained.model import TrainedModel
+    from hist2scrna.spots.source import resolve_library_key
+from hist2scrna.trained.model import TrainedModel
 
 NORMALIZATION = (
     "log(1 + 1e4 x / total), the total over the scored genes; its expectation where a distribution of counts is "
@@ -118,8 +120,7 @@ def evaluate(
     """
     names, remarks = keys.OutputKeys(key), Remarks()
     trained = None if model is None else as_trained(model)
-    if library_key is None and keys.LIBRARY in adata.obs:
-        library_key = keys.LIBRARY
+    library_key = resolve_library_key(adata, library_key)
     if labels_key is not None and labels_key not in adata.obs:
         raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
     predicted, made_now = with_predictions(adata, trained, names, library_key, progress)

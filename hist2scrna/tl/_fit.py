@@ -28,10 +28,13 @@ from hist2scrna.models.registry import create_model, model_entry, model_options
 from hist2scrna.models.ridge import Ridge
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.labels import read_labels
-from hist2scrna.spots.read import read_features, read_spots
-from hist2scrna.spots.sections import read_groups
+from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections, read_groups
+from hist2scrna.spots.source import Source
 from hist2scrna.tl._preset import suited_preset
 from hist2scrna.trained.model import TrainedModel
 
@@ -235,7 +238,9 @@ def fit(
     }
     # Options are the network's, unless the preset is named: the check of their names comes below.
     wishes = of_networks if preset is not None else {**of_networks, **model_options_}
-    preset = suited_preset(adata, model, preset, wishes, library_key=library_key, img_key=img_key, image=image)
+    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, features_key, mpp))
+    library_key = opened.source.library_key
+    preset = suited_preset(opened, model, preset, wishes)
     entry = model_entry(model, preset)
     recipe = entry.recipe
     max_epochs = recipe.max_epochs if max_epochs is None else max_epochs
@@ -273,23 +278,15 @@ def fit(
             stacklevel=2,
         )
     classes, label = ([], None) if labels_key is None else read_labels(adata, labels_key)
-    spots = read_spots(
-        adata,
-        library_key=library_key,
-        spatial_key=spatial_key,
-        img_key=img_key,
-        image=image,
-        features_key=features_key,
-        patch_px=None if entry.patch_option is None else options[entry.patch_option],
-        patch_um=None if patch_um is None else patch_um * recipe.widest_view,
-        patch_per_spot=recipe.patch_per_spot * recipe.widest_view,
-        mpp=mpp,
-        on_array=entry.model.on_array,
-        neighbors=Neighbors(neighbors, n_neighbors, radius_um),
-    )
+    size = None
+    if entry.patch_option is not None:
+        um = None if patch_um is None else patch_um * recipe.widest_view
+        size = PatchSize(options[entry.patch_option], um, recipe.patch_per_spot * recipe.widest_view)
+    asked = Neighbors(neighbors, n_neighbors, radius_um)
+    spots = read_spots(opened, patch=size, on_array=entry.model.on_array, neighbors=asked)
     spots.counts, spots.label = counts, label
     if group_key is not None:
-        spots.groups, spots.group = read_groups(adata, library_key, group_key)
+        spots.groups, spots.group = read_groups(adata, opened.source.library_key, group_key)
     if spots.patches is not None and spots.patches.channels != 3:
         if CHANNELS not in options:
             raise ValueError(

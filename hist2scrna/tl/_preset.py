@@ -5,16 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna import keys
 from hist2scrna.models.registry import FEW, model_entry
-from hist2scrna.spots.library import open_image
-from hist2scrna.spots.patch_files import has_patch_files
-from hist2scrna.spots.sections import read_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from anndata import AnnData
+    from hist2scrna.spots.sections import OpenedSections
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +18,14 @@ log = logging.getLogger(__name__)
 MOST_SPOTS = 20_000
 
 
-def suited_preset(
-    adata: AnnData,
-    model: str,
-    preset: str | None,
-    of_networks: Mapping[str, Any],
-    *,
-    library_key: str | None,
-    img_key: str | Sequence[str] | None,
-    image: Any,
-) -> str | None:
+def suited_preset(opened: OpenedSections, model: str, preset: str | None, of_networks: Mapping[str, Any]) -> str | None:
     """Return the preset to fit: the given one; else `"few"` for few spots, if nothing asks for a network.
 
     Parameters
     ----------
-    adata, model, preset, library_key, img_key, image
+    opened
+        The sections.
+    model, preset
         As given to :func:`hist2scrna.tl.fit`.
     of_networks
         Arguments that only networks have, None where not given.
@@ -55,18 +44,14 @@ def suited_preset(
                 f"out, or choose among preset={[*model_entry(model).presets]}."
             )
         return preset
-    if asked or adata.n_obs > MOST_SPOTS:
+    if asked or opened.adata.n_obs > MOST_SPOTS:
         return None
-    if few.model.needs == "patches" and not _is_rgb_picture(adata, library_key, img_key, image):
+    if few.model.needs == "patches" and not _is_rgb(opened):
         return None
-    log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, adata.n_obs)
+    log.info("Preset %r of %r for %d spots; pass preset= to choose another.", FEW, model, opened.adata.n_obs)
     return FEW
 
 
-def _is_rgb_picture(adata: AnnData, library_key: str | None, img_key: str | Sequence[str] | None, image: Any) -> bool:
-    """Tell whether patches are cut from pictures of three channels: files and further stains are for networks."""
-    if image is None and img_key is None and has_patch_files(adata.uns.get(keys.SPATIAL) or {}):
-        return False
-    name = read_sections(adata, library_key)[0][0]
-    library = None if library_key is None and not isinstance(image, dict) else name
-    return open_image(adata, library, img_key=img_key, image=image).channels == 3
+def _is_rgb(opened: OpenedSections) -> bool:
+    """Tell whether patches are cut from images of three channels: files and further stains are for networks."""
+    return not opened.patches_are_files and opened.members[0].image.channels == 3

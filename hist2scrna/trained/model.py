@@ -25,7 +25,10 @@ from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.registry import create_model
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 from hist2scrna.trained.writer import PredictionWriter, checked_layers
 
 if TYPE_CHECKING:
@@ -297,22 +300,22 @@ class TrainedModel:
         mpp: float | None = None,
     ) -> Spots:
         """Read the spots of `adata` in this model's geometry; slots that are not named are those of the training."""
-        trained_key = self.parameters.get("library_key")
-        if library_key is None and trained_key in adata.obs:
-            library_key = trained_key
+        if library_key is None and self.parameters.get("library_key") in adata.obs:
+            library_key = self.parameters["library_key"]
         if img_key is None and image is None:
             img_key = self.parameters.get("img_key")
-        spots = read_spots(
-            adata,
+        source = Source(
             library_key=library_key,
             spatial_key=spatial_key or self.parameters["spatial_key"],
             img_key=img_key,
             image=image,
             features_key=features_key or self.parameters.get("features_key"),
-            n_features=self.options.get("n_features"),
-            patch_px=None if self.geometry is None else self.geometry.px,
-            patch_um=None if self.geometry is None else self.geometry.um,
             mpp=mpp,
+        )
+        spots = read_spots(
+            open_sections(adata, source),
+            patch=None if self.geometry is None else PatchSize(self.geometry.px, self.geometry.um),
+            n_features=self.options.get("n_features"),
             on_array=self.module.on_array,
             neighbors=Neighbors(*(self.parameters.get(k) for k in ("neighbors", "n_neighbors", "radius_um"))),
         )
