@@ -167,6 +167,8 @@ def test_fit_refuses_arguments(arguments, error, message, make_section):
 
 def test_several_libraries_need_a_key(make_section):
     both = ad.concat([make_section("s0"), make_section("s1", seed=1)], uns_merge="unique")
+    # A column that does not name the libraries does not tell them apart.
+    both.obs["library_id"] = [f"slide {name}" for name in both.obs["library_id"]]
     with pytest.raises(ValueError, match="2 libraries.*library_key="):
         fit(both, **FAST)
 

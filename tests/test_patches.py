@@ -9,7 +9,7 @@ import tifffile
 from builders import spots_of
 from PIL import Image
 
-from hist2scrna.images.patches import SectionScale, default_patch_um, section_scale
+from hist2scrna.spots.scale import SectionScale, default_patch_um, section_scale
 from hist2scrna.tl import fit, predict
 
 FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}

@@ -19,11 +19,12 @@ from hist2scrna.images import tiles
 from hist2scrna.images.base import ArrayImage, cut_patches, thumbnail
 from hist2scrna.images.open import open_file
 from hist2scrna.images.openslide import OpenSlideImage
-from hist2scrna.images.patches import PatchSource, section_scale
+from hist2scrna.images.patches import PatchSource
 from hist2scrna.images.pixels import as_rgb
 from hist2scrna.images.resolution import aperio_mpp, in_microns, ome_xml_mpp, square, tiff_tags_mpp
 from hist2scrna.images.tiles import TileCache, fitting_levels, level_scale
 from hist2scrna.spots.preview import preview
+from hist2scrna.spots.scale import section_scale
 from hist2scrna.tl import fit, predict
 
 WIDTH, HEIGHT = 531, 347

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.images.patches import VISIUM_SPOT_UM
+from hist2scrna.spots.scale import VISIUM_SPOT_UM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

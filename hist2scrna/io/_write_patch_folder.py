@@ -138,7 +138,7 @@ def write_patch_folder(
     try:
         _write_patches(spots, files, scratch / layout.PATCHES)
         _write_coordinates(
-            spots, names, None if opened.source.library_key is None else spots.sections, scratch / layout.COORDINATES
+            spots, names, spots.sections if len(spots.sections) > 1 else None, scratch / layout.COORDINATES
         )
         _write_table(scratch / layout.EDGES, layout.EDGE_HEADER, _edges(adata, spots).tolist())
         if counts is not None:

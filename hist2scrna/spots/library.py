@@ -52,8 +52,8 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
     known = libraries(adata)
     if not known:
         raise KeyError(
-            f"No library in {where}: images and scale factors are looked up there by library. Read the section with "
-            "squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
+            f"No {where} with a library: images and scale factors are looked up there by library. Read the section "
+            "with squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
         )
     names = list(known)
     if library is None:

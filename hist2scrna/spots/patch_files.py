@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.images.patches import PATCH_UM_WITHOUT_SPOT, PatchGeometry, PatchSource
+from hist2scrna.images.patches import PatchGeometry, PatchSource
 from hist2scrna.messages import require_key, warn_user
+from hist2scrna.spots.scale import PATCH_UM_WITHOUT_SPOT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

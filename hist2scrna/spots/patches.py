@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.images.patches import PATCH_PER_SPOT, PatchGeometry, PatchSource, default_patch_um
+from hist2scrna.images.patches import PatchGeometry, PatchSource
 from hist2scrna.images.placement import check_placement
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.patch_files import open_patch_files
+from hist2scrna.spots.scale import PATCH_PER_SPOT, default_patch_um
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.images.patches import SectionScale, section_scale
 from hist2scrna.messages import require_key
 from hist2scrna.spots.library import has_image, libraries, library_entry, open_given, open_image
+from hist2scrna.spots.scale import SectionScale, section_scale
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
 if TYPE_CHECKING:
