@@ -1,0 +1,118 @@
+"""Microns per full-resolution pixel of a section, the diameter of its spots, and the side of a patch that follows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna import keys
+from hist2scrna.messages import warn_user
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hist2scrna.images.base import SlideImage
+
+log = logging.getLogger(__name__)
+
+# Space Ranger writes the diameter of 65 um; the Spatial Transcriptomics arrays have spots of 100 um.
+VISIUM_SPOT_UM = 65.0
+ARRAY_SPOT_UM = 100.0
+PATCH_PER_SPOT = 1.5
+PATCH_UM_WITHOUT_SPOT = 112.0
+LARGEST_DISAGREEMENT = 0.2
+
+
+@dataclass(frozen=True)
+class SectionScale:
+    """Microns per full-resolution pixel of one section, where that is known from, and its spot diameter in pixels."""
+
+    mpp: float
+    known_from: str
+    spot_px: float | None
+
+
+def section_scale(
+    library: str, entry: Mapping[str, Any], mpp: float | None, image: SlideImage | None = None
+) -> SectionScale:
+    """Find the scale of a section: `mpp`, else its metadata, else what its image file says, else the spot diameter.
+
+    Parameters
+    ----------
+    library
+        Name of the section, for messages.
+    entry
+        Its entry in `.uns["spatial"]`, or `{}`.
+    mpp
+        Microns per full-resolution pixel, as the user says.
+    image
+        Its picture.
+
+    Warns
+    -----
+    UserWarning
+        If the image file tells the scale, and the diameter of the spots would give one that differs by more than 20 %.
+
+    Raises
+    ------
+    KeyError
+        If nothing tells the scale.
+    ValueError
+        If what tells it is not a positive number.
+    """
+    where = f"adata.uns['{keys.SPATIAL}']['{library}']"
+    factors = entry.get(keys.SCALEFACTORS) or {}
+    metadata = entry.get(keys.METADATA) or {}
+    spot_px = factors.get(keys.SPOT_DIAMETER)
+    spot_px = None if spot_px is None else _positive(spot_px, f"{where}['{keys.SCALEFACTORS}']['{keys.SPOT_DIAMETER}']")
+    if mpp is not None:
+        return SectionScale(_positive(mpp, "`mpp`"), "argument", spot_px)
+    for name, holder in ((keys.SCALEFACTORS, factors), (keys.METADATA, metadata)):
+        for key in (keys.MPP, keys.MICRONS_PER_PIXEL):
+            if holder.get(key) is not None:
+                return SectionScale(_positive(holder[key], f"{where}['{name}']['{key}']"), "metadata", spot_px)
+    told = None if image is None or image.mpp is None else image.mpp * image.scale
+    if spot_px is None:
+        if image is not None and told is not None:
+            log.info("section %s: %.4g um a pixel, as %s says", library, told, image.origin)
+            return SectionScale(told, "image file", None)
+        silent = "" if image is None else f", and the picture ({image.origin}) does not tell its microns per pixel"
+        raise KeyError(
+            f"Scale factor '{keys.SPOT_DIAMETER}' not found in {where}['{keys.SCALEFACTORS}'] (available: "
+            f"{list(factors)}){silent}. Pass mpp= (microns per full-resolution pixel), or write the spot diameter in "
+            "full-resolution pixels there."
+        )
+    assumed = VISIUM_SPOT_UM if keys.CHEMISTRY in metadata else ARRAY_SPOT_UM
+    diameter = _positive(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
+    if image is not None and told is not None:
+        log.info("section %s: %.4g um a pixel, as %s says", library, told, image.origin)
+        if abs(diameter / spot_px / told - 1) > LARGEST_DISAGREEMENT:
+            warn_user(
+                f"The image of section {library!r} ({image.origin}) says {told:.4g} um a pixel, which is used; but "
+                f"its spots of {spot_px:g} px, taken as {diameter:g} um, say {diameter / spot_px:.4g}. Check that the "
+                "coordinates are pixels of this image, or pass mpp=."
+            )
+        return SectionScale(told, "image file", spot_px)
+    log.info(
+        "section %s: spots of %g px taken as %g um: %.4g um a pixel", library, spot_px, diameter, diameter / spot_px
+    )
+    return SectionScale(diameter / spot_px, "spot diameter", spot_px)
+
+
+def _positive(value: Any, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number) or number <= 0:
+        raise ValueError(f"Expected {what} to be a positive number, found {value!r}.")
+    return number
+
+
+def default_patch_um(scales: Sequence[SectionScale], patch_per_spot: float = PATCH_PER_SPOT) -> float:
+    """One and a half spot diameters, so that the patch shows the rim of the spot too; 112 um where there is no spot."""
+    known = [s.spot_px * s.mpp for s in scales if s.spot_px is not None]
+    return round(patch_per_spot * float(np.median(known)), 3) if known else PATCH_UM_WITHOUT_SPOT
