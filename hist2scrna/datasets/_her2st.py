@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 Join = Literal["inner", "outer"]
 
-# Full-resolution pictures as they are called in the repository of the authors.
-_PICTURES = {
+# Full-resolution images as they are called in the repository of the authors.
+_IMAGES = {
     "C2": "5714_HE_BT_C2",
     "C3": "5714_HE_BT_D1",
     "C4": "5714_HE_BT_D2",
@@ -52,7 +52,7 @@ _SHA256 = {
     "res/ST-deconv/props/major.zip": "f7a6e7855a3879408bbba740bd2d89f06f532772a96f23bfcce6cb74c518eacf",
 }
 DOI = "10.1038/s41467-021-26271-2"
-SECTIONS = tuple(_PICTURES)
+SECTIONS = tuple(_IMAGES)
 CELL_TYPE_PROPORTIONS = "cell_type_proportions"
 SPOT_DIAMETER_PX = 136.0
 SPOT_DIAMETER_MICRONS = 100.0
@@ -96,8 +96,8 @@ def her2st(
     sections
         Sections to load, in this order, out of C2 to C6.
     img_scale
-        1 (default): pictures stay in their files (92 megapixels each), and only a preview of 1,000 pixels is decoded.
-        Below 1: pictures are decoded, shrunk by this factor and kept in the AnnData, which then needs no other file.
+        1 (default): images stay in their files (92 megapixels each), and only a preview of 1,000 pixels is decoded.
+        Below 1: images are decoded, shrunk by this factor and kept in the AnnData, which then needs no other file.
     min_counts
         Spots with fewer counts, over all genes of the section, are dropped; how many is logged. The default removes
         seven nearly empty spots of C2 to C6, and nothing else.
@@ -116,9 +116,9 @@ def her2st(
       same counts.
     - `.obsm["cell_type_proportions"]`: data frame, spots x 8 cell types.
     - `.obsm["spatial"]`: float64, full-resolution pixels (`pixel_x`, `pixel_y`), x to the right and y down.
-    - `.uns["spatial"][section]`: `images["hires"]`, uint8 (H, W, 3), the preview or the shrunk picture;
+    - `.uns["spatial"][section]`: `images["hires"]`, uint8 (H, W, 3), the preview or the shrunk image;
       `scalefactors` `tissue_hires_scalef`, `spot_diameter_fullres` (136 pixels) and `spot_diameter_um` (100);
-      `metadata["doi"]`; `metadata["source_image_path"]`, the file of the full-resolution picture, for `img_scale=1`
+      `metadata["doi"]`; `metadata["source_image_path"]`, the file of the full-resolution image, for `img_scale=1`
       only.
 
     Raises
@@ -187,7 +187,7 @@ def _fetch(sections: list[str]) -> dict[str, _Files]:
 
     return {
         section: _Files(
-            image=get(f"data/ST-imgs/C/{section}/{_PICTURES[section]}.jpg"),
+            image=get(f"data/ST-imgs/C/{section}/{_IMAGES[section]}.jpg"),
             counts=get(f"data/ST-cnts/{section}.tsv.gz"),
             selection=get(f"data/ST-spotfiles/{section}_selection.tsv"),
             proportions=get(_PROPORTIONS),
@@ -256,9 +256,9 @@ def _read_table(file: Path, *, index_col: int | None = None, member: str | None 
 
 def _image_slot(file: Path, img_scale: float) -> dict[str, dict]:
     keep_file = img_scale == 1
-    picture, scale = _read_image(file, None if keep_file else img_scale)
+    image, scale = _read_image(file, None if keep_file else img_scale)
     return {
-        keys.IMAGES: {"hires": picture},
+        keys.IMAGES: {"hires": image},
         keys.SCALEFACTORS: {
             keys.image_scale("hires"): scale,
             keys.SPOT_DIAMETER: SPOT_DIAMETER_PX,
@@ -269,28 +269,28 @@ def _image_slot(file: Path, img_scale: float) -> dict[str, dict]:
 
 
 def _read_image(file: Path, scale: float | None) -> tuple[NDArray[np.uint8], float]:
-    """Decode a picture shrunk by `scale`, None for a preview; answers the picture and its scale."""
+    """Decode an image shrunk by `scale`, None for a preview; return it and its scale."""
     with warnings.catch_warnings():
         # Pillow warns from 89 megapixels on; the limit here is explicit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            image = Image.open(file)
+            opened = Image.open(file)
         except (Image.DecompressionBombError, OSError) as error:
-            raise ValueError(f"Could not open the picture {str(file)!r}: {error}") from error
-    with image:
-        width, height = image.size
+            raise ValueError(f"Could not open the image {str(file)!r}: {error}") from error
+    with opened:
+        width, height = opened.size
         if width * height > MAX_PIXELS:
             raise ValueError(
-                f"The picture {str(file)!r} has {width} x {height} pixels, more than the {MAX_PIXELS} that a section "
+                f"The image {str(file)!r} has {width} x {height} pixels, more than the {MAX_PIXELS} that a section "
                 "of her2st can have."
             )
         scale = min(1.0, PREVIEW_PX / max(width, height)) if scale is None else scale
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        # A JPEG is decoded at the next size above; `box` is then the whole picture in those pixels.
-        draft = image.draft("RGB", size)
+        # A JPEG is decoded at the next size above; `box` is then the whole image in those pixels.
+        draft = opened.draft("RGB", size)
         box = draft[1] if draft else None
         try:
-            picture = image.convert("RGB")
+            image = opened.convert("RGB")
         except OSError as error:
-            raise ValueError(f"Could not decode the picture {str(file)!r}: {error}") from error
-        return np.asarray(picture.resize(size, Image.Resampling.BICUBIC, box=box)), scale
+            raise ValueError(f"Could not decode the image {str(file)!r}: {error}") from error
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box)), scale

@@ -1,4 +1,4 @@
-"""Simulated sections in which the picture carries the signal, and the truth is known."""
+"""Simulated sections in which the image carries the signal, and the truth is known."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def simulate(
     neighbor_effect: float = 1.0,
     mpp: float = 1.0,
 ) -> list[ad.AnnData]:
-    r"""Simulate sections with an H&E picture and ZINB counts that can be told from it.
+    r"""Simulate sections with an H&E image and ZINB counts that can be told from it.
 
     Cell types occupy smooth domains (at each place, the type whose Gaussian random field is largest). Density, size,
-    shape and color of the nuclei depend on the type; the picture is drawn by the Beer-Lambert law, with stain
+    shape and color of the nuclei depend on the type; the image is drawn by the Beer-Lambert law, with stain
     vectors, stain amounts and background varying between sections. For observation :math:`i` of type :math:`t_i`
     and gene :math:`g`,
 
@@ -96,7 +96,7 @@ def simulate(
     where :math:`f_i` is the fraction of each type among the neighbors (on the lattice at most six; for cells the six
     nearest) and :math:`c` is `neighbor_effect`. :math:`N` is non-zero for half of the genes, and for these
     :math:`O` is small: what they do cannot be known from the observation's own type. The library size :math:`\ell_i`
-    grows with the density of nuclei that the picture shows, times log-normal noise of standard deviation 0.2.
+    grows with the density of nuclei that the image shows, times log-normal noise of standard deviation 0.2.
 
     Parameters
     ----------
@@ -117,10 +117,10 @@ def simulate(
         `"spot"`: spots of 55 um on the hexagonal lattice of Visium, 100 um apart. `"cell"`: each observation is a
         nucleus, its diameter taken as 10 um, with fewer counts.
     neighbor_effect
-        Factor of the neighbors' effect; 0 leaves the picture as it is and makes the counts depend on the own type.
+        Factor of the neighbors' effect; 0 leaves the image as it is and makes the counts depend on the own type.
         A patch wider than the pitch shows the neighbors too.
     mpp
-        Micrometers per pixel of the picture.
+        Micrometers per pixel of the image.
 
     Returns
     -------
@@ -131,18 +131,18 @@ def simulate(
       :math:`\pi` and :math:`(1 - \pi) \mu`, dense float32.
     - `.obs["library_id"]`: categorical, `"section_0"`, ...; `.obs["cell_type"]`: categorical, the same categories in
       all sections; `.obs["array_row"]`, `.obs["array_col"]`: int, lattice position with an even sum (`level="spot"`).
-    - `.obsm["spatial"]`: float64, pixels of the picture, x to the right and y down.
-    - `.uns["spatial"][library]`: the picture as `images["hires"]`, uint8 (H, W, 3), with
+    - `.obsm["spatial"]`: float64, pixels of the image, x to the right and y down.
+    - `.uns["spatial"][library]`: the image as `images["hires"]`, uint8 (H, W, 3), with
       `scalefactors` `tissue_hires_scalef` (1), `spot_diameter_fullres` (pixels) and `mpp`.
     - `.uns["simulation"]`: the arguments, the names of the genes that respond to neighbors (`"neighbor_genes"`), and
       the stain of the section (`"stain"`, by library).
 
-    `anndata.concat(sections, uns_merge="unique")` keeps all pictures.
+    `anndata.concat(sections, uns_merge="unique")` keeps all images.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, or the picture would exceed 2^26 pixels.
+        If an argument is out of range, or the image would exceed 2^26 pixels.
 
     Examples
     --------
@@ -199,9 +199,9 @@ def _draw_genes(rng: np.random.Generator, n_genes: int, n_types: int) -> _Genes:
 def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, parameters: _Parameters) -> ad.AnnData:
     n_spots, n_types, level, mpp = parameters.n_spots, parameters.n_types, parameters.level, parameters.mpp
     scale = _SCALES[level]
-    # Tissue, counts and picture draw from streams of their own: the counts do not depend on the resolution, nor the
+    # Tissue, counts and image draw from streams of their own: the counts do not depend on the resolution, nor the
     # tissue on the genes.
-    tissue_rng, count_rng, picture_rng = rng.spawn(3)
+    tissue_rng, count_rng, image_rng = rng.spawn(3)
     obs = pd.DataFrame(index=[f"{library}_{level}_{i:0{max(3, len(str(n_spots - 1)))}d}" for i in range(n_spots)])
     obs[keys.LIBRARY] = pd.Categorical([library] * n_spots)
     if level == "spot":
@@ -217,7 +217,7 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
     types = domains.types_at(xy)
     obs[keys.CELL_TYPE] = pd.Categorical.from_codes(types, [m.name for m in MORPHOLOGIES[:n_types]])
     nucleus_types, margin = domains.types_at(nuclei), 0.95 * scale.margin
-    picture, stain = draw(picture_rng, domains, nuclei, nucleus_types, xy, margin=margin, mpp=mpp)
+    image, stain = draw(image_rng, domains, nuclei, nucleus_types, xy, margin=margin, mpp=mpp)
     own_type = np.eye(n_types)[types]
     composition = _neighbor_composition(xy, own_type, scale.reach)
     log_rate = genes.base + own_type @ genes.own + parameters.neighbor_effect * (composition @ genes.neighbor)
@@ -235,7 +235,7 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
         keys.TRUE_MEAN: (1 - genes.dropout) * mu,
     }
     scalefactors = {keys.image_scale("hires"): 1.0, keys.SPOT_DIAMETER: scale.diameter / mpp, keys.MPP: mpp}
-    image = {keys.IMAGES: {"hires": picture}, keys.SCALEFACTORS: scalefactors, keys.METADATA: {}}
+    entry = {keys.IMAGES: {"hires": image}, keys.SCALEFACTORS: scalefactors, keys.METADATA: {}}
     record = {"neighbor_genes": np.array(names)[genes.responds], "stain": {library: stain}}
     return ad.AnnData(
         X=csr_matrix(counts, dtype=np.float32),
@@ -243,7 +243,7 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
         var=pd.DataFrame(index=names),
         layers={name: layer.astype(np.float32) for name, layer in truth.items()},
         obsm={keys.SPATIAL: xy / mpp},
-        uns={keys.SPATIAL: {library: image}, SIMULATION: asdict(parameters) | record},
+        uns={keys.SPATIAL: {library: entry}, SIMULATION: asdict(parameters) | record},
     )
 
 
@@ -259,7 +259,7 @@ def _check_pixels(size: tuple[float, float], mpp: float) -> None:
     height, width = (round(extent / mpp) for extent in size)
     if height * width > MAX_PIXELS:
         raise ValueError(
-            f"A picture of {height} x {width} pixels is too large to simulate (the limit is {MAX_PIXELS} pixels). "
+            f"An image of {height} x {width} pixels is too large to simulate (the limit is {MAX_PIXELS} pixels). "
             "Raise `mpp` or lower `n_spots`."
         )
 

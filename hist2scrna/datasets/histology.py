@@ -1,6 +1,6 @@
-"""A simulated piece of tissue and its H&E picture: type domains, nuclei, stains.
+"""A simulated piece of tissue and its H&E image: type domains, nuclei, stains.
 
-Coordinates are micrometers, x to the right and y down, from the upper left corner of the picture.
+Coordinates are micrometers, x to the right and y down, from the upper left corner of the image.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def draw(
 
     Returns
     -------
-    Picture, uint8 (H, W, 3), and the stain: `vectors` (2, 3), `amounts` (2,), `background` (3,).
+    Image, uint8 (H, W, 3), and the stain: `vectors` (2, 3), `amounts` (2,), `background` (3,).
     """
     stain, looks = _vary_stain(rng), domains.morphologies
     height, width = (max(1, round(extent / mpp)) for extent in domains.size)
@@ -206,7 +206,7 @@ def draw(
     tissue = _tissue_mask(rng, domains.size, coarse_y, coarse_x, covered, margin)
 
     def spread(values: list[float]) -> NDArray:
-        """Value of each type over the picture, blurred by a few micrometers at the borders."""
+        """Value of each type over the image, blurred by a few micrometers at the borders."""
         coarse = gaussian_filter(np.array(values)[kinds] * tissue, 1.0)
         return RectBivariateSpline(coarse_y, coarse_x, coarse, kx=1, ky=1)(y, x).astype(np.float32)
 
@@ -226,9 +226,9 @@ def draw(
 
     amounts = np.stack([hematoxylin, eosin], axis=-1).clip(0) * stain["amounts"].astype(np.float32)
     density = amounts @ stain["vectors"].astype(np.float32)
-    picture = stain["background"].astype(np.float32) * np.exp(-density)
-    picture += rng.standard_normal((height, width, 1), dtype=np.float32) * 2.0
-    return picture.clip(0, 255).round().astype(np.uint8), stain
+    image = stain["background"].astype(np.float32) * np.exp(-density)
+    image += rng.standard_normal((height, width, 1), dtype=np.float32) * 2.0
+    return image.clip(0, 255).round().astype(np.uint8), stain
 
 
 def _vary_stain(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:

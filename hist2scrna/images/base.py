@@ -1,4 +1,4 @@
-"""The picture of a section behind one interface, whatever it is read from; and the patches cut from it."""
+"""The image of a section behind one interface, whatever it is read from; and the patches cut from it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BAND_PIXELS = 2**24
 LONGEST_THUMBNAIL = 256
 
 
-class SlideImage(ABC):
-    """An RGB picture of one section, at one or more resolutions.
+class SectionImage(ABC):
+    """An RGB image of one section, at one or more resolutions.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class SlideImage(ABC):
     channels
         How many a patch of it has: 3, or 1 for a single marker.
     parts
-        The pictures that it consists of, where several stains are stacked.
+        The images that it consists of, where several stains are stacked.
     """
 
     scales: tuple[float, ...]
@@ -40,7 +40,7 @@ class SlideImage(ABC):
     mpp: float | None = None
     in_one_piece: bool = False
     channels: int = 3
-    parts: tuple[SlideImage, ...] = ()
+    parts: tuple[SectionImage, ...] = ()
 
     @abstractmethod
     def size(self, level: int = 0) -> tuple[int, int]:
@@ -85,8 +85,8 @@ def to_image_pixels(xy: NDArray[np.floating], scale: float) -> NDArray[np.floati
     return np.asarray(xy, dtype=np.float64) * scale
 
 
-class ArrayImage(SlideImage):
-    """A picture held as an array (NumPy, Dask, Zarr or xarray), read lazily where the array is lazy."""
+class ArrayImage(SectionImage):
+    """An image held as an array (NumPy, Dask, Zarr or xarray), read lazily where the array is lazy."""
 
     def __init__(self, array: Any, scale: float, origin: str) -> None:
         dims = getattr(array, "dims", None)
@@ -125,7 +125,7 @@ class ArrayImage(SlideImage):
         return as_rgb(np.asarray(self.array[top:bottom:step, left:right:step]))
 
 
-def cut_patches(image: SlideImage, xy: NDArray[np.floating], side: float, patch_px: int) -> NDArray[np.uint8]:
+def cut_patches(image: SectionImage, xy: NDArray[np.floating], side: float, patch_px: int) -> NDArray[np.uint8]:
     """Cut square patches around centers, padded with white where they reach over the border.
 
     They are read from the coarsest level whose pixels are no larger than those of the patch, and averaged down from
@@ -134,7 +134,7 @@ def cut_patches(image: SlideImage, xy: NDArray[np.floating], side: float, patch_
     Parameters
     ----------
     image
-        The picture.
+        The image.
     xy
         `(n, 2)` centers in full-resolution pixels, x right, y down.
     side
@@ -174,14 +174,14 @@ def cut_patches(image: SlideImage, xy: NDArray[np.floating], side: float, patch_
     return patches[:, : image.channels]
 
 
-def thumbnail_grid(image: SlideImage, longest: int) -> tuple[int, int]:
-    """Return the level and the step over it that give a small picture, its longer side about `longest` pixels."""
+def thumbnail_grid(image: SectionImage, longest: int) -> tuple[int, int]:
+    """Return the level and the step over it that give a small image, its longer side about `longest` pixels."""
     level = image.level_for(longest * image.scale / max(image.size()))
     return level, max(1, max(image.size(level)) // longest)
 
 
-def thumbnail(image: SlideImage, longest: int = LONGEST_THUMBNAIL) -> tuple[NDArray[np.uint8], float]:
-    """Return a small picture by striding over the level that is just fine enough, and its scale to full resolution."""
+def thumbnail(image: SectionImage, longest: int = LONGEST_THUMBNAIL) -> tuple[NDArray[np.uint8], float]:
+    """Return a small image by striding over the level that is just fine enough, and its scale to full resolution."""
     level, step = thumbnail_grid(image, longest)
     size = -(-np.array(image.size(level)) // step)
     return image.strided(level, step, np.zeros(2, dtype=np.int64), size), image.scales[level] / step

@@ -14,7 +14,7 @@ from hist2scrna.images.tissue import MOST_RED, large_pieces
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
     from hist2scrna.images.tissue import TissueMask
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ MEASURED = {
 UNITS = {"area_um2": PIXEL_UM**2, "perimeter_um": PIXEL_UM, "major_axis_um": PIXEL_UM, "minor_axis_um": PIXEL_UM}
 
 
-def hematoxylin_density(picture: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
+def hematoxylin_density(image: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the density of hematoxylin, as :func:`skimage.color.rgb2hed` scales it, relative to the glass.
 
     Zero in ink, which absorbs red much more than green. Source: Ruifrok and Johnston, Quantification of histochemical
@@ -55,7 +55,7 @@ def hematoxylin_density(picture: NDArray[np.uint8], glass: NDArray[np.float64]) 
 
     Parameters
     ----------
-    picture
+    image
         `(h, w, 3)` uint8.
     glass
         `(3,)` color of bare glass in 0..255.
@@ -65,7 +65,7 @@ def hematoxylin_density(picture: NDArray[np.uint8], glass: NDArray[np.float64]) 
     # By table: the same value for the same color, wherever it stands.
     shade = np.maximum(np.arange(256), 1)
     table = [np.log10(bare / shade).clip(0).astype(np.float32) for bare in glass]
-    red, green, blue = (table[i][picture[..., i]] for i in range(3))
+    red, green, blue = (table[i][image[..., i]] for i in range(3))
     weight = (hed_from_rgb[:, 0] / 6).astype(np.float32)
     density = np.maximum(weight[0] * red + weight[1] * green + weight[2] * blue, 0)
     density[red > MOST_RED * green + 0.05] = 0
@@ -73,7 +73,7 @@ def hematoxylin_density(picture: NDArray[np.uint8], glass: NDArray[np.float64]) 
 
 
 class NucleusSegmenter:
-    """Finds the nuclei of one picture in pixels of 0.5 um, one tile at a time.
+    """Finds the nuclei of one image in pixels of 0.5 um, one tile at a time.
 
     Hematoxylin is taken apart by its color and smoothed. A pixel is nuclear where it exceeds the mean around it (6
     um), within 0.85 to 3 times the threshold of the section, which is Otsu's on windows spread over the tissue. Seeds
@@ -87,7 +87,7 @@ class NucleusSegmenter:
     Parameters
     ----------
     image
-        The picture.
+        The image.
     mpp
         Microns per full-resolution pixel.
     tissue
@@ -96,25 +96,25 @@ class NucleusSegmenter:
     Raises
     ------
     ValueError
-        If the pixels of the picture are larger than 1.5 um.
+        If the pixels of the image are larger than 1.5 um.
     """
 
-    def __init__(self, image: SlideImage, mpp: float, tissue: TissueMask) -> None:
+    def __init__(self, image: SectionImage, mpp: float, tissue: TissueMask) -> None:
         finest = mpp / image.scale
         if finest > COARSEST_UM:
             raise ValueError(
-                f"The pixels of the picture ({image.origin}) are {finest:.3g} um wide: nuclei cannot be told apart "
-                f"above {COARSEST_UM:g} um. Give the full-resolution picture, or check mpp=."
+                f"The pixels of the image ({image.origin}) are {finest:.3g} um wide: nuclei cannot be told apart "
+                f"above {COARSEST_UM:g} um. Give the full-resolution image, or check mpp=."
             )
-        self.picture = ResampledImage(image, mpp, PIXEL_UM)
+        self.image = ResampledImage(image, mpp, PIXEL_UM)
         self.tissue = tissue
         self.threshold = self._section_threshold()
         log.info("nuclei: threshold of hematoxylin %.4f (%s)", self.threshold, image.origin)
 
     def tiles(self, side: int) -> list[tuple[int, int, int, int]]:
         """Return x, y, width and height of the tiles, `side` pixels of 0.5 um or less, that hold tissue."""
-        width, height = self.picture.size
-        own = self.tissue.scale * self.picture.full_resolution
+        width, height = self.image.size
+        own = self.tissue.scale * self.image.full_resolution
         found = []
         for y in range(0, height, side):
             for x in range(0, width, side):
@@ -141,7 +141,7 @@ class NucleusSegmenter:
         row, column = np.unravel_index(seed, label.shape)
         name = np.stack([column + left, row + top], axis=1)
         owned = ((name >= (x, y)) & (name < (x + width, y + height))).all(axis=1)
-        owned &= self.tissue.at((name + 0.5) * self.picture.full_resolution)
+        owned &= self.tissue.at((name + 0.5) * self.image.full_resolution)
         label = np.where(np.concatenate([[False], owned])[label], label, 0)
         found = pd.DataFrame(
             regionprops_table(label, density, properties=("label", "bbox", "centroid", *MEASURED)), copy=False
@@ -161,12 +161,12 @@ class NucleusSegmenter:
         # From the axis of the columns towards that of the rows; scikit-image measures from the rows.
         nuclei["orientation_deg"] = np.mod(90 - np.degrees(nuclei["orientation_deg"]), 180)
         center = found[["centroid-1", "centroid-0"]].to_numpy() + (left + 0.5, top + 0.5)
-        nuclei[["x", "y"]] = center * self.picture.full_resolution
+        nuclei[["x", "y"]] = center * self.image.full_resolution
         nuclei[["seed_x", "seed_y"]] = name
         return nuclei[far <= REACH]
 
     def _density(self, x: int, y: int, width: int, height: int) -> NDArray[np.float32]:
-        return hematoxylin_density(self.picture.read(x, y, width, height), self.tissue.glass)
+        return hematoxylin_density(self.image.read(x, y, width, height), self.tissue.glass)
 
     def _section_threshold(self) -> float:
         """Otsu's threshold of smoothed hematoxylin over windows drawn, always alike, from the tissue."""
@@ -179,7 +179,7 @@ class NucleusSegmenter:
         for x, y, width, height in (windows[i] for i in drawn):
             smooth = gaussian_filter(self._density(x, y, width, height), SMOOTH, truncate=TRUNCATE)
             grid = np.stack(np.meshgrid(np.arange(x, x + width), np.arange(y, y + height)), axis=-1)
-            pixels.append(smooth[self.tissue.at((grid + 0.5) * self.picture.full_resolution)])
+            pixels.append(smooth[self.tissue.at((grid + 0.5) * self.image.full_resolution)])
         return max(FAINTEST, float(threshold_otsu(np.concatenate(pixels))))
 
     def _label(self, density: NDArray[np.float32], left: int, top: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -205,7 +205,7 @@ class NucleusSegmenter:
         first = np.full(number + 1, seeds.size, dtype=np.int64)
         np.minimum.at(first, seeds.ravel(), np.arange(seeds.size))
         # Equal heights would be flooded in the order of the window: less than half a step makes all of them differ, by
-        # the place in the picture (an even sequence in the plane; Roberts, 2018).
+        # the place in the image (an even sequence in the plane; Roberts, 2018).
         rows, columns = np.arange(top, top + height.shape[0]), np.arange(left, left + height.shape[1])
         shift = np.mod(rows[:, None] * 0.5698402909980532 + columns * 0.7548776662466927, 1) / 2
         return watershed(shift - height, seeds, mask=nuclear), first[1:]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.images.pixels import PictureError, as_rgb, is_eight_or_sixteen_bit, reading
+from hist2scrna.images.pixels import ImageError, as_rgb, is_eight_or_sixteen_bit, reading
 from hist2scrna.images.resolution import ngff_mpp
 from hist2scrna.images.tiles import TiledImage
 
@@ -26,7 +26,7 @@ OLD_AXES = "tczyx"
 
 
 class OmeZarrImage(TiledImage):
-    """The multiscale picture in a Zarr group, read chunk by chunk. Of several that Bio-Formats wrote, the largest.
+    """The multiscale image in a Zarr group, read chunk by chunk. Of several that Bio-Formats wrote, the largest.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class OmeZarrImage(TiledImage):
     Raises
     ------
     ValueError
-        If it is no Zarr group with `multiscales`, is damaged, or holds no RGB or gray picture of 8 or 16 bits.
+        If it is no Zarr group with `multiscales`, is damaged, or holds no RGB or gray image of 8 or 16 bits.
     """
 
     def __init__(self, path: Path, scale: float = 1.0) -> None:
@@ -49,11 +49,11 @@ class OmeZarrImage(TiledImage):
         ):
             root = zarr.open(path, mode="r")
             if isinstance(root, zarr.Array):
-                raise PictureError(
+                raise ImageError(
                     f"'{path}' is a Zarr array, not an OME-Zarr: it has no 'multiscales'. Pass the array itself: "
                     "image=zarr.open_array(...), height x width x RGB."
                 )
-            group, multiscales = _picture(root, path)
+            group, multiscales = _image(root, path)
             axes = [axis["name"] if isinstance(axis, dict) else axis for axis in multiscales.get("axes") or OLD_AXES]
             arrays = [group[dataset["path"]] for dataset in multiscales["datasets"]]
             self._axes = {name: position for position, name in enumerate(axes)}
@@ -71,12 +71,12 @@ class OmeZarrImage(TiledImage):
         channels = shape.get("c", 1)
         others = {name: length for name, length in shape.items() if name not in "cyx" and length > 1}
         if "y" not in shape or "x" not in shape or others or channels not in (1, 3, 4):
-            raise PictureError(
-                f"Expected '{path}' to hold an RGB or gray picture (axes c, y and x; 1, 3 or 4 channels), found axes "
-                f"{''.join(self._axes)} with shape {tuple(array.shape)}. Save one plane of the H&E picture alone."
+            raise ImageError(
+                f"Expected '{path}' to hold an RGB or gray image (axes c, y and x; 1, 3 or 4 channels), found axes "
+                f"{''.join(self._axes)} with shape {tuple(array.shape)}. Save one plane of the H&E image alone."
             )
         if not is_eight_or_sixteen_bit(array.dtype):
-            raise PictureError(f"Expected '{path}' to hold pixels of 8 or 16 bits, found {array.dtype}.")
+            raise ImageError(f"Expected '{path}' to hold pixels of 8 or 16 bits, found {array.dtype}.")
 
     def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
         left, top, width, height = self.extent(level, row, column)
@@ -93,8 +93,8 @@ def _metadata(group: Any) -> Mapping[str, Any]:
     return attributes.get("ome") or attributes
 
 
-def _picture(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
-    """Return the group of the picture, and its `multiscales`."""
+def _image(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return the group of the image, and its `multiscales`."""
     told = _metadata(root)
     if told.get(MULTISCALES):
         return root, told[MULTISCALES][0]
@@ -105,14 +105,14 @@ def _picture(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
             if inside
             else "Give an OME-Zarr."
         )
-        raise PictureError(f"'{path}' is a Zarr group without 'multiscales' in its attributes. {found}")
+        raise ImageError(f"'{path}' is a Zarr group without 'multiscales' in its attributes. {found}")
 
     def area(name: str) -> int:
         first = _metadata(inside[name])[MULTISCALES][0]["datasets"][0]["path"]
         return int(np.prod(inside[name][first].shape[-2:]))
 
     largest = max(inside, key=area)
-    log.info("%s: reading the largest of the pictures %s: %s", path, list(inside), largest)
+    log.info("%s: reading the largest of the images %s: %s", path, list(inside), largest)
     return inside[largest], _metadata(inside[largest])[MULTISCALES][0]
 
 

@@ -11,15 +11,15 @@ from hist2scrna.images.raster import RasterImage
 from hist2scrna.images.tiff import OpenSlideNeeded, TiffImage
 
 if TYPE_CHECKING:
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".svs", ".btf", ".tf8", ".qptiff")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")
 
 
-def open_file(path: str | Path, scale: float = 1.0) -> SlideImage:
-    """Open a picture: TIFF, OME-TIFF or SVS, OME-Zarr, JPEG or PNG, and other vendors' files by OpenSlide.
+def open_file(path: str | Path, scale: float = 1.0) -> SectionImage:
+    """Open an image: TIFF, OME-TIFF or SVS, OME-Zarr, JPEG or PNG, and other vendors' files by OpenSlide.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def open_file(path: str | Path, scale: float = 1.0) -> SlideImage:
     ImportError
         If it needs OpenSlide, which is not installed.
     ValueError
-        If it is not a picture that can be read, damaged, or too large to decode.
+        If it is not an image that can be read, damaged, or too large to decode.
     """
     path = Path(path)
     if path.is_dir():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 CACHE_BYTES = 2 * 2**30
 AHEAD = 256
@@ -36,13 +36,13 @@ class PatchGeometry:
 class PatchSource:
     """The patches of all spots; each is cut once, and kept while all of them fit in 2 GiB.
 
-    Then a picture is forgotten once all patches of its section are cut. One that is decoded whole (a JPEG, say) gives
-    all of them at the first call, so that one such picture is in memory at a time.
+    Then an image is forgotten once all patches of its section are cut. One that is decoded whole (a JPEG, say) gives
+    all of them at the first call, so that one such image is in memory at a time.
 
     Parameters
     ----------
     images
-        Picture of each section.
+        Image of each section.
     side
         Side of a patch in full-resolution pixels, for each section.
     xy
@@ -55,7 +55,7 @@ class PatchSource:
 
     def __init__(
         self,
-        images: Sequence[SlideImage],
+        images: Sequence[SectionImage],
         side: Sequence[float],
         xy: NDArray[np.float64],
         section: NDArray[np.int64],

@@ -37,40 +37,40 @@ DAMAGE = (
 )
 
 
-class PictureError(ValueError):
-    """A picture that cannot be read, said in words of the package."""
+class ImageError(ValueError):
+    """An image that cannot be read, said in words of the package."""
 
 
 @contextmanager
 def reading(what: str, instead: str = AGAIN, own: type[Exception] = ValueError) -> Iterator[None]:
-    """Turn what a reader raises on a damaged file into :class:`PictureError`: `what`, the cause, the way out.
+    """Turn what a reader raises on a damaged file into :class:`ImageError`: `what`, the cause, the way out.
 
     `own` is an exception of the reader that is none of Python's.
     """
     try:
         yield
-    except PictureError:
+    except ImageError:
         raise
     except (*DAMAGE, own) as error:
         cause = " ".join(str(error).split())
-        raise PictureError(f"{what}: {cause[:200] or type(error).__name__}. {instead}") from error
+        raise ImageError(f"{what}: {cause[:200] or type(error).__name__}. {instead}") from error
 
 
 def check_size(origin: str, width: int, height: int, tile: tuple[int, int]) -> None:
-    """Refuse a picture that no scanner makes, or one whose `tile` (width, height) is over the budget for decoding.
+    """Refuse an image that no scanner makes, or one whose `tile` (width, height) is over the budget for decoding.
 
     Raises
     ------
-    PictureError
+    ImageError
         If a side is 0 or over 2^20 pixels, or a tile has over 2^30.
     """
     if not 0 < min(width, height) <= max(width, height) <= MAX_SIDE:
-        raise PictureError(
+        raise ImageError(
             f"Expected the sides of image '{origin}' to be 1 to {MAX_SIDE} pixels, its header says {width} x {height}. "
-            "The header is damaged, or the file is no picture of tissue."
+            "The header is damaged, or the file is no image of tissue."
         )
     if min(tile) < 1 or tile[0] * tile[1] > MAX_DECODED_PIXELS:
-        raise PictureError(
+        raise ImageError(
             f"Image '{origin}' of {width} x {height} pixels is stored in pieces of {tile[0]} x {tile[1]}, and one is "
             f"over the budget of {MAX_DECODED_PIXELS} pixels for decoding at once. Convert it to a tiled, pyramidal "
             "TIFF, which is read by window."
@@ -78,12 +78,12 @@ def check_size(origin: str, width: int, height: int, tile: tuple[int, int]) -> N
 
 
 def check_orientation(origin: str, orientation: Any) -> None:
-    """Refuse a picture that is stored turned or mirrored (Exif and TIFF tag 274; 1, or 0 for unknown, is upright).
+    """Refuse an image that is stored turned or mirrored (Exif and TIFF tag 274; 1, or 0 for unknown, is upright).
 
     Some programs turn it and others do not, so that nobody can tell to which of the two the coordinates belong.
     """
     if orientation not in (None, 0, 1):
-        raise PictureError(
+        raise ImageError(
             f"Expected image '{origin}' to be stored upright (orientation 1), found orientation {orientation}: it is "
             "to be turned or mirrored when shown, and programs differ in whether they do. Save it upright, as it was "
             "shown by the program that the coordinates come from."

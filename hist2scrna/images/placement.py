@@ -1,4 +1,4 @@
-"""Do the spots lie on the picture? Scale, orientation and bounds, before anything is trained."""
+"""Do the spots lie on the image? Scale, orientation and bounds, before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 THUMBNAIL_BUDGET = 2**27
 FEWEST_TO_JUDGE = 10
 
 
 def check_placement(
-    name: str, names: pd.Index, xy: NDArray[np.float64], image: SlideImage, spot_px: float | None, where: str
+    name: str, names: pd.Index, xy: NDArray[np.float64], image: SectionImage, spot_px: float | None, where: str
 ) -> None:
-    """Refuse coordinates that are not on the picture, or on its tissue only when x and y are exchanged.
+    """Refuse coordinates that are not on the image, or on its tissue only when x and y are exchanged.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def check_placement(
     xy
         `(n, 2)` full-resolution pixels, x right, y down.
     image
-        The picture of the section.
+        The image of the section.
     spot_px
         Diameter of a spot in full-resolution pixels, if known.
     where
@@ -41,7 +41,7 @@ def check_placement(
     Raises
     ------
     ValueError
-        If a center lies off the picture by more than the radius of a spot, or the tissue shows that the columns are
+        If a center lies off the image by more than the radius of a spot, or the tissue shows that the columns are
         exchanged.
     """
     width, height = (edge / image.scale for edge in image.size())
@@ -61,14 +61,14 @@ def check_placement(
         way_out = (
             exchange
             if swapped_fit
-            else "The coordinates must be in full-resolution pixels of this picture: check "
-            f"scalefactors['tissue_..._scalef'] (here {image.scale:.4g} pixels of the picture are one of those), or "
+            else "The coordinates must be in full-resolution pixels of this image: check "
+            f"scalefactors['tissue_..._scalef'] (here {image.scale:.4g} pixels of the image are one of those), or "
             "pass img_key= or image=."
         )
         raise ValueError(
-            f"{int(away.sum())} of {len(xy)} spots of section {name!r} lie outside the picture: {where} reaches from "
+            f"{int(away.sum())} of {len(xy)} spots of section {name!r} lie outside the image: {where} reaches from "
             f"({xy[:, 0].min():.0f}, {xy[:, 1].min():.0f}) to ({xy[:, 0].max():.0f}, {xy[:, 1].max():.0f}), the "
-            f"picture ({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
+            f"image ({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
         )
     level, _ = thumbnail_grid(image, LONGEST_THUMBNAIL)
     too_large = np.prod(image.size(level), dtype=float) > THUMBNAIL_BUDGET
@@ -77,21 +77,21 @@ def check_placement(
     as_given, exchanged = _fraction_on_tissue(image, xy, spot_px)
     if swapped_fit and as_given < 0.9 <= exchanged and exchanged - as_given >= 0.1:
         raise ValueError(
-            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the picture ({image.origin}), but "
+            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}), but "
             f"{exchanged:.0%} would with x and y exchanged. {exchange}"
         )
     if as_given < 0.3:
         warn_user(
-            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the picture ({image.origin}). "
-            f"Check that {where} and the picture belong together."
+            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}). "
+            f"Check that {where} and the image belong together."
         )
 
 
-def _fraction_on_tissue(image: SlideImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:
+def _fraction_on_tissue(image: SectionImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:
     """Return the fraction of spots on stained ground: as given, and with x and y exchanged.
 
     The rule is that of :func:`hist2scrna.images.tissue.stained_ground`, blurred to the size of a spot. On the sections
-    of HER2ST and of the mouse olfactory bulb it finds 96 to 100 % of the spots. A picture of one color, or of
+    of HER2ST and of the mouse olfactory bulb it finds 96 to 100 % of the spots. An image of one color, or of
     grays, cannot be judged: all spots are taken to be right.
     """
     small, scale = thumbnail(image)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.images import pixels
-from hist2scrna.images.pixels import PictureError, as_rgb, check_orientation, reading
+from hist2scrna.images.pixels import ImageError, as_rgb, check_orientation, reading
 from hist2scrna.images.tiles import CACHE, TiledImage
 
 if TYPE_CHECKING:
@@ -31,22 +31,22 @@ class RasterImage(TiledImage):
     Raises
     ------
     ValueError
-        If it is no picture, damaged, over 2^30 pixels, or stored turned or mirrored.
+        If it is no image, damaged, over 2^30 pixels, or stored turned or mirrored.
     """
 
     def __init__(self, path: Path, scale: float = 1.0) -> None:
-        with reading(f"File '{path}' is not an image that can be read", KINDS), _opened(path) as picture:
-            size, self._format = picture.size, picture.format
-            told = {"exif", "xmp"} & set(picture.info)
-            check_orientation(str(path), picture.getexif().get(ORIENTATION) if told else None)
+        with reading(f"File '{path}' is not an image that can be read", KINDS), _opened(path) as image:
+            size, self._format = image.size, image.format
+            told = {"exif", "xmp"} & set(image.info)
+            check_orientation(str(path), image.getexif().get(ORIENTATION) if told else None)
         if size[0] * size[1] > pixels.MAX_DECODED_PIXELS:
             raise _too_large(path, f"{size[0]} x {size[1]}")
         self._lay_out(path, scale, [size], [size])
 
     def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
         log.info("decoding %s (%d x %d px)", self.path, *self.size())
-        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as picture:
-            return _rgb(picture, self.path)
+        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as image:
+            return _rgb(image, self.path)
 
     def strided(self, level: int, step: int, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return about every `step`th pixel between two corners, counted in steps; a JPEG is decoded small for that."""
@@ -55,12 +55,12 @@ class RasterImage(TiledImage):
         if self._format != "JPEG" or step == 1 or CACHE.holds((self._key, 0, 0, 0)):
             return super().strided(level, step, first, last)
         size = tuple(-(-edge // step) for edge in self.size())
-        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as picture:
-            draft = picture.draft("RGB", size)
-            edges = np.array(draft[1][2:] if draft else picture.size) * step / self.size()
-            boxes = (*(first * edges), *np.minimum(last * edges, picture.size))
+        with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as image:
+            draft = image.draft("RGB", size)
+            edges = np.array(draft[1][2:] if draft else image.size) * step / self.size()
+            boxes = (*(first * edges), *np.minimum(last * edges, image.size))
             wanted = int(last[0] - first[0]), int(last[1] - first[1])
-            small = Image.fromarray(_rgb(picture, self.path)).resize(wanted, Image.Resampling.BOX, box=boxes)
+            small = Image.fromarray(_rgb(image, self.path)).resize(wanted, Image.Resampling.BOX, box=boxes)
         return np.asarray(small)
 
 
@@ -72,28 +72,28 @@ def _opened(path: Path) -> Iterator[Any]:
         # Pillow warns from 89 megapixels on; the limit here is explicit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            picture = Image.open(path)
+            image = Image.open(path)
         except Image.DecompressionBombError as error:
             raise _too_large(path, "more than 178 million") from error
-        with picture:
-            yield picture
+        with image:
+            yield image
 
 
-def _rgb(picture: Any, path: Path) -> NDArray[np.uint8]:
-    if picture.mode.startswith("I;16"):
-        return as_rgb(np.asarray(picture).astype(np.uint16))
-    if picture.mode in ("I", "F", "LAB", "HSV"):
-        raise PictureError(
+def _rgb(image: Any, path: Path) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):
+        return as_rgb(np.asarray(image).astype(np.uint16))
+    if image.mode in ("I", "F", "LAB", "HSV"):
+        raise ImageError(
             f"Expected image '{path}' to hold gray or RGB pixels of 8 or 16 bits, found Pillow's mode "
-            f"{picture.mode!r}. Save the H&E picture as 8-bit RGB."
+            f"{image.mode!r}. Save the H&E image as 8-bit RGB."
         )
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        return as_rgb(np.asarray(picture.convert("RGBA")))
-    return np.asarray(picture.convert("RGB"))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return as_rgb(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
 
 
-def _too_large(path: Path, found: str) -> PictureError:
-    return PictureError(
+def _too_large(path: Path, found: str) -> ImageError:
+    return ImageError(
         f"Image '{path}' has {found} pixels, over the budget for decoding it whole. "
         "Convert it to a tiled, pyramidal TIFF, which is read by window."
     )

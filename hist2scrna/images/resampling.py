@@ -1,4 +1,4 @@
-"""A picture at another size of pixel, read by window: what a pixel holds does not depend on the window."""
+"""An image at another size of pixel, read by window: what a pixel holds does not depend on the window."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 
 class ResampledImage:
-    """A picture in pixels of `um` microns, counted from its top left corner.
+    """An image in pixels of `um` microns, counted from its top left corner.
 
     Each pixel is the mean of the area around it, weighted by a triangle that is two pixels wide (the antialiasing of
-    :func:`hist2scrna.images.base.cut_patches`), with weights taken from its place in the picture: two windows agree,
-    to the last bit, where they overlap. Over the border, the picture goes on with the color that it has there.
+    :func:`hist2scrna.images.base.cut_patches`), with weights taken from its place in the image: two windows agree,
+    to the last bit, where they overlap. Over the border, the image goes on with the color that it has there.
 
     Parameters
     ----------
     image
-        The picture.
+        The image.
     mpp
         Microns per full-resolution pixel.
     um
         Microns per pixel wanted. They are taken from the coarsest level that is at least as fine.
     """
 
-    def __init__(self, image: SlideImage, mpp: float, um: float) -> None:
+    def __init__(self, image: SectionImage, mpp: float, um: float) -> None:
         self.image = image
         self.level = image.level_for(mpp / um)
         # Pixels of the level per pixel wanted, and full-resolution pixels per pixel wanted.

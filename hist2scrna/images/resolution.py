@@ -1,4 +1,4 @@
-"""Microns per pixel, as picture files say it."""
+"""Microns per pixel, as image files say it."""
 
 from __future__ import annotations
 

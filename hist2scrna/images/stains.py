@@ -1,4 +1,4 @@
-"""Several stains of one section: pictures in one frame, seen as the channels of one patch."""
+"""Several stains of one section: images in one frame, seen as the channels of one patch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.images.base import ArrayImage, SlideImage
+from hist2scrna.images.base import ArrayImage, SectionImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_SHIFT = 0.01
-# More are rather the rows of a picture with its channels first.
+# More are rather the rows of an image with its channels first.
 MOST_CHANNELS = 64
 
 
-class StainStack(SlideImage):
-    """Registered pictures of one section, the first of which is shown where a picture is.
+class StainStack(SectionImage):
+    """Registered images of one section, the first of which is shown where an image is.
 
     Parameters
     ----------
     parts
-        Pictures in the same full-resolution coordinates; each gives its own channels to a patch, in this order.
+        Images in the same full-resolution coordinates; each gives its own channels to a patch, in this order.
 
     Raises
     ------
@@ -32,9 +32,9 @@ class StainStack(SlideImage):
         If there is none, or they are of different extent, so that they cannot be in one frame.
     """
 
-    def __init__(self, parts: Sequence[SlideImage]) -> None:
+    def __init__(self, parts: Sequence[SectionImage]) -> None:
         if not parts:
-            raise ValueError("No picture: the list of stains is empty.")
+            raise ValueError("No image: the list of stains is empty.")
         first = parts[0]
         extent = np.array(first.size()) / first.scale
         for part in parts[1:]:
@@ -53,15 +53,15 @@ class StainStack(SlideImage):
         self.in_one_piece = any(part.in_one_piece for part in parts)
 
     def size(self, level: int = 0) -> tuple[int, int]:
-        """Width and height of a level of the first picture."""
+        """Width and height of a level of the first image."""
         return self.parts[0].size(level)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Read a window of the first picture."""
+        """Read a window of the first image."""
         return self.parts[0].read(level, x, y, width, height)
 
     def strided(self, level: int, step: int, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return every `step`th pixel of the first picture."""
+        """Return every `step`th pixel of the first image."""
         return self.parts[0].strided(level, step, first, last)
 
     def release(self) -> None:
@@ -76,8 +76,8 @@ class OneChannel(ArrayImage):
     channels = 1
 
 
-def stack_of_array(array: Any, scale: float, origin: str) -> SlideImage:
-    """Open an array; one with more channels than colors is a stack of an RGB picture and single markers.
+def stack_of_array(array: Any, scale: float, origin: str) -> SectionImage:
+    """Open an array; one with more channels than colors is a stack of an RGB image and single markers.
 
     Parameters
     ----------
@@ -96,6 +96,6 @@ def stack_of_array(array: Any, scale: float, origin: str) -> SlideImage:
     if len(shape) != 3 or shape[2] in (1, 3, 4) or shape[2] > MOST_CHANNELS or min(shape) == 0:
         return ArrayImage(array, scale, origin)
     colors = 3 if shape[2] > 4 else 0
-    parts: list[SlideImage] = [ArrayImage(array[:, :, :3], scale, origin)] if colors else []
+    parts: list[SectionImage] = [ArrayImage(array[:, :, :3], scale, origin)] if colors else []
     parts += [OneChannel(array[:, :, c], scale, f"{origin} (channel {c})") for c in range(colors, shape[2])]
     return StainStack(parts)

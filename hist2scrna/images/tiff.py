@@ -11,7 +11,7 @@ import numpy as np
 from hist2scrna.images.pixels import (
     AGAIN,
     WHITE,
-    PictureError,
+    ImageError,
     as_rgb,
     check_orientation,
     is_eight_or_sixteen_bit,
@@ -33,14 +33,14 @@ MIN_IS_WHITE, MIN_IS_BLACK, RGB, YCBCR = 0, 1, 2, 6
 # Compressions that are decoded to RGB when the pixels are stored as YCbCr.
 JPEG = (6, 7, 34892, 33007)
 APERIO_JPEG2000_YCBCR = 33003
-# Kinds of files, as tifffile has them, that do not say which pages are levels of one picture.
+# Kinds of files, as tifffile has them, that do not say which pages are levels of one image.
 WITHOUT_NAMES = ("generic", "shaped", "uniform")
 UNSPECIFIED, PREMULTIPLIED = 0, 1
 BITS = (1, 8, 16)
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
 
 
-class OpenSlideNeeded(PictureError):
+class OpenSlideNeeded(ImageError):
     """A TIFF whose colors only OpenSlide decodes."""
 
 
@@ -87,7 +87,7 @@ class _Level:
 
 
 class TiffImage(TiledImage):
-    """A TIFF file: windows are read from the level that a patch needs, tile by tile. Of several pictures, the largest.
+    """A TIFF file: windows are read from the level that a patch needs, tile by tile. Of several images, the largest.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class TiffImage(TiledImage):
     Raises
     ------
     ValueError
-        If it is no TIFF, damaged or cut off, holds no RGB or gray picture of 8 or 16 bits, or is stored turned.
+        If it is no TIFF, damaged or cut off, holds no RGB or gray image of 8 or 16 bits, or is stored turned.
     """
 
     def __init__(self, path: Path, scale: float = 1.0) -> None:
@@ -126,30 +126,30 @@ class TiffImage(TiledImage):
                 return np.full((height, width, 3), WHITE, dtype=np.uint8)
             pixels = as_rgb(tile[:height, :width], premultiplied=own.premultiplied)
             if pixels.shape[:2] != (height, width):
-                raise PictureError(f"Image '{self.path}' is damaged: a tile of level {level} is too small. {AGAIN}")
+                raise ImageError(f"Image '{self.path}' is damaged: a tile of level {level} is too small. {AGAIN}")
         return WHITE - pixels if own.inverted else pixels
 
 
 def _largest(series: Sequence[Any], path: Path) -> Any:
-    """Return the largest of the pictures in the file that can be H&E."""
+    """Return the largest of the images in the file that can be H&E."""
     if not series:
-        raise PictureError(f"File '{path}' holds no picture. {AGAIN}")
+        raise ImageError(f"File '{path}' holds no image. {AGAIN}")
 
     def area(own: Any) -> int:
         keyframe = own.levels[0].keyframe
         return int(keyframe.imagewidth) * int(keyframe.imagelength)
 
-    pictures = [own for own in series if own.axes in AXES and own.dtype is not None and _channels(own) in (1, 3, 4)]
-    if not pictures:
+    images = [own for own in series if own.axes in AXES and own.dtype is not None and _channels(own) in (1, 3, 4)]
+    if not images:
         own = max(series, key=area)
-        raise PictureError(
-            f"Expected '{path}' to hold an RGB or gray picture (axes YXS, CYX or YX; 1, 3 or 4 channels), found axes "
-            f"{own.axes!r} with shape {own.shape}. Save the H&E picture alone, channels last."
+        raise ImageError(
+            f"Expected '{path}' to hold an RGB or gray image (axes YXS, CYX or YX; 1, 3 or 4 channels), found axes "
+            f"{own.axes!r} with shape {own.shape}. Save the H&E image alone, channels last."
         )
-    largest = max(pictures, key=area)
+    largest = max(images, key=area)
     if len(series) > 1:
         log.info(
-            "%s: reading the largest of %d pictures, %s %s; the others are %s",
+            "%s: reading the largest of %d images, %s %s; the others are %s",
             path,
             len(series),
             largest.name or "the first",
@@ -160,10 +160,10 @@ def _largest(series: Sequence[Any], path: Path) -> Any:
 
 
 def _levels(largest: Any, series: Sequence[Any]) -> list[Any]:
-    """Return the levels of a picture, finest first.
+    """Return the levels of an image, finest first.
 
     Where the file does not name them, tifffile finds those that shrink by the same factor from each to the next; the
-    others are found here, by their mark of being a reduced picture.
+    others are found here, by their mark of being a reduced image.
     """
     levels = list(largest.levels)
     if largest.kind in WITHOUT_NAMES:
@@ -184,7 +184,7 @@ def _level(series: Any, axes: str, path: Path) -> _Level:
     """Take from an open file what is needed to read a level when it is closed."""
     page = series.keyframe
     if not is_eight_or_sixteen_bit(page.dtype) or page.bitspersample not in BITS:
-        raise PictureError(
+        raise ImageError(
             f"Expected '{path}' to hold pixels of 8 or 16 bits, found {page.bitspersample} {page.dtype}."
         )
     if page.compression == APERIO_JPEG2000_YCBCR:
@@ -192,14 +192,14 @@ def _level(series: Any, axes: str, path: Path) -> _Level:
     if page.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB) and not (
         page.photometric == YCBCR and page.compression in JPEG
     ):
-        raise PictureError(
+        raise ImageError(
             f"Expected '{path}' to hold gray or RGB pixels, or YCbCr in JPEG, found {page.photometric!r} with "
-            f"{page.compression!r}. Save the H&E picture as RGB."
+            f"{page.compression!r}. Save the H&E image as RGB."
         )
     pages = list(series.pages)
     stacked = axes == "CYX" and page.samplesperpixel == 1
     if any(own is None for own in pages) or len(pages) != (_channels(series) if stacked else 1):
-        raise PictureError(f"File '{path}' lacks pages of its picture ({series.shape}, axes {axes}). {AGAIN}")
+        raise ImageError(f"File '{path}' lacks pages of its image ({series.shape}, axes {axes}). {AGAIN}")
     channels = 1 if stacked else int(page.samplesperpixel)
     extra = tuple(page.extrasamples)
     if channels == 4 and extra[-1:] == (UNSPECIFIED,):
@@ -230,11 +230,11 @@ def _check_complete(level: _Level, path: Path) -> None:
     for plane in level.planes:
         needed, held = tiles[0] * tiles[1] * level.separate, min(len(plane.offsets), len(plane.counts))
         if held < needed:
-            raise PictureError(f"Image '{path}' is damaged: {held} of {needed} tiles are listed. {AGAIN}")
+            raise ImageError(f"Image '{path}' is damaged: {held} of {needed} tiles are listed. {AGAIN}")
         end = int(np.max(np.add(plane.offsets[:needed], plane.counts[:needed])))
         size = File(plane.path).stat().st_size
         if end > size:
-            raise PictureError(f"Image '{path}' is cut off: its tiles reach to byte {end}, the file to {size}. {AGAIN}")
+            raise ImageError(f"Image '{path}' is cut off: its tiles reach to byte {end}, the file to {size}. {AGAIN}")
 
 
 def _mpp(file: Any, page: Any, size: tuple[int, int], origin: str) -> float | None:

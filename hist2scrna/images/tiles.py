@@ -1,4 +1,4 @@
-"""Pictures in files, read tile by tile; the tiles decoded last are kept, up to a bound."""
+"""Images in files, read tile by tile; the tiles decoded last are kept, up to a bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.images.base import SlideImage
+from hist2scrna.images.base import SectionImage
 from hist2scrna.images.pixels import check_size
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CACHE_BYTES = 512 * 2**20
 
 
 class TileCache:
-    """Decoded tiles of all pictures, those used last, in at most `limit` bytes (or the last one, if it is larger).
+    """Decoded tiles of all images, those used last, in at most `limit` bytes (or the last one, if it is larger).
 
     There is one in each process, and a worker begins with none. Threads share it; two that miss the same tile at once
     both decode it.
@@ -65,10 +65,10 @@ class TileCache:
         """Whether a tile is at hand."""
         return key in self._tiles
 
-    def forget(self, picture: Hashable) -> None:
-        """Drop the tiles whose key begins with `picture`."""
+    def forget(self, image: Hashable) -> None:
+        """Drop the tiles whose key begins with `image`."""
         with self._lock:
-            for key in [key for key in self._tiles if isinstance(key, tuple) and key[0] == picture]:
+            for key in [key for key in self._tiles if isinstance(key, tuple) and key[0] == image]:
                 self.held -= self._tiles.pop(key).nbytes
 
     def clear(self) -> None:
@@ -81,10 +81,10 @@ class TileCache:
 CACHE = TileCache()
 
 
-class TiledImage(SlideImage):
-    """A picture in a file, on a grid of tiles at each level. Subclasses say what the grid is and decode a tile.
+class TiledImage(SectionImage):
+    """An image in a file, on a grid of tiles at each level. Subclasses say what the grid is and decode a tile.
 
-    No file is held open, so that pictures can be handed to other processes; a copy opens the file anew.
+    No file is held open, so that images can be handed to other processes; a copy opens the file anew.
 
     Attributes
     ----------
@@ -106,13 +106,13 @@ class TiledImage(SlideImage):
 
         Raises
         ------
-        PictureError
-            If a picture is beyond any sane size, or a tile too large to decode.
+        ImageError
+            If an image is beyond any sane size, or a tile too large to decode.
         """
         kept = fitting_levels(sizes)
         if len(kept) < len(sizes):
             log.info(
-                "%s: levels of %s left out: not the same picture",
+                "%s: levels of %s left out: not the same image",
                 path,
                 [sizes[i] for i in set(range(len(sizes))) - set(kept)],
             )
@@ -137,7 +137,7 @@ class TiledImage(SlideImage):
 
         Raises
         ------
-        PictureError
+        ImageError
             If it is damaged.
         """
 
@@ -146,7 +146,7 @@ class TiledImage(SlideImage):
         return self._sizes[level]
 
     def release(self) -> None:
-        """Forget the decoded tiles of this picture."""
+        """Forget the decoded tiles of this image."""
         CACHE.forget(self._key)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:

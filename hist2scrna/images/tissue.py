@@ -1,4 +1,4 @@
-"""Where the tissue is: stained ground told from glass, on a thumbnail of the picture."""
+"""Where the tissue is: stained ground told from glass, on a thumbnail of the image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hist2scrna.images.base import thumbnail, to_image_pixels
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 log = logging.getLogger(__name__)
 
 GLASS_PERCENTILE = 99
-# Glass that is this much pinker than it is green shows that there is none in the picture.
+# Glass that is this much pinker than it is green shows that there is none in the image.
 PINK = 1.12
 OF_OTSU, FAINTEST, DARKEST = 0.5, 0.04, 0.2
 # Densities of green: ink and dust absorb blue as green does, blue ink and green ink more red than both stains.
@@ -31,22 +31,22 @@ SMALLEST_UM2 = 5000.0
 RAYS = 64
 
 
-def glass_color(picture: NDArray[np.uint8], blur: float) -> tuple[NDArray[np.float64], bool]:
-    """Return the color of bare glass, `(3,)` in 0..255, and whether the picture shows any.
+def glass_color(image: NDArray[np.uint8], blur: float) -> tuple[NDArray[np.float64], bool]:
+    """Return the color of bare glass, `(3,)` in 0..255, and whether the image shows any.
 
-    The 99th percentile of each color after a Gaussian blur of `blur` pixels. Where that is pink the picture is tissue
+    The 99th percentile of each color after a Gaussian blur of `blur` pixels. Where that is pink the image is tissue
     all over, and white of the same brightness is returned.
     """
     from skimage.filters import gaussian
 
-    blurred = gaussian(picture.astype(np.float32), blur, channel_axis=-1, preserve_range=True)
+    blurred = gaussian(image.astype(np.float32), blur, channel_axis=-1, preserve_range=True)
     glass = np.percentile(blurred.reshape(-1, 3), GLASS_PERCENTILE, axis=0).clip(1)
     if min(glass[0], glass[2]) > PINK * glass[1]:
         return np.full(3, glass.max()), False
     return glass.astype(np.float64), True
 
 
-def stained_ground(picture: NDArray[np.uint8], blur: float) -> NDArray[np.bool_]:
+def stained_ground(image: NDArray[np.uint8], blur: float) -> NDArray[np.bool_]:
     """Tell stained ground from glass, gray dust and ink.
 
     Hematoxylin and eosin both absorb green. Its optical density relative to the glass, blurred, must exceed half of
@@ -56,19 +56,19 @@ def stained_ground(picture: NDArray[np.uint8], blur: float) -> NDArray[np.bool_]
 
     Parameters
     ----------
-    picture
+    image
         `(h, w, 3)` uint8.
     blur
         Standard deviation of the Gaussian in pixels.
 
     Returns
     -------
-    `(h, w)` bool; nowhere true if the picture is all of one color.
+    `(h, w)` bool; nowhere true if the image is all of one color.
     """
     from skimage.filters import gaussian, threshold_otsu
 
-    glass, shown = glass_color(picture, blur)
-    density = np.log10(glass / np.maximum(picture, 1)).clip(0)
+    glass, shown = glass_color(image, blur)
+    density = np.log10(glass / np.maximum(image, 1)).clip(0)
     red, green, blue = np.moveaxis(gaussian(density, blur, channel_axis=-1), -1, 0)
     threshold = float(np.clip(OF_OTSU * threshold_otsu(green), FAINTEST, DARKEST)) if shown else FAINTEST
     return (green > threshold) & (green - blue > LEAST_COLOR * green) & (red < MOST_RED * green)
@@ -93,7 +93,7 @@ class TissueMask:
     glass: NDArray[np.float64]
 
     def at(self, xy: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Tell which points `(..., 2)`, full-resolution pixels, lie on tissue; none off the picture does."""
+        """Tell which points `(..., 2)`, full-resolution pixels, lie on tissue; none off the image does."""
         column, row = np.moveaxis(np.floor(to_image_pixels(xy, self.scale)).astype(np.int64), -1, 0)
         height, width = self.mask.shape
         inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
@@ -119,15 +119,15 @@ class TissueMask:
         return found / np.float32(RAYS)
 
 
-def tissue_mask(image: SlideImage, mpp: float) -> TissueMask:
-    """Find the tissue on a thumbnail of about 5 um a pixel (512 to 2,048 pixels), whatever the size of the picture.
+def tissue_mask(image: SectionImage, mpp: float) -> TissueMask:
+    """Find the tissue on a thumbnail of about 5 um a pixel (512 to 2,048 pixels), whatever the size of the image.
 
     Stained ground (:func:`stained_ground`, blurred by 6 um) without pieces, and with holes filled, below 5,000 um2.
 
     Parameters
     ----------
     image
-        The picture.
+        The image.
     mpp
         Microns per full-resolution pixel.
 
@@ -144,10 +144,10 @@ def tissue_mask(image: SlideImage, mpp: float) -> TissueMask:
     mask = ~large_pieces(~large_pieces(stained_ground(small, blur), smallest), smallest)
     if not mask.any():
         raise ValueError(
-            f"No tissue found in the picture ({image.origin}): nothing stained by hematoxylin or eosin covers "
-            f"{SMALLEST_UM2:g} um2 at {mpp:g} um a pixel. Check that it is the H&E picture, and mpp=."
+            f"No tissue found in the image ({image.origin}): nothing stained by hematoxylin or eosin covers "
+            f"{SMALLEST_UM2:g} um2 at {mpp:g} um a pixel. Check that it is the H&E image, and mpp=."
         )
-    log.info("tissue covers %.0f %% of the picture (%s)", 100 * mask.mean(), image.origin)
+    log.info("tissue covers %.0f %% of the image (%s)", 100 * mask.mean(), image.origin)
     return TissueMask(mask, scale, glass_color(small, blur)[0])
 
 
@@ -164,16 +164,16 @@ def large_pieces(mask: NDArray[np.bool_], smallest: float) -> NDArray[np.bool_]:
 def lattice_points(
     width: float, height: float, spacing: float, lattice: Literal["hexagonal", "square"]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the points of a lattice over a picture, row by row, and their column and row on it.
+    """Return the points of a lattice over an image, row by row, and their column and row on it.
 
-    The lattice is centerd on the picture, so that what is left over is shared by both sides. On a hexagonal one every
+    The lattice is centerd on the image, so that what is left over is shared by both sides. On a hexagonal one every
     second row is shifted by half the spacing, and columns count in half steps: column and row are both even or both
     odd, as on Visium.
 
     Parameters
     ----------
     width, height, spacing
-        Of the picture and between neighbors, in one unit.
+        Of the image and between neighbors, in one unit.
     lattice
         `"hexagonal"` or `"square"`.
 

@@ -22,9 +22,9 @@ def concat(
     library_key: str = keys.LIBRARY,
     join: Literal["inner", "outer"] = "inner",
 ) -> ad.AnnData:
-    """Join sections into one AnnData that keeps their pictures, graphs and names apart.
+    """Join sections into one AnnData that keeps their images, graphs and names apart.
 
-    :func:`anndata.concat` drops `.uns` and `.obsp` unless told; and two sections of one name would share one picture.
+    :func:`anndata.concat` drops `.uns` and `.obsp` unless told; and two sections of one name would share one image.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def concat(
 
     - `.obs[library_key]`: categorical, in the order of `adatas`; `.obs_names` unique: where names repeat between
       sections, `-{library}` is appended to these names.
-    - `.uns["spatial"]`: all libraries, their pictures not copied; other entries of `.uns` where they do not contradict
+    - `.uns["spatial"]`: all libraries, their images not copied; other entries of `.uns` where they do not contradict
       each other.
     - `.obsp`: block-diagonal; a matrix that one of them lacks is left out, with a warning.
 
@@ -73,7 +73,7 @@ def concat(
     repeated = [name for held in (names, libraries) for name, n in Counter(held).items() if n > 1]
     if repeated:
         raise ValueError(
-            f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and pictures could not be told "
+            f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and images could not be told "
             "apart. Pass a dictionary of AnnData by new names."
         )
     _make_unique(parts, library_key)

@@ -1,4 +1,4 @@
-"""From SpatialData to AnnData with a picture: coordinates are taken into the pixels of the image."""
+"""From SpatialData to AnnData with an image: coordinates are taken into the pixels of the image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def from_spatialdata(
     library_id: str | None = None,
     um_per_unit: float | None = None,
 ) -> ad.AnnData:
-    """Take the spots, bins or cells of one section, and their picture, out of SpatialData.
+    """Take the spots, bins or cells of one section, and their image, out of SpatialData.
 
     The center of each element goes through its own transformation into `coordinate_system`, and from there through the
     inverse of the image's into pixels of the image: the two may be aligned by any affine transformation. For several
@@ -48,7 +48,7 @@ def from_spatialdata(
     sdata
         SpatialData, in memory or on disk.
     image
-        Name of the H&E picture in `sdata.images`, one scale or several; it is read lazily.
+        Name of the H&E image in `sdata.images`, one scale or several; it is read lazily.
     table
         Name of the table in `sdata.tables` with the counts; None: the only one.
     region
@@ -68,7 +68,7 @@ def from_spatialdata(
 
     - `.obs["library_id"]`: categorical.
     - `.obsm["spatial"]`: float64, pixels of the image, x to the right, y down.
-    - `.uns["spatial"][library]`: `images["hires"]`, an array of at most 2,000 pixels a side, and if the picture is
+    - `.uns["spatial"][library]`: `images["hires"]`, an array of at most 2,000 pixels a side, and if the image is
       larger, `images["level0"]`, all of it as a Dask array (which is read whole if the AnnData is written);
       `scalefactors` with those of the images, `spot_diameter_fullres` (of circles; of polygons, the diameter of a
       circle of the median area) and `mpp`, where known.
@@ -78,7 +78,7 @@ def from_spatialdata(
     KeyError
         If an element or the coordinate system is missing, or an element is not aligned to it.
     ValueError
-        If it is not clear which is meant, the picture is not RGB, a row has no element, or the transformation cannot be
+        If it is not clear which is meant, the image is not RGB, a row has no element, or the transformation cannot be
         inverted.
 
     Examples
@@ -128,8 +128,9 @@ def from_spatialdata(
             UserWarning,
             stacklevel=2,
         )
-    picture = sdata.images[image]
-    images, scales = _pictures([picture] if hasattr(picture, "data") else list(get_pyramid_levels(picture)), image)
+    element = sdata.images[image]
+    levels = [element] if hasattr(element, "data") else list(get_pyramid_levels(element))
+    images, scales = _preview_and_whole(levels, image)
     adata.obs[keys.LIBRARY] = pd.Categorical([library] * adata.n_obs)
     adata.obsm[keys.SPATIAL] = xy
     adata.uns[keys.SPATIAL] = {
@@ -195,7 +196,7 @@ def _diameter(element: Any) -> float | None:
     return None
 
 
-def _pictures(levels: Sequence[Any], name: str) -> tuple[dict[str, Any], dict[str, float]]:
+def _preview_and_whole(levels: Sequence[Any], name: str) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the preview, and the whole if that is larger, channels last; and their scale factors."""
     origin = f"sdata.images[{name!r}]"
     arrays = [level.transpose("y", "x", "c").data for level in levels]
@@ -210,5 +211,5 @@ def _pictures(levels: Sequence[Any], name: str) -> tuple[dict[str, Any], dict[st
     images, scales = {PREVIEW: preview}, {keys.image_scale(PREVIEW): scale}
     if scale < 1:
         images, scales = {FULL: arrays[0], **images}, {keys.image_scale(FULL): 1.0, **scales}
-    log.info("picture %s: %d x %d px, %d levels", name, width, height, len(levels))
+    log.info("image %s: %d x %d px, %d levels", name, width, height, len(levels))
     return images, scales

@@ -25,7 +25,7 @@ SCALEFACTORS = "scalefactors_json.json"
 # As Space Ranger named them from version 1 to Visium HD; the second has no header.
 POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-PICTURES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
+IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
 BINNED = "binned_outputs"
 
 
@@ -39,7 +39,7 @@ def read_visium(
     """Read a Visium section from the output folder of Space Ranger, of any version.
 
     As :func:`squidpy.read.visium`, and: positions are taken by the names of their columns, from CSV with or without
-    header or Parquet; a missing picture is no error; what does not fit together is refused.
+    header or Parquet; a missing image is no error; what does not fit together is refused.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def read_visium(
     library_id
         Name of the section; None: that in the counts file, else the name of the folder.
     source_image_path
-        The full-resolution picture that Space Ranger was given, which patches are then cut from. Without it they are
+        The full-resolution image that Space Ranger was given, which patches are then cut from. Without it they are
         cut from `tissue_hires_image.png`, which shows a spot with about 15 pixels.
 
     Returns
@@ -168,18 +168,18 @@ def read_10x(path: Path) -> ad.AnnData:
     return adata
 
 
-def checked_picture(path: str | Path) -> str:
-    """Return the absolute path of a picture that is there, else raise FileNotFoundError."""
-    picture = Path(path).expanduser().absolute()
-    if not picture.exists():
-        raise FileNotFoundError(f"No picture at '{picture}', which `source_image_path` names.")
-    return str(picture)
+def checked_image(path: str | Path) -> str:
+    """Return the absolute path of an image that is there, else raise FileNotFoundError."""
+    image = Path(path).expanduser().absolute()
+    if not image.exists():
+        raise FileNotFoundError(f"No image at '{image}', which `source_image_path` names.")
+    return str(image)
 
 
 def _read_section(
     folder: Path, counts_file: str, library_id: str | None, name: str, source_image_path: str | Path | None
 ) -> ad.AnnData:
-    source = None if source_image_path is None else checked_picture(source_image_path)
+    source = None if source_image_path is None else checked_image(source_image_path)
     adata = read_10x(folder / counts_file)
     attributes = _attributes(folder / counts_file)
     library = str(library_id or next(iter(attributes.get("library_ids", [])), name))
@@ -202,8 +202,8 @@ def _read_section(
     adata.uns[keys.SPATIAL] = {
         library: {
             keys.IMAGES: {
-                key: _read_picture(folder / "spatial" / file)
-                for key, file in PICTURES.items()
+                key: _read_image(folder / "spatial" / file)
+                for key, file in IMAGES.items()
                 if (folder / "spatial" / file).is_file()
             },
             keys.SCALEFACTORS: _read_scalefactors(folder / "spatial" / SCALEFACTORS),
@@ -265,11 +265,11 @@ def _read_scalefactors(path: Path) -> dict[str, float]:
         raise ValueError(f"'{path}' holds no scale factors that can be read: {error}.") from error
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
+def _read_image(path: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise ValueError(f"Image '{path}' is damaged: {error}. Copy or download it again.") from error

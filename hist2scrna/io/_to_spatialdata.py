@@ -1,4 +1,4 @@
-"""From AnnData with pictures to SpatialData."""
+"""From AnnData with images to SpatialData."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from spatialdata import SpatialData
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 TABLE, REGION, INSTANCE = "table", "region", "instance_id"
 GLOBAL = "global"
@@ -32,7 +32,7 @@ def to_spatialdata(
     img_key: str | None = None,
     image: Any = None,
 ) -> SpatialData:
-    """Turn AnnData with pictures into SpatialData; `adata` is not changed.
+    """Turn AnnData with images into SpatialData; `adata` is not changed.
 
     Parameters
     ----------
@@ -43,17 +43,17 @@ def to_spatialdata(
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key, image
-        Which picture, as in :func:`hist2scrna.tl.fit`; files are read lazily, by tiles.
+        Which image, as in :func:`hist2scrna.tl.fit`; files are read lazily, by tiles.
 
     Returns
     -------
     SpatialData, with for each section
 
-    - `images["{section}_image"]`: its picture (c, y, x), scaled to full-resolution pixels; none where patches are
+    - `images["{section}_image"]`: its image (c, y, x), scaled to full-resolution pixels; none where patches are
       files.
     - `shapes["{section}"]`: circles at the spots, in full-resolution pixels.
 
-    and `tables["table"]`: a copy of `adata` that annotates the circles, its pictures left out. The coordinate system,
+    and `tables["table"]`: a copy of `adata` that annotates the circles, its images left out. The coordinate system,
     whose unit is the full-resolution pixel, is `"global"` for one section; of several, each has its own, by its name.
 
     Raises
@@ -94,7 +94,7 @@ def to_spatialdata(
                 transformations={system: Scale([pixel, pixel], axes=("x", "y"))},
             )
         entries[name] = {key: dict(entry.get(key) or {}) for key in (keys.SCALEFACTORS, keys.METADATA)}
-    table = _without_pictures(adata, entries)
+    table = _without_images(adata, entries)
     table.obs[REGION] = np.array(opened.names, dtype=object)[opened.codes]
     table.obs[REGION] = table.obs[REGION].astype("category")
     table.obs[INSTANCE] = adata.obs_names.to_numpy()
@@ -102,7 +102,7 @@ def to_spatialdata(
     return sd.SpatialData(images=images, shapes=shapes, tables={TABLE: parsed})
 
 
-def _without_pictures(adata: ad.AnnData, entries: dict[str, Any]) -> ad.AnnData:
+def _without_images(adata: ad.AnnData, entries: dict[str, Any]) -> ad.AnnData:
     return ad.AnnData(
         X=adata.X,
         obs=adata.obs,
@@ -116,15 +116,15 @@ def _without_pictures(adata: ad.AnnData, entries: dict[str, Any]) -> ad.AnnData:
     ).copy()
 
 
-def _lazy(picture: SlideImage) -> Any:
+def _lazy(image: SectionImage) -> Any:
     """Return the finest level as a Dask array (height, width, 3), read by tiles."""
     import dask.array as da
 
-    width, height = picture.size()
+    width, height = image.size()
     tiles = da.core.normalize_chunks((TILE_PX, TILE_PX, 3), shape=(height, width, 3), dtype=np.uint8)
 
     def read(block_info: Any = None) -> NDArray[np.uint8]:
         (top, bottom), (left, right), _ = block_info[None]["array-location"]
-        return picture.read(0, left, top, right - left, bottom - top)
+        return image.read(0, left, top, right - left, bottom - top)
 
     return da.map_blocks(read, chunks=tiles, dtype=np.uint8, meta=np.empty((0, 0, 0), dtype=np.uint8))

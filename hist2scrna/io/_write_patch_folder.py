@@ -69,7 +69,7 @@ def write_patch_folder(
       `.obsp["spatial_connectivities"]`; without these, the neighbors that :func:`hist2scrna.tl.fit` would find.
     - `cell_types.csv`: `spot_id,cell_type`; empty where a spot has no label.
     - `metadata.json`: numbers of spots and genes, side of a patch in pixels and in microns, all cell types, scale
-      factors and metadata of each section (without the path of the picture), and what was in the `metadata.json` that
+      factors and metadata of each section (without the path of the image), and what was in the `metadata.json` that
       `adata` was read from.
 
     Without counts or `labels_key`, there is no such table. `adata` is not changed.
@@ -89,7 +89,7 @@ def write_patch_folder(
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key, image
-        Which picture to cut from, as in :func:`hist2scrna.tl.fit`.
+        Which image to cut from, as in :func:`hist2scrna.tl.fit`.
     patch_px
         Side of a patch in pixels; None: 224, or that of the files if the patches of `adata` lie in a folder.
     patch_um

@@ -1,4 +1,4 @@
-"""Read what the Xenium Analyzer writes, with an H&E picture of the same section."""
+"""Read what the Xenium Analyzer writes, with an H&E image of the same section."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.io._space_ranger import checked_picture, existing, read_10x
+from hist2scrna.io._space_ranger import checked_image, existing, read_10x
 from hist2scrna.io.affine import invert, magnification, transform
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def read_xenium(
     source_image_path: str | Path | None = None,
     alignment: str | Path | ArrayLike | None = None,
 ) -> AnnData:
-    """Read the cells of a Xenium section, placed on its H&E picture.
+    """Read the cells of a Xenium section, placed on its H&E image.
 
     Centroids are in microns; divided by the pixel size they are pixels of the morphology image. The alignment that
-    Xenium Explorer exports maps pixels of the H&E picture to those, so its inverse takes the cells to the H&E picture,
+    Xenium Explorer exports maps pixels of the H&E image to those, so its inverse takes the cells to the H&E image,
     whatever its scale, turn, mirror or shear.
 
     Parameters
@@ -44,10 +44,10 @@ def read_xenium(
     library_id
         Name of the section; None: the region and run that `experiment.xenium` names, else the name of the folder.
     source_image_path
-        The H&E picture. None: coordinates are pixels of the morphology image, and there is no picture.
+        The H&E image. None: coordinates are pixels of the morphology image, and there is no image.
     alignment
-        `(3, 3)` affine matrix from pixels of the picture to pixels of the morphology image, or the CSV file
-        (`..._imagealignment.csv`) that holds it; for a picture that was saved pixel on pixel, `numpy.eye(3)`. Needed
+        `(3, 3)` affine matrix from pixels of the image to pixels of the morphology image, or the CSV file
+        (`..._imagealignment.csv`) that holds it; for an image that was saved pixel on pixel, `numpy.eye(3)`. Needed
         with `source_image_path`.
 
     Returns
@@ -56,8 +56,8 @@ def read_xenium(
 
     - `.X`: counts, CSR float32, without controls.
     - `.obs["library_id"]`: categorical; the other columns of the table of cells.
-    - `.obsm["spatial"]`: float64, pixels of the picture, x to the right, y down.
-    - `.uns["spatial"][library]`: `scalefactors["mpp"]`, microns per pixel of the picture (the root of the area that a
+    - `.obsm["spatial"]`: float64, pixels of the image, x to the right, y down.
+    - `.uns["spatial"][library]`: `scalefactors["mpp"]`, microns per pixel of the image (the root of the area that a
       pixel covers), and `["spot_diameter_fullres"]`, the diameter of a circle of the median area of a cell, if known:
       a patch is one and a half of it wide unless `patch_um` is given; `metadata["source_image_path"]`.
 
@@ -66,7 +66,7 @@ def read_xenium(
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a picture comes without alignment, the matrix is not affine or cannot be inverted, or a file is damaged.
+        If an image comes without alignment, the matrix is not affine or cannot be inverted, or a file is damaged.
 
     Examples
     --------
@@ -75,12 +75,12 @@ def read_xenium(
     path = Path(path).expanduser().resolve()
     if (source_image_path is None) != (alignment is None):
         raise ValueError(
-            "Pass `source_image_path` and `alignment` together: the H&E picture, and the matrix that maps its pixels "
+            "Pass `source_image_path` and `alignment` together: the H&E image, and the matrix that maps its pixels "
             "to those of the morphology image (numpy.eye(3) if they are the same)."
         )
     experiment = _read_experiment(existing(path / EXPERIMENT))
     pixel_um = float(experiment["pixel_size"])
-    source = None if source_image_path is None else checked_picture(source_image_path)
+    source = None if source_image_path is None else checked_image(source_image_path)
     to_morphology = np.eye(3) if alignment is None else _read_alignment(alignment)
     adata = read_10x(path / COUNTS)
     cells = _read_cells(path)

@@ -15,7 +15,7 @@ from hist2scrna.spots.library import open_given
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 # Longer sides of the two pictures that Space Ranger writes.
 PREVIEWS = {"hires": 2000, "lowres": 600}
@@ -34,7 +34,7 @@ def positive(value: Any, argument: str) -> float:
     return float(value)
 
 
-def open_picture(image: Any, mpp: float | None) -> tuple[SlideImage, float]:
+def open_picture(image: Any, mpp: float | None) -> tuple[SectionImage, float]:
     """Return the picture and its microns per full-resolution pixel: `mpp`, else what the file says.
 
     Raises
@@ -63,7 +63,7 @@ def open_picture(image: Any, mpp: float | None) -> tuple[SlideImage, float]:
     return picture, float(picture.mpp)
 
 
-def picture_entry(image: Any, picture: SlideImage, mpp: float, spot_px: float | None) -> dict[str, dict[str, Any]]:
+def picture_entry(image: Any, picture: SectionImage, mpp: float, spot_px: float | None) -> dict[str, dict[str, Any]]:
     """Return the entry of the section in `.uns["spatial"]`.
 
     Of a file, its path and two previews (2,000 and 600 pixels); an array is kept as it is, as `hires`.
@@ -94,7 +94,7 @@ def picture_entry(image: Any, picture: SlideImage, mpp: float, spot_px: float | 
     return {keys.IMAGES: images, keys.SCALEFACTORS: factors, keys.METADATA: metadata}
 
 
-def _preview(picture: SlideImage, longest: int) -> tuple[NDArray[np.uint8], float]:
+def _preview(picture: SectionImage, longest: int) -> tuple[NDArray[np.uint8], float]:
     """Return a picture of at most `longest` pixels, shrunk from one about twice as fine, and its scale."""
     from PIL import Image
 

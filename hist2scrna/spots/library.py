@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 # What an entry must hold one of to be a library: some files keep flags next to their libraries.
 PARTS = (keys.IMAGES, keys.SCALEFACTORS, keys.METADATA)
@@ -68,7 +68,7 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
     return library, known[library]
 
 
-def open_given(image: Any) -> SlideImage:
+def open_given(image: Any) -> SectionImage:
     """Open an image that was passed as an argument, in full-resolution pixels.
 
     Parameters
@@ -89,7 +89,7 @@ def open_given(image: Any) -> SlideImage:
     return stack_of_array(image, 1.0, "the argument `image`")
 
 
-def open_image(adata: AnnData, library: str | None, *, img_key: str | Sequence[str] | None = None) -> SlideImage:
+def open_image(adata: AnnData, library: str | None, *, img_key: str | Sequence[str] | None = None) -> SectionImage:
     """Open the image of a library: the finest available, unless `img_key` names one, or several stains to stack.
 
     Raises

@@ -48,13 +48,13 @@ def png_side(path: Path) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as picture:
-                (width, height), mode = picture.size, picture.mode
+            with Image.open(path, formats=["PNG"]) as image:
+                (width, height), mode = image.size, image.mode
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, OSError) as error:
         raise ValueError(f"Patch '{path}' is not a PNG that can be read: {error}. Write it again.") from error
     if width != height or width > LARGEST_SIDE or mode not in MODES:
         raise ValueError(
-            f"Expected patch '{path}' to be a square RGB picture of at most {LARGEST_SIDE} x {LARGEST_SIDE} px, found "
+            f"Expected patch '{path}' to be a square RGB image of at most {LARGEST_SIDE} x {LARGEST_SIDE} px, found "
             f"{width} x {height} px in mode {mode}."
         )
     with path.open("rb") as file:
@@ -76,10 +76,10 @@ def read_png(path: Path) -> NDArray[np.uint8]:
 
     png_side(path)
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            if picture.mode == "RGB" and "transparency" not in picture.info:
-                return np.asarray(picture)
-            layer = picture.convert("RGBA")
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode == "RGB" and "transparency" not in image.info:
+                return np.asarray(image)
+            layer = image.convert("RGBA")
     except (SyntaxError, ValueError, OSError) as error:
         raise ValueError(f"Patch '{path}' is damaged: {error}. Copy or write it again.") from error
     ground = Image.new("RGBA", layer.size, "white")
@@ -193,7 +193,7 @@ def open_patch_files(
         elif side < um * (1 - SAME):
             raise ValueError(
                 f"The patches of section {name!r} show {side:g} um of tissue, and {um:g} um are needed here. Write "
-                f"them from the picture with io.write_patch_folder(..., patch_um={um:g}), or pass image=."
+                f"them from the image with io.write_patch_folder(..., patch_um={um:g}), or pass image=."
             )
     part = [1.0 if side is None or side < um * (1 + SAME) else um / side for side in sides]
     files = [folders[code] / str(file) for code, file in zip(opened.codes, obs[keys.PATCH_FILE], strict=True)]

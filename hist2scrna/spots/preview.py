@@ -1,4 +1,4 @@
-"""What is drawn around spots: their size, the window that holds them, and a small picture of the tissue in it."""
+"""What is drawn around spots: their size, the window that holds them, and a small image of the tissue in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST, QUALITY = 600, 80
 # Twice as fine before it is shrunk, so that shrinking smooths.
 FINER = 2
 MARGIN = 0.03
-# Pixels that are decoded for one picture at most.
+# Pixels that are decoded for one image at most.
 BUDGET = 2**28
 
 
@@ -56,12 +56,12 @@ def preview(
     high: NDArray[np.float64],
     longest: int = LONGEST,
 ) -> dict[str, Any] | None:
-    """Return the picture between two corners (x, y in full-resolution pixels), as far as it reaches.
+    """Return the image between two corners (x, y in full-resolution pixels), as far as it reaches.
 
     Returns
     -------
     `jpeg`, base64, no side longer than `longest`; `extent`, its left, right, bottom and top in full-resolution pixels;
-    `scale`, its pixels per full-resolution pixel. None if there is no picture, or none that can be read.
+    `scale`, its pixels per full-resolution pixel. None if there is no image, or none that can be read.
     """
     from PIL import Image
 
@@ -78,7 +78,7 @@ def preview(
                 raise ValueError(f"no level of {image.origin} is coarse enough to be read for it")
             window = Image.fromarray(np.ascontiguousarray(image.strided(level, step, first, last)))
     except (KeyError, ValueError, OSError, ImportError) as error:
-        log.info("no picture of section %s for the maps: %s", library, error)
+        log.info("no image of section %s for the maps: %s", library, error)
         return None
     left, top, right, bottom = (round(float(v), 2) for v in np.concatenate([first, last]) / scale)
     window.thumbnail((longest, longest), Image.Resampling.LANCZOS)
@@ -92,7 +92,7 @@ def preview(
 
 
 def _coarse_enough(adata: AnnData, library: str | None, scale: float) -> str | None:
-    """Return the smallest picture in AnnData of at least this scale, else the finest; None if there is only a file."""
+    """Return the smallest image in AnnData of at least this scale, else the finest; None if there is only a file."""
     name, entry = library_entry(adata, library)
     scales = {key: image_scale(entry, key, name) for key in entry.get(keys.IMAGES) or {}}
     fine = [key for key in scales if scales[key] >= scale]

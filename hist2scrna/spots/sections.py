@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Section:
     _source: Source = field(repr=False)
 
     @cached_property
-    def image(self) -> SlideImage:
+    def image(self) -> SectionImage:
         """The image: the one that was passed, else that of `img_key`, else the finest.
 
         Raises
