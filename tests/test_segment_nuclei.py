@@ -12,8 +12,7 @@ from skimage.color import hed2rgb, rgb2hed
 
 import hist2scrna as h2s
 from hist2scrna.images.base import ArrayImage, cut_patches
-from hist2scrna.images.nuclei import HALO, NucleusSegmenter, hematoxylin_density
-from hist2scrna.images.resampling import ResampledImage
+from hist2scrna.images.nuclei import HALO, NucleusSegmenter, ResampledImage, hematoxylin_density
 from hist2scrna.images.tissue import tissue_mask
 
 MPP = 0.5

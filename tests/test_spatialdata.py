@@ -200,7 +200,7 @@ def test_several_samples_in_one_object():
 def test_what_cannot_be_taken():
     sdata = make()
     for options, message in (
-        ({"image": "x"}, r"Image 'x' not found .*\['he'\]"),
+        ({"image": "x"}, r"Key 'x' not found .*\['he'\]"),
         ({"table": "x"}, r"Table 'x' not found .*\['table'\]"),
         ({"region": "x"}, r"does not annotate 'x'.*\['spots'\]"),
     ):

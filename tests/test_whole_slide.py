@@ -15,6 +15,7 @@ import tifffile
 import zarr
 from PIL import Image
 
+from hist2scrna.evaluation.thumbnail import thumbnail_jpeg
 from hist2scrna.images import tiles
 from hist2scrna.images.base import ArrayImage, cut_patches, thumbnail
 from hist2scrna.images.open import open_file
@@ -23,8 +24,9 @@ from hist2scrna.images.patches import PatchSource
 from hist2scrna.images.pixels import as_rgb
 from hist2scrna.images.resolution import aperio_mpp, in_microns, ome_xml_mpp, square, tiff_tags_mpp
 from hist2scrna.images.tiles import TileCache, fitting_levels, level_scale
-from hist2scrna.spots.preview import preview
 from hist2scrna.spots.scale import section_scale
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 from hist2scrna.tl import fit, predict
 
 WIDTH, HEIGHT = 531, 347
@@ -327,7 +329,8 @@ def test_thumbnail_and_preview_read_the_level_they_need(picture, make_section, t
     section = make_section()
     section.uns["spatial"]["s0"]["images"] = {}
     section.uns["spatial"]["s0"]["metadata"] = {"source_image_path": str(tmp_path / "p.tif")}
-    shown = preview(section, None, np.array([2300.0, 440.0]), np.array([2560.0, 560.0]))
+    opened = open_sections(section, Source()).members[0]
+    shown = thumbnail_jpeg(opened, np.array([2300.0, 440.0]), np.array([2560.0, 560.0]))
     assert shown["extent"] == pytest.approx([2300, 2560, 560, 440], abs=8)
 
 

@@ -9,8 +9,11 @@ import numpy as np
 from hist2scrna import keys
 from hist2scrna.evaluation.drawing_data import DIGITS, extreme_genes, reliability, scatter_points
 from hist2scrna.evaluation.summary import HEADLINE
+from hist2scrna.evaluation.thumbnail import thumbnail_jpeg
 from hist2scrna.spots.coordinates import read_coordinates
-from hist2scrna.spots.preview import corners, preview, spot_diameter
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
+from hist2scrna.spots.window import spot_diameter, window_corners
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,13 +59,13 @@ def _sections(
     except (KeyError, ValueError):
         return {}
     columns, rng = np.array([scored.genes.index(gene) for gene in genes], dtype=np.int64), np.random.default_rng(seed)
+    opened = {section.name: section for section in open_sections(adata, Source(library_key=library_key)).members}
     found = {}
     for name, part in list(zip(scored.sections.names, scored.sections.slices, strict=True))[:MOST_SECTIONS]:
         spots = np.arange(part.start, part.stop)
         if len(spots) > MOST_SPOTS:
             spots = np.sort(rng.choice(spots, MOST_SPOTS, replace=False))
-        library = None if library_key is None else name
-        diameter = spot_diameter(adata, library, xy[part])
+        diameter = spot_diameter(opened[name].entry, xy[part])
         truth, prediction = (
             np.round(source.region(spots, columns, HEADLINE), DIGITS) for source in (scored.truth, scored.model)
         )
@@ -72,6 +75,6 @@ def _sections(
             "spot_diameter": round(diameter, 2),
             "truth": dict(zip(genes, truth.T, strict=True)),
             "prediction": dict(zip(genes, prediction.T, strict=True)),
-            "picture": preview(adata, library, *corners(xy[spots], diameter)),
+            "picture": thumbnail_jpeg(opened[name], *window_corners(xy[spots], diameter)),
         }
     return found

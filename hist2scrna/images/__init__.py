@@ -1,1 +1,1 @@
-"""From AnnData to batches: images, graphs, spots, blocks, augmentation. They know nothing of models."""
+"""Images of sections, whatever they are read from: windows, patches, tissue, nuclei. Know nothing of AnnData."""

@@ -1,7 +1,8 @@
-"""Which reader opens which file."""
+"""Which reader opens which file: a row for each format."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,61 @@ from hist2scrna.images.raster import RasterImage
 from hist2scrna.images.tiff import OpenSlideNeeded, TiffImage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hist2scrna.images.base import SectionImage
 
-TIFF_SUFFIXES = (".tif", ".tiff", ".svs", ".btf", ".tf8", ".qptiff")
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-OPENSLIDE_SUFFIXES = (".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file, and what opens it.
+
+    Attributes
+    ----------
+    open
+        The class, or a function: called with the path and the image pixels per full-resolution pixel.
+    suffixes
+        How the names of such files end, in lower case; none: any file.
+    starts
+        First bytes that tell such a file, whatever its name.
+    folder
+        Whether it is a folder, not a file.
+    """
+
+    open: Callable[[Path, float], SectionImage]
+    suffixes: tuple[str, ...] = ()
+    starts: tuple[bytes, ...] = ()
+    folder: bool = False
+
+    def matches(self, path: Path, start: bytes) -> bool:
+        """Tell whether a path is of this format, from its suffix or its first bytes."""
+        if path.is_dir() != self.folder:
+            return False
+        if not self.suffixes and not self.starts:
+            return True
+        return path.suffix.lower() in self.suffixes or start.startswith(self.starts)
+
+
+def open_tiff(path: Path, scale: float = 1.0) -> SectionImage:
+    """Open a TIFF, by OpenSlide where its colors need that."""
+    try:
+        return TiffImage(path, scale)
+    except OpenSlideNeeded:
+        return OpenSlideImage(path, scale)
+
+
+# The first that matches reads it. A new format is a class and a row here, before the last two, which take any.
+FORMATS: list[Format] = [
+    Format(OpenSlideImage, (".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".dcm")),
+    Format(
+        open_tiff,
+        (".tif", ".tiff", ".svs", ".btf", ".tf8", ".qptiff"),
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    ),
+    Format(OmeZarrImage, folder=True),
+    Format(RasterImage),
+]
+LONGEST_START = 16
 
 
 def open_file(path: str | Path, scale: float = 1.0) -> SectionImage:
@@ -38,18 +89,10 @@ def open_file(path: str | Path, scale: float = 1.0) -> SectionImage:
         If it is not an image that can be read, damaged, or too large to decode.
     """
     path = Path(path)
-    if path.is_dir():
-        return OmeZarrImage(path, scale)
-    if not path.is_file():
-        raise FileNotFoundError(f"No image file at '{path}'.")
-    if path.suffix.lower() in OPENSLIDE_SUFFIXES:
-        return OpenSlideImage(path, scale)
-    with path.open("rb") as file:
-        start = file.read(4)
-    is_tiff = path.suffix.lower() in TIFF_SUFFIXES or start in TIFF_STARTS
-    if not is_tiff:
-        return RasterImage(path, scale)
-    try:
-        return TiffImage(path, scale)
-    except OpenSlideNeeded:
-        return OpenSlideImage(path, scale)
+    start = b""
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"No image file at '{path}'.")
+        with path.open("rb") as file:
+            start = file.read(LONGEST_START)
+    return next(kind for kind in FORMATS if kind.matches(path, start)).open(path, scale)

@@ -184,9 +184,7 @@ def _level(series: Any, axes: str, path: Path) -> _Level:
     """Take from an open file what is needed to read a level when it is closed."""
     page = series.keyframe
     if not is_eight_or_sixteen_bit(page.dtype) or page.bitspersample not in BITS:
-        raise ImageError(
-            f"Expected '{path}' to hold pixels of 8 or 16 bits, found {page.bitspersample} {page.dtype}."
-        )
+        raise ImageError(f"Expected '{path}' to hold pixels of 8 or 16 bits, found {page.bitspersample} {page.dtype}.")
     if page.compression == APERIO_JPEG2000_YCBCR:
         raise OpenSlideNeeded(f"Image '{path}' holds YCbCr in JPEG 2000, which needs OpenSlide.")
     if page.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB) and not (

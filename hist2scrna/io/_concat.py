@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -12,6 +11,7 @@ import anndata as ad
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.messages import warn_user
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ def concat(
     for key in dict.fromkeys(key for part in parts for key in part.obsp):
         lacking = sum(key not in part.obsp for part in parts)
         if lacking:
-            warnings.warn(
-                f".obsp[{key!r}] is left out: {lacking} of {len(parts)} sections have none.", UserWarning, stacklevel=2
-            )
+            warn_user(f".obsp[{key!r}] is left out: {lacking} of {len(parts)} sections have none.")
     joined = ad.concat(parts, join=join, merge="same", uns_merge="unique", pairwise=True, fill_value=0)
     joined.obs[library_key] = pd.Categorical(joined.obs[library_key].astype(str), categories=names)
     lost = sorted({key for part in parts for key in part.uns} - set(joined.uns))

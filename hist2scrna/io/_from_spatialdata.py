@@ -13,6 +13,7 @@ import pandas as pd
 from hist2scrna import keys
 from hist2scrna.images.base import ArrayImage
 from hist2scrna.io.affine import invert, magnification, transform
+from hist2scrna.messages import require_key, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,8 +92,7 @@ def from_spatialdata(
     attributes = adata.uns[ATTRIBUTES]
     region = str(adata.obs[attributes["region_key"]].iloc[0])
     library = library_id or region
-    if image not in sdata.images:
-        raise KeyError(f"Image {image!r} not found in sdata.images. Available images: {list(sdata.images)}.")
+    require_key(sdata.images, image, "sdata.images")
     if region not in sdata:
         raise KeyError(f"The table annotates {region!r}, which is not in sdata. Elements: {_names(sdata)}.")
     to_world = _matrix(sdata.images[image], image, coordinate_system)
@@ -123,11 +123,7 @@ def from_spatialdata(
     if diameter is not None:
         factors[keys.SPOT_DIAMETER] = diameter * magnification(to_image @ from_element)
     if not {keys.MPP, keys.SPOT_DIAMETER} & set(factors):
-        warnings.warn(
-            f"Nothing tells how many microns a pixel of {image!r} is. Pass um_per_unit= here, or mpp= later.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_user(f"Nothing tells how many microns a pixel of {image!r} is. Pass um_per_unit= here, or mpp= later.")
     element = sdata.images[image]
     levels = [element] if hasattr(element, "data") else list(get_pyramid_levels(element))
     images, scales = _preview_and_whole(levels, image)
@@ -155,8 +151,7 @@ def _rows(sdata: SpatialData, table: str | None, region: str | None) -> ad.AnnDa
         if len(tables) != 1:
             raise ValueError(f"sdata.tables holds {len(tables)} tables: {tables}. Pass table=.")
         table = tables[0]
-    if table not in sdata.tables:
-        raise KeyError(f"Table {table!r} not found in sdata.tables. Available tables: {tables}.")
+    require_key(sdata.tables, table, "sdata.tables")
     adata = sdata.tables[table]
     attributes = adata.uns.get(ATTRIBUTES)
     if not attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.io import patch_layout as layout
+from hist2scrna.messages import warn_user
 from hist2scrna.spots.patch_files import png_side
 
 if TYPE_CHECKING:
@@ -262,11 +262,9 @@ def _read_labels(path: Path, position: Mapping[str, int], told: Sequence[str]) -
         labels[row] = label or None
     if len(seen) < len(position):
         absent = next(name for name, row in position.items() if row not in seen)
-        warnings.warn(
+        warn_user(
             f"'{path}' has no row for {len(position) - len(seen)} of {len(position)} spots (the first is {absent!r}): "
-            "these are left without a label.",
-            UserWarning,
-            stacklevel=3,
+            "these are left without a label."
         )
     present = {label for label in labels if label is not None}
     found = sorted(present, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))

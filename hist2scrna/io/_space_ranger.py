@@ -168,7 +168,7 @@ def read_10x(path: Path) -> ad.AnnData:
     return adata
 
 
-def checked_image(path: str | Path) -> str:
+def existing_image(path: str | Path) -> str:
     """Return the absolute path of an image that is there, else raise FileNotFoundError."""
     image = Path(path).expanduser().absolute()
     if not image.exists():
@@ -179,7 +179,7 @@ def checked_image(path: str | Path) -> str:
 def _read_section(
     folder: Path, counts_file: str, library_id: str | None, name: str, source_image_path: str | Path | None
 ) -> ad.AnnData:
-    source = None if source_image_path is None else checked_image(source_image_path)
+    source = None if source_image_path is None else existing_image(source_image_path)
     adata = read_10x(folder / counts_file)
     attributes = _attributes(folder / counts_file)
     library = str(library_id or next(iter(attributes.get("library_ids", [])), name))

@@ -9,9 +9,9 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.spots.coordinates import read_coordinates
-from hist2scrna.spots.preview import spot_diameter
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
+from hist2scrna.spots.window import spot_diameter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,8 @@ def to_spatialdata(
     adata
         Annotated data, for instance with predictions.
     library_key
-        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: one section.
+        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: `"library_id"` if it is
+        there and names libraries of `.uns["spatial"]`, else one section.
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key, image
@@ -80,7 +81,7 @@ def to_spatialdata(
     for part in opened.members:
         name, rows, entry = part.name, part.rows, part.entry
         system = GLOBAL if len(opened.members) == 1 else name
-        radius = spot_diameter(adata, None if opened.source.library_key is None else name, xy[rows]) / 2
+        radius = spot_diameter(entry, xy[rows]) / 2
         shapes[name] = ShapesModel.parse(
             xy[rows], geometry=0, radius=radius, index=adata.obs_names[rows], transformations={system: Identity()}
         )

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import shutil
-import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,9 @@ from scipy import sparse
 
 import hist2scrna
 from hist2scrna import keys
+from hist2scrna.files import replaced_whole
 from hist2scrna.io import patch_layout as layout
+from hist2scrna.messages import warn_user
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patch_files import PatchFiles, png_side
@@ -64,7 +63,8 @@ def write_patch_folder(
 
     - `patches/{spot}.png`: the patch of each spot, RGB; characters that file systems dislike are percent-encoded.
     - `gene_expression.csv`: `spot_id`, then a column a gene: counts, as whole numbers.
-    - `spatial_coordinates.csv`: `spot_id,x,y`, and `library_id` if `library_key` is given; all digits are kept.
+    - `spatial_coordinates.csv`: `spot_id,x,y`, and `library_id` if `library_key` is given or there are several
+      sections; all digits are kept.
     - `spatial_edges.csv`: `source,target`, numbers of the rows of `spatial_coordinates.csv`, from 0. The entries of
       `.obsp["spatial_connectivities"]`; without these, the neighbors that :func:`hist2scrna.tl.fit` would find.
     - `cell_types.csv`: `spot_id,cell_type`; empty where a spot has no label.
@@ -85,7 +85,8 @@ def write_patch_folder(
     labels_key
         Column of `.obs` with cell types; None: none are written.
     library_key
-        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: one section.
+        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: `"library_id"` if it is
+        there and names libraries of `.uns["spatial"]`, else one section.
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key, image
@@ -128,29 +129,23 @@ def write_patch_folder(
     opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
     spots = read_spots(opened, patch=PatchSize(patch_px or PATCH_PX, patch_um))
     if patch_px is None and isinstance(spots.patches, PatchFiles):
-        held = spots.patches
-        own_px = round(png_side(held.files[0]) * held.part[held.section[0]])
-        spots.patches = PatchFiles(held.files, held.part, held.xy, held.section, own_px)
+        stored = spots.patches
+        px = round(png_side(stored.files[0]) * stored.part[stored.section[0]])
+        spots.patches = PatchFiles(stored.files, stored.part, stored.xy, stored.section, px)
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    scratch.chmod(0o755)
-    try:
+    with replaced_whole(folder, folder=True) as scratch:
+        scratch.chmod(0o755)
         _write_patches(spots, files, scratch / layout.PATCHES)
-        _write_coordinates(
-            spots, names, spots.sections if len(spots.sections) > 1 else None, scratch / layout.COORDINATES
-        )
+        sections = spots.sections if library_key is not None or len(spots.sections) > 1 else None
+        _write_coordinates(spots, names, sections, scratch / layout.COORDINATES)
         _write_table(scratch / layout.EDGES, layout.EDGE_HEADER, _edges(adata, spots).tolist())
         if counts is not None:
             _write_counts(scratch / layout.EXPRESSION, names, adata.var_names, counts)
         if labels is not None:
             _write_table(scratch / layout.LABELS, layout.LABEL_HEADER, zip(names, labels[1], strict=True))
         known_um = patch_um is not None or spots.geometry is None or not _side_is_assumed(spots)
-        told = _metadata(adata, spots, 0 if counts is None else adata.n_vars, labels and labels[0], known_um)
-        (scratch / layout.METADATA).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        _move(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        metadata = _metadata(adata, spots, 0 if counts is None else adata.n_vars, labels and labels[0], known_um)
+        (scratch / layout.METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     log.info("%d spots written to %s", len(names), folder)
     return folder
 
@@ -163,17 +158,6 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     ours = (folder / layout.COORDINATES).is_file() and (folder / layout.PATCHES).is_dir()
     if not ours and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"'{folder}' exists and is no folder of patches: it is left as it is.")
-
-
-def _move(scratch: Path, folder: Path) -> None:
-    """Put the complete folder in place; what was there is removed only then."""
-    if not folder.exists():
-        scratch.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    folder.rename(old / "old")
-    scratch.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _counts(adata: AnnData, layer: str | None) -> Any:
@@ -236,10 +220,8 @@ def _edges(adata: AnnData, spots: Spots) -> np.ndarray:
     matrix = sparse.coo_array(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES] if given else spots.graph.adjacency))
     kept = matrix.data != 0
     if (matrix.data[kept] != 1).any():
-        warnings.warn(
-            f"The weights in adata.obsp['{keys.CONNECTIVITIES}'] are not written: edges have none in this format.",
-            UserWarning,
-            stacklevel=3,
+        warn_user(
+            f"The weights in adata.obsp['{keys.CONNECTIVITIES}'] are not written: edges have none in this format."
         )
     return np.stack([matrix.row[kept], matrix.col[kept]], axis=1)
 

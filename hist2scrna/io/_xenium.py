@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.io._space_ranger import checked_image, existing, read_10x
+from hist2scrna.io._space_ranger import existing, existing_image, read_10x
 from hist2scrna.io.affine import invert, magnification, transform
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_xenium(
         )
     experiment = _read_experiment(existing(path / EXPERIMENT))
     pixel_um = float(experiment["pixel_size"])
-    source = None if source_image_path is None else checked_image(source_image_path)
+    source = None if source_image_path is None else existing_image(source_image_path)
     to_morphology = np.eye(3) if alignment is None else _read_alignment(alignment)
     adata = read_10x(path / COUNTS)
     cells = _read_cells(path)

@@ -12,7 +12,7 @@ from hist2scrna.pl._figure import save_figure
 from hist2scrna.pl._section import Section, find_section, section_axes
 from hist2scrna.pl._tissue import Tissue, color_bar, draw_spots, limits
 from hist2scrna.pl._token_map import draw_tokens, token_place
-from hist2scrna.spots.preview import corners
+from hist2scrna.spots.window import window_corners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,7 +160,7 @@ def _all_neighborhoods(section: Section, weights: sparse.csr_array, cmap: str, a
     """Draw how much every spot of a section attends to its neighbors, and the edges that weigh more than evenly."""
     from matplotlib.collections import LineCollection
 
-    tissue = section.tissue(*corners(section.xy, section.diameter))
+    tissue = section.tissue(*window_corners(section.xy, section.diameter))
     ax = section_axes(ax, tissue.aspect)
     own = weights.diagonal().astype(np.float64)
     even = 1 / np.maximum(np.diff(weights.indptr), 1)

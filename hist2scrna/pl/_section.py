@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hist2scrna.pl._tissue import Tissue
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.library import has_image, libraries, open_image
-from hist2scrna.spots.preview import spot_diameter
 from hist2scrna.spots.sections import read_sections
 from hist2scrna.spots.source import resolve_library_key
+from hist2scrna.spots.window import spot_diameter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -44,9 +46,7 @@ class Section:
 
     def tissue(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> Tissue:
         """Return the spots with the picture between two corners."""
-        known = libraries(self.adata)
-        entry = known.get(self.library, {}) if self.library is not None else next(iter(known.values()), {})
-        if self.img_key is None and not has_image(entry):
+        if self.img_key is None and not has_image(_entry(self.adata, self.library)):
             return Tissue(self.xy, self.diameter)
         return Tissue(self.xy, self.diameter, *_picture(self.adata, self.library, self.img_key, low, high))
 
@@ -82,7 +82,13 @@ def find_section(
             raise KeyError(f"Spot {spot!r} is not in section {library!r}. Leave out library= to draw its own.")
         chosen = int(place[0])
     xy = read_coordinates(adata, spatial_key)[spots]
-    return Section(adata, library, spots, xy, spot_diameter(adata, library, xy), chosen, img_key)
+    return Section(adata, library, spots, xy, spot_diameter(_entry(adata, library), xy), chosen, img_key)
+
+
+def _entry(adata: AnnData, library: str | None) -> Mapping[str, Any]:
+    """Return the entry of the library in `.uns["spatial"]`; for None the first; empty where there is none."""
+    known = libraries(adata)
+    return known.get(library, {}) if library is not None else next(iter(known.values()), {})
 
 
 def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tuple[str | None, NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from hist2scrna.pl._figure import save_figure
 from hist2scrna.pl._section import find_section
 from hist2scrna.pl._tissue import DIVERGING, UNIT, color_bar, draw_spots, even_limits, limits
 from hist2scrna.spots.counts import read_counts
-from hist2scrna.spots.preview import corners
+from hist2scrna.spots.window import window_corners
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def spatial_compare(
     names, genes = keys.OutputKeys(key), [genes] if isinstance(genes, str) else list(genes)
     section = find_section(adata, None, library, library_key, spatial_key, img_key)
     truth, predicted = _expression(adata, section.spots, names, layer, genes)
-    tissue = section.tissue(*corners(section.xy, section.diameter))
+    tissue = section.tissue(*window_corners(section.xy, section.diameter))
     axes = _axes(ax, len(genes), 3 if residual else 2, ncols, tissue.aspect)
     scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
     for row, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hist2scrna.spots.preview import corners
+from hist2scrna.spots.window import window_corners
 
 UNIT = "log(1 + count per 10,000)"
 DIVERGING = "RdBu_r"
@@ -42,7 +42,7 @@ class Tissue:
         """Left, right, bottom and top of what is shown: the picture, else the spots with a margin."""
         if self.extent is not None:
             return self.extent
-        low, high = corners(self.xy, self.diameter)
+        low, high = window_corners(self.xy, self.diameter)
         return float(low[0]), float(high[0]), float(high[1]), float(low[1])
 
     @property

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from hist2scrna.messages import require_key
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,8 +27,7 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
         If names repeat, the column is not boolean, or none is left.
     """
     if isinstance(genes, str):
-        if genes not in adata.var:
-            raise KeyError(f"Key {genes!r} not found in adata.var. Available keys: {list(adata.var.columns)}.")
+        require_key(adata.var, genes, "adata.var")
         if not pd.api.types.is_bool_dtype(adata.var[genes]):
             raise ValueError(f"Expected adata.var[{genes!r}] to be boolean, found {adata.var[genes].dtype}.")
         chosen = list(adata.var_names[adata.var[genes].to_numpy(dtype=bool)])
@@ -64,8 +65,8 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None) -> spar
         If there is no matrix, or a value is not a non-negative whole number.
     """
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"Layer {layer!r} not found in adata.layers. Available layers: {list(adata.layers)}.")
+    if layer is not None:
+        require_key(adata.layers, layer, "adata.layers")
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"{where} is empty, but counts are needed here. Pass layer=, one of {list(adata.layers)}.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from hist2scrna.messages import require_key
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,8 +35,7 @@ def read_labels(
     ValueError
         If a label is not among `classes`, or there is none.
     """
-    if labels_key not in adata.obs:
-        raise KeyError(f"Key {labels_key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
+    require_key(adata.obs, labels_key, "adata.obs")
     column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
     if pd.api.types.is_numeric_dtype(column.cat.categories.dtype) and len(column.cat.categories) > adata.n_obs // 2 > 8:
         raise ValueError(

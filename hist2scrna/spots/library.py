@@ -11,7 +11,7 @@ import numpy as np
 from hist2scrna import keys
 from hist2scrna.images.open import open_file
 from hist2scrna.images.stains import StainStack, stack_of_array
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import require_key, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What an entry must hold one of to be a library: some files keep flags next to their libraries.
 PARTS = (keys.IMAGES, keys.SCALEFACTORS, keys.METADATA)
+WHERE = f"adata.uns['{keys.SPATIAL}']"
 # Files of CELLxGENE keep the full-resolution image under these names, without a scale factor.
 AT_FULL_RESOLUTION = ("fullres", "full")
 
@@ -48,24 +49,27 @@ def library_entry(adata: AnnData, library: str | None) -> tuple[str, Mapping[str
     ValueError
         If `library` is None and there are several.
     """
-    where = f"adata.uns['{keys.SPATIAL}']"
     known = libraries(adata)
-    if not known:
-        raise KeyError(
-            f"No {where} with a library: images and scale factors are looked up there by library. Read the section "
-            "with squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
-        )
     names = list(known)
-    if library is None:
-        if len(names) > 1:
-            raise ValueError(
-                f"{where} holds {len(names)} libraries: {names}. Pass library_key=, the column of adata.obs that tells "
-                "which spot belongs to which."
-            )
-        library = names[0]
-    if library not in known:
-        raise KeyError(f"Library {library!r} not found in {where}. Available libraries: {names}.")
-    return library, known[library]
+    if library is None and len(names) > 1:
+        raise ValueError(
+            f"{WHERE} holds {len(names)} libraries: {names}. Pass library_key=, the column of adata.obs that tells "
+            "which spot belongs to which."
+        )
+    name = library if library is not None else names[0] if names else None
+    if name is None or name not in known:
+        raise KeyError(no_library(names, name))
+    return name, known[name]
+
+
+def no_library(names: Sequence[str], library: str | None) -> str:
+    """Return the sentence for a library that is missing among those of these names."""
+    if library is None or not names:
+        return (
+            f"No library in {WHERE}: images and scale factors are looked up there by library. Read the section with "
+            "squidpy.read.visium, or write {library: {'images': ..., 'scalefactors': ...}} there."
+        )
+    return f"Library {library!r} not found in {WHERE}. Available libraries: {list(names)}."
 
 
 def open_given(image: Any) -> SectionImage:
@@ -99,27 +103,72 @@ def open_image(adata: AnnData, library: str | None, *, img_key: str | Sequence[s
     FileNotFoundError, ImportError, ValueError
         If a file is missing, needs OpenSlide, or cannot be read.
     """
-    if img_key is not None and not isinstance(img_key, str):
-        return StainStack([open_image(adata, library, img_key=name) for name in img_key])
-    library, entry = library_entry(adata, library)
-    where = f"adata.uns['{keys.SPATIAL}']['{library}']"
-    images = entry.get(keys.IMAGES) or {}
-    if img_key is not None and img_key not in images:
-        raise KeyError(f"Image {img_key!r} not found in {where}['images']. Available images: {list(images)}.")
-    source = (entry.get(keys.METADATA) or {}).get(keys.SOURCE_IMAGE_PATH)
-    if img_key is None and source:
-        if Path(str(source)).exists():
-            return open_file(str(source))
-        instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
-        warn_user(
-            f"{where}['metadata']['{keys.SOURCE_IMAGE_PATH}'] names '{source}', which is not there; {instead}. "
-            "Pass image= with the right path."
-        )
-    if not images:
-        raise KeyError(f"No images in {where}['images']. Pass image= (a path or an array), or features_key=.")
-    scales = {name: image_scale(entry, name, where) for name in ([img_key] if img_key else images)}
-    name = max(scales, key=lambda key: scales[key])
-    return stack_of_array(images[name], scales[name], f"{where}['images']['{name}']")
+    return LibraryImages(*library_entry(adata, library)).image(img_key)
+
+
+class LibraryImages:
+    """The images of a library, each opened when it is first asked for, and kept.
+
+    Parameters
+    ----------
+    name
+        Name of the library, for messages.
+    entry
+        Its entry in `.uns["spatial"]`.
+    """
+
+    def __init__(self, name: str, entry: Mapping[str, Any]) -> None:
+        self.where = f"adata.uns['{keys.SPATIAL}']['{name}']"
+        self.entry = entry
+        self._opened: dict[str | Path, SectionImage] = {}
+
+    def image(self, img_key: str | Sequence[str] | None = None) -> SectionImage:
+        """Return the image of that name, or several as a stack; None: the finest available, which may be a file."""
+        if img_key is not None and not isinstance(img_key, str):
+            return StainStack([self.image(name) for name in img_key])
+        return self._open(self._finest() if img_key is None else img_key)
+
+    def coarse_image(self, scale: float) -> SectionImage:
+        """Return the smallest image in AnnData of at least this scale, else the finest; a file if there is no other."""
+        scales = self._scales()
+        fine = [name for name in scales if scales[name] >= scale]
+        if fine:
+            return self._open(min(fine, key=lambda name: scales[name]))
+        return self._open(max(scales, key=lambda name: scales[name]) if scales else self._finest())
+
+    def _scales(self) -> dict[str, float]:
+        return {name: image_scale(self.entry, name, self.where) for name in self.entry.get(keys.IMAGES) or {}}
+
+    def _finest(self) -> str | Path:
+        """Return the path of the full-resolution file, else the name of the finest image in AnnData."""
+        images = self.entry.get(keys.IMAGES) or {}
+        source = (self.entry.get(keys.METADATA) or {}).get(keys.SOURCE_IMAGE_PATH)
+        if source:
+            if Path(str(source)).exists():
+                return Path(str(source))
+            instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
+            warn_user(
+                f"{self.where}['{keys.METADATA}']['{keys.SOURCE_IMAGE_PATH}'] names '{source}', which is not there; "
+                f"{instead}. Pass image= with the right path."
+            )
+        if not images:
+            raise KeyError(
+                f"No images in {self.where}['{keys.IMAGES}']. Pass image= (a path or an array), or features_key=."
+            )
+        scales = self._scales()
+        return max(scales, key=lambda name: scales[name])
+
+    def _open(self, which: str | Path) -> SectionImage:
+        if which not in self._opened:
+            if isinstance(which, Path):
+                self._opened[which] = open_file(which)
+            else:
+                where = f"{self.where}['{keys.IMAGES}']"
+                images = self.entry.get(keys.IMAGES) or {}
+                require_key(images, which, where)
+                scale = image_scale(self.entry, which, self.where)
+                self._opened[which] = stack_of_array(images[which], scale, f"{where}['{which}']")
+        return self._opened[which]
 
 
 def has_image(entry: Mapping[str, Any]) -> bool:

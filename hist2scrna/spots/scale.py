@@ -14,7 +14,7 @@ from hist2scrna.messages import warn_user
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hist2scrna.images.base import SlideImage
+    from hist2scrna.images.base import SectionImage
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class SectionScale:
 
 
 def section_scale(
-    library: str, entry: Mapping[str, Any], mpp: float | None, image: SlideImage | None = None
+    library: str, entry: Mapping[str, Any], mpp: float | None, image: SectionImage | None = None
 ) -> SectionScale:
     """Find the scale of a section: `mpp`, else its metadata, else what its image file says, else the spot diameter.
 
@@ -49,7 +49,7 @@ def section_scale(
     mpp
         Microns per full-resolution pixel, as the user says.
     image
-        Its picture.
+        Its image.
 
     Warns
     -----
@@ -74,12 +74,12 @@ def section_scale(
         for key in (keys.MPP, keys.MICRONS_PER_PIXEL):
             if holder.get(key) is not None:
                 return SectionScale(_positive(holder[key], f"{where}['{name}']['{key}']"), "metadata", spot_px)
-    told = None if image is None or image.mpp is None else image.mpp * image.scale
+    file_mpp = None if image is None or image.mpp is None else image.mpp * image.scale
     if spot_px is None:
-        if image is not None and told is not None:
-            log.info("section %s: %.4g um a pixel, as %s says", library, told, image.origin)
-            return SectionScale(told, "image file", None)
-        silent = "" if image is None else f", and the picture ({image.origin}) does not tell its microns per pixel"
+        if image is not None and file_mpp is not None:
+            log.info("section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
+            return SectionScale(file_mpp, "image file", None)
+        silent = "" if image is None else f", and the image ({image.origin}) does not tell its microns per pixel"
         raise KeyError(
             f"Scale factor '{keys.SPOT_DIAMETER}' not found in {where}['{keys.SCALEFACTORS}'] (available: "
             f"{list(factors)}){silent}. Pass mpp= (microns per full-resolution pixel), or write the spot diameter in "
@@ -87,15 +87,15 @@ def section_scale(
         )
     assumed = VISIUM_SPOT_UM if keys.CHEMISTRY in metadata else ARRAY_SPOT_UM
     diameter = _positive(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
-    if image is not None and told is not None:
-        log.info("section %s: %.4g um a pixel, as %s says", library, told, image.origin)
-        if abs(diameter / spot_px / told - 1) > LARGEST_DISAGREEMENT:
+    if image is not None and file_mpp is not None:
+        log.info("section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
+        if abs(diameter / spot_px / file_mpp - 1) > LARGEST_DISAGREEMENT:
             warn_user(
-                f"The image of section {library!r} ({image.origin}) says {told:.4g} um a pixel, which is used; but "
+                f"The image of section {library!r} ({image.origin}) says {file_mpp:.4g} um a pixel, which is used; but "
                 f"its spots of {spot_px:g} px, taken as {diameter:g} um, say {diameter / spot_px:.4g}. Check that the "
                 "coordinates are pixels of this image, or pass mpp=."
             )
-        return SectionScale(told, "image file", spot_px)
+        return SectionScale(file_mpp, "image file", spot_px)
     log.info(
         "section %s: spots of %g px taken as %g um: %.4g um a pixel", library, spot_px, diameter, diameter / spot_px
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.messages import require_key
-from hist2scrna.spots.library import has_image, libraries, library_entry, open_given, open_image
+from hist2scrna.spots.library import LibraryImages, has_image, libraries, library_entry, no_library, open_given
 from hist2scrna.spots.scale import SectionScale, section_scale
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
@@ -34,17 +34,28 @@ class Section:
         Numbers of its spots.
     entry
         Its entry in `.uns["spatial"]`; empty where there is none.
-    has_image
-        Whether an image is there: one that was passed, in AnnData, or as a file that it names.
+    source
+        Where to read.
+    libraries
+        Names of all libraries in `.uns["spatial"]`, for messages.
     """
 
     name: str
     rows: NDArray[np.int64]
     entry: Mapping[str, Any]
-    has_image: bool
-    _adata: AnnData = field(repr=False)
-    _library: str | None = field(repr=False)
-    _source: Source = field(repr=False)
+    source: Source
+    libraries: tuple[str, ...] = ()
+
+    @cached_property
+    def _library(self) -> LibraryImages:
+        if not self.entry:
+            raise KeyError(no_library(self.libraries, self.name))
+        return LibraryImages(self.name, self.entry)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an image is there: one that was passed, in AnnData, or as a file that it names."""
+        return self.source.image is not None or has_image(self.entry)
 
     @cached_property
     def image(self) -> SectionImage:
@@ -55,9 +66,19 @@ class Section:
         KeyError, FileNotFoundError, ImportError, ValueError
             If it is missing or cannot be read.
         """
-        if self._source.image is not None:
-            return open_given(image_of(self._source.image, self.name))
-        return open_image(self._adata, self._library, img_key=self._source.img_key)
+        if self.source.image is not None:
+            return open_given(image_of(self.source.image, self.name))
+        return self._library.image(self.source.img_key)
+
+    def coarse_image(self, scale: float) -> SectionImage:
+        """Return an image for drawing: the smallest in AnnData of at least this scale, else the finest.
+
+        Raises
+        ------
+        KeyError, FileNotFoundError, ImportError, ValueError
+            If it is missing or cannot be read.
+        """
+        return self.image if self.source.image is not None else self._library.coarse_image(scale)
 
     @cached_property
     def scale(self) -> SectionScale:
@@ -68,7 +89,7 @@ class Section:
         KeyError, ValueError
             If nothing tells the scale, or what tells it is not a positive number.
         """
-        return section_scale(self.name, self.entry, self._source.mpp, self.image if self.has_image else None)
+        return section_scale(self.name, self.entry, self.source.mpp, self.image if self.has_image else None)
 
 
 @dataclass(frozen=True)
@@ -123,27 +144,23 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
     Raises
     ------
     KeyError
-        If the column of sections, or the library of one, is missing.
+        If the column of sections is missing.
     ValueError
         If a spot belongs to no section, one image was passed for several sections, or libraries cannot be told apart.
     """
     library_key = resolve_library_key(adata, source.library_key)
-    resolved = Source(**{**vars(source), "library_key": library_key})
+    resolved = replace(source, library_key=library_key)
     names, codes = read_sections(adata, library_key)
     if source.image is not None and not isinstance(source.image, Mapping) and len(names) > 1:
         raise ValueError(
             f"One `image` was given for {len(names)} sections: {list(names)}. Pass a dictionary of images by section."
         )
     known = libraries(adata)
-    members = []
-    for code, name in enumerate(names):
-        library = None if library_key is None else name
-        entry: Mapping[str, Any] = {}
-        if known and (library is None or library in known or source.image is None):
-            entry = library_entry(adata, library)[1]
-        there = source.image is not None or has_image(entry)
-        members.append(Section(name, np.flatnonzero(codes == code), entry, there, adata, library, resolved))
-    return OpenedSections(adata, resolved, tuple(members), codes)
+    members = tuple(
+        Section(name, np.flatnonzero(codes == code), known.get(name, {}), resolved, tuple(known))
+        for code, name in enumerate(names)
+    )
+    return OpenedSections(adata, resolved, members, codes)
 
 
 def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from hist2scrna.metrics.baselines import Baselines
-    from hist2scrna.spots.source import resolve_library_key
-from hist2scrna.trained.model import TrainedModel
+    from hist2scrna.trained.model import TrainedModel
 
 NORMALIZATION = (
     "log(1 + 1e4 x / total), the total over the scored genes; its expectation where a distribution of counts is "
