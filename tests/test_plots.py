@@ -149,7 +149,7 @@ def test_wrong_requests(predicted) -> None:
         pl.spatial_compare(predicted, ["g1", "ERBB2"])
     with pytest.raises(KeyError, match=r"Layer 'other_mean' not found .* Call tl.predict"):
         pl.spatial_compare(predicted, "g1", key="other")
-    with pytest.raises(KeyError, match="Image 'lowres' not found"):
+    with pytest.raises(KeyError, match="Key 'lowres' not found"):
         pl.spatial_compare(predicted, "g1", img_key="lowres")
     with pytest.raises(ValueError, match="`ncols` to be at least 1, found 0"):
         pl.spatial_compare(predicted, "g1", ncols=0)

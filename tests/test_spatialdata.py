@@ -201,7 +201,7 @@ def test_what_cannot_be_taken():
     sdata = make()
     for options, message in (
         ({"image": "x"}, r"Key 'x' not found .*\['he'\]"),
-        ({"table": "x"}, r"Table 'x' not found .*\['table'\]"),
+        ({"table": "x"}, r"Key 'x' not found .*\['table'\]"),
         ({"region": "x"}, r"does not annotate 'x'.*\['spots'\]"),
     ):
         with pytest.raises(KeyError, match=message):
