@@ -20,7 +20,7 @@ from scipy import sparse
 
 from hist2scrna import keys, metrics
 from hist2scrna.evaluation.passes import score_genes
-from hist2scrna.evaluation.predictors import SCALES, Expression, NullExpression, Sections
+from hist2scrna.evaluation.predictors import SCALES, BaselineExpression, Expression, Sections
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.tl import evaluate
 
@@ -72,15 +72,15 @@ def main() -> None:
     timed("metrics.errors_by_gene", lambda: metrics.errors_by_gene(counts, predicted))
     library = np.asarray(counts.sum(axis=1)).ravel()
     timed("metrics.depth_partial_pearson", lambda: metrics.depth_partial_pearson(counts, predicted, library))
-    timed("metrics.thinning_ceiling, one draw", lambda: metrics.thinning_ceiling(counts, n_repeats=1))
+    timed("metrics.noise_ceiling, one draw", lambda: metrics.noise_ceiling(counts, n_repeats=1))
 
     def gene_wise() -> None:
         sections = Sections(("one",), np.zeros(n_spots, dtype=np.int64))
         truth, baselines = Expression(counts, sections), Baselines.fit(counts)
         predictors = {
             "model": Expression(predicted, sections),
-            "mean_null": NullExpression(baselines, truth.library, "mean"),
-            "depth_null": NullExpression(baselines, truth.library, "depth"),
+            "mean_baseline": BaselineExpression(baselines, truth.library, "mean"),
+            "depth_baseline": BaselineExpression(baselines, truth.library, "depth"),
         }
         score_genes(truth, predictors, SCALES, progress=False)
 

@@ -97,7 +97,7 @@ def _draw(predicted: ad.AnnData, model: TrainedModel, score: Evaluation, out: Pa
 
 
 def _table(score: Evaluation, alone: Evaluation) -> Table:
-    scores, reached = score.results["scores"]["log1p"], alone.results["scores"]["log1p"]["model"]
+    scores, reached = score.results["scores"]["log_normalized"], alone.results["scores"]["log_normalized"]["model"]
     truth = scores["true_means"]["by_gene"]["pearson_mean"]
     table = Table(title="Unseen section: Pearson by gene of log-normalized expression, mean over genes")
     for column in ("", "Pearson", "of what the true means reach"):
@@ -106,8 +106,8 @@ def _table(score: Evaluation, alone: Evaluation) -> Table:
         "true means of the simulation": truth,
         "hist2scrna": scores["model"]["by_gene"]["pearson_mean"],
         "hist2scrna without the graph": reached["by_gene"]["pearson_mean"],
-        "depth baseline (knows the true total counts)": scores["depth_null"]["by_gene"]["pearson_mean"],
-        "mean baseline": scores["mean_null"]["by_gene"]["pearson_mean"],
+        "depth baseline (knows the true total counts)": scores["depth_baseline"]["by_gene"]["pearson_mean"],
+        "mean baseline": scores["mean_baseline"]["by_gene"]["pearson_mean"],
     }
     for name, value in rows.items():
         table.add_row(name, f"{value or 0:.3f}", f"{(value or 0) / truth:.0%}")

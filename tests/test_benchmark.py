@@ -123,7 +123,14 @@ def test_every_job_has_the_row_of_its_evaluation(finished):
         place = folder / "sim" / row["fold"] / row["model"] / str(row["seed"]).removesuffix(".0")
         evaluation = Evaluation.from_json(place / "evaluation.json")
         card = json.loads((place / "job.json").read_text())
-        for name in ("pearson", "depth_partial", "score_over_ceiling", "spread_ratio", "beats_depth_null", "collapsed"):
+        for name in (
+            "pearson",
+            "depth_partial",
+            "score_over_ceiling",
+            "spread_ratio",
+            "beats_depth_baseline",
+            "collapsed",
+        ):
             assert row[name] == pytest.approx(evaluation.headline[name])
         assert row["held_out"]
         if row["model"] == "counts":
@@ -159,7 +166,8 @@ def test_nulls_and_ceiling_are_rows_of_each_fold(sections, finished):
     _, table, jobs = finished
     references = jobs[jobs["kind"] != "model"]
     assert (
-        references.groupby("fold")["model"].apply(list).tolist() == [["mean baseline", "depth baseline", "ceiling"]] * 3
+        references.groupby("fold")["model"].apply(list).tolist()
+        == [["mean baseline", "depth baseline", "noise ceiling"]] * 3
     )
     counts = sections.X.toarray().astype(float)
     total = np.log(counts.sum(axis=1))
@@ -178,12 +186,12 @@ def test_nulls_and_ceiling_are_rows_of_each_fold(sections, finished):
     depth = table.query("model == 'depth baseline'").iloc[0]
     assert depth["pearson"] == pytest.approx(jobs.query("model == 'depth baseline'")["pearson"].mean())
     assert jobs.query("model == 'mean baseline'")["log_likelihood"].notna().all()
-    assert jobs.query("model == 'ceiling'")["pearson"].between(0.05, 1).all()
+    assert jobs.query("model == 'noise ceiling'")["pearson"].between(0.05, 1).all()
 
 
 def test_summary_averages_seeds_then_folds(finished):
     _, table, jobs = finished
-    assert table["model"].tolist() == ["counts", "log", "mean baseline", "depth baseline", "ceiling"]
+    assert table["model"].tolist() == ["counts", "log", "mean baseline", "depth baseline", "noise ceiling"]
     for name in MODELS:
         own = jobs[jobs["model"] == name]
         by_fold = own.groupby("fold")["pearson"].mean()
@@ -191,7 +199,7 @@ def test_summary_averages_seeds_then_folds(finished):
         low, high = stats.t.interval(0.95, 2, by_fold.mean(), stats.sem(by_fold))
         assert (row["pearson"], row["pearson_low"], row["pearson_high"]) == pytest.approx((by_fold.mean(), low, high))
         depth = jobs[jobs["model"] == "depth baseline"].set_index("fold")["pearson"]
-        assert row["folds_beating_depth_null"] == sum(by_fold[fold] > depth[fold] for fold in by_fold.index)
+        assert row["folds_beating_depth_baseline"] == sum(by_fold[fold] > depth[fold] for fold in by_fold.index)
         assert row["n_collapsed"] == own["collapsed"].astype(bool).sum()
         assert (row["n_folds"], row["n_core"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
 
@@ -245,10 +253,10 @@ def test_jobs_of_a_fold_that_disagree_on_the_ceiling_are_pointed_out(sections, f
     shutil.copytree(finished[0], tmp_path / "copy")
     path = tmp_path / "copy" / "sim" / "section_0" / "log" / "3" / "evaluation.json"
     content = json.loads(path.read_text())
-    content["headline"]["ceiling"] += 0.01
+    content["headline"]["noise_ceiling"] += 0.01
     path.write_text(json.dumps(content))
     asked = {"folder": tmp_path / "copy", "seeds": (0, 3), "accelerator": "cpu", "progress": False}
-    with pytest.warns(UserWarning, match="ceiling of sim, section_0: pearson"):
+    with pytest.warns(UserWarning, match="noise ceiling of sim, section_0: pearson"):
         tl.benchmark({"sim": sections}, MODELS, **asked)
     assert in_process.started == 0
 
@@ -524,7 +532,7 @@ def test_plot_shows_folds_means_and_references(finished):
     expected = jobs[jobs["kind"] == "model"].groupby(["model", "fold"])["pearson"].mean()
     np.testing.assert_allclose(np.sort(dots[:, 0]), np.sort(expected))
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines}
-    for name in ("mean baseline", "depth baseline", "ceiling"):
+    for name in ("mean baseline", "depth baseline", "noise ceiling"):
         assert lines[name] == pytest.approx(table.set_index("model").loc[name, "pearson"])
     means = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     np.testing.assert_allclose(means, table["pearson"][:2])

@@ -298,11 +298,11 @@ def unseen() -> ad.AnnData:
 def test_an_unseen_section_is_predicted_with_honest_intervals(fitted, unseen) -> None:
     evaluation = h2s.tl.evaluate(unseen, fitted, labels_key="cell_type", library_key="library_id", progress=False)
     scores = evaluation.results
-    pearson = scores["scores"]["log1p"]["model"]["by_gene"]
-    null = scores["scores"]["log1p"]["depth_null"]["by_gene"]
+    pearson = scores["scores"]["log_normalized"]["model"]["by_gene"]
+    null = scores["scores"]["log_normalized"]["depth_baseline"]["by_gene"]
     assert pearson["pearson_mean"] > null["pearson_mean"] + 0.1
     counts = scores["counts"]
-    assert counts["model"]["log_likelihood"] > counts["mean_null"]["log_likelihood"] + 0.1
+    assert counts["model"]["log_likelihood"] > counts["mean_baseline"]["log_likelihood"] + 0.1
     for level, covered in counts["model"]["coverage"].items():
         assert covered == pytest.approx(float(level) / 100, abs=0.03)
     assert scores["cell_types"]["accuracy"] > 0.9
@@ -560,12 +560,12 @@ def test_on_her2st_it_beats_the_true_depth_of_the_spots(left_out) -> None:
     model, test = left_out
     evaluation = h2s.tl.evaluate(test, model, library_key="library_id", progress=False)
     headline = evaluation.headline
-    assert headline["pearson"] > headline["depth_null"]
+    assert headline["pearson"] > headline["depth_baseline"]
     counts = evaluation.results["counts"]
-    assert counts["model"]["log_likelihood"] > counts["mean_null"]["log_likelihood"]
+    assert counts["model"]["log_likelihood"] > counts["mean_baseline"]["log_likelihood"]
     for level, covered in counts["model"]["coverage"].items():
         assert covered == pytest.approx(float(level) / 100, abs=0.03)
-        assert counts["model"]["width"][level] < counts["mean_null"]["width"][level]
+        assert counts["model"]["width"][level] < counts["mean_baseline"]["width"][level]
 
 
 @pytest.mark.slow
@@ -588,4 +588,4 @@ def test_on_her2st_it_does_not_matter_how_the_tissue_lies(left_out) -> None:
         h2s.tl.evaluate(section, model, library_key="library_id", progress=False).headline for section in (test, turned)
     )
     assert now["pearson"] == pytest.approx(was["pearson"], abs=0.01)
-    assert now["pearson"] > now["depth_null"]
+    assert now["pearson"] > now["depth_baseline"]

@@ -56,7 +56,7 @@ def test_training_learns_what_the_picture_shows(sections):
     assert model.classes == ["stroma", "tumor"]
 
 
-def test_start_is_the_mean_null(make_section):
+def test_start_is_the_mean_baseline(make_section):
     """Before its first step the network predicts the training means at the median library size."""
     adata = make_section()
     model = fit(adata, lr=1e-12, validation=0, **{**FAST, "max_epochs": 1})

@@ -56,7 +56,7 @@ def test_fit_predict_evaluate_save(name, sections, tmp_path) -> None:
     assert model.likelihood == "mse"
     predicted = model.predict(sections, copy=True, progress=False)
     assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
-    assert predicted.uns["hist2scrna"]["scale"] == "log1p"
+    assert predicted.uns["hist2scrna"]["scale"] == "log_normalized"
     assert predicted.obs["hist2scrna_cell_type"].cat.categories.tolist() == model.classes
     found = h2s.tl.evaluate(sections, model, library_key="library_id", progress=False)
     assert np.isfinite(found.headline["pearson"])

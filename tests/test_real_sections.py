@@ -65,12 +65,12 @@ def test_depth_is_read_off_the_tissue(predicted, test_section):
     assert found > 0.5
 
 
-def test_expression_is_predicted_above_the_mean_null(model, test_section):
+def test_expression_is_predicted_above_the_mean_baseline(model, test_section):
     evaluation = tl.evaluate(test_section, model, labels_key="cell_type", progress=False)
     scores = evaluation.results["scores"]["counts"]
-    assert scores["model"]["by_gene"]["pearson_mean"] > 0.1 > (scores["mean_null"]["by_gene"]["pearson_mean"] or 0)
+    assert scores["model"]["by_gene"]["pearson_mean"] > 0.1 > (scores["mean_baseline"]["by_gene"]["pearson_mean"] or 0)
     counts = evaluation.results["counts"]
-    assert counts["model"]["log_likelihood"] > counts["mean_null"]["log_likelihood"]
+    assert counts["model"]["log_likelihood"] > counts["mean_baseline"]["log_likelihood"]
 
 
 def test_chains_into_squidpy_and_scanpy(predicted, tmp_path):

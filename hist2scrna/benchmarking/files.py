@@ -55,7 +55,7 @@ def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
             f"## {_escape(str(dataset))}\n\n"
             f"- Split: {_escape(words['split'])}\n- Genes: {genes}; {_escape(words['panel'])} ({panel})\n"
             f"- Normalization: {_escape(words['normalization'])}\n- Smoothing: {words['smoothing']}\n"
-            f"- Ceiling: {words['ceiling']}\n"
+            f"- Ceiling: {words['noise_ceiling']}\n"
         )
         lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
         lines += ["| " + " | ".join(_line(row)) + " |" for row in rows.to_dict("records")]
@@ -103,7 +103,7 @@ def _line(row: dict[Any, Any]) -> list[str]:
         number(row["log_likelihood"]),
         "-" if None in covered else " / ".join(percent(v) for v in covered),
         "-" if None in width else " / ".join(f"{v:.2f}" for v in width),
-        f"{row['folds_beating_depth_null']} of {row['n_folds']}" if of_model else "-",
+        f"{row['folds_beating_depth_baseline']} of {row['n_folds']}" if of_model else "-",
         f"in {row['n_collapsed']} of {n_complete}" if of_model else "-",
         f"{row['n_failed']} of {row['n_jobs']}" if of_model else "-",
         *("-" if row[name] is None else f"{row[name]:,.1f}" for name in ("fit_seconds", "predict_seconds")),

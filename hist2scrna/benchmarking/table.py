@@ -24,7 +24,7 @@ COUNT_SCORES: dict[str, tuple[str, ...]] = {
     "log_likelihood": ("log_likelihood",),
     **{f"{name}_{level}": (name, level) for name in ("coverage", "width") for level in LEVELS},
 }
-HEADLINE = ("score_over_ceiling", "beats_mean_null", "beats_depth_null", "collapsed", "held_out")
+HEADLINE = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline", "collapsed", "held_out")
 MEASURED = (
     "fit_seconds",
     "predict_seconds",
@@ -36,26 +36,26 @@ MEASURED = (
     "n_spots_train",
     "device",
 )
-PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalization", "smoothing", "split", "ceiling")
+PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalization", "smoothing", "split", "noise_ceiling")
 IDENTITY = ("dataset", "fold", "model", "kind", "seed", "status")
 JOB_COLUMNS = (
     *IDENTITY,
     *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio", "collapsed"),
     *COUNT_SCORES,
-    *("beats_mean_null", "beats_depth_null", "held_out"),
+    *("beats_mean_baseline", "beats_depth_baseline", "held_out"),
     *MEASURED,
     *("n_spots_test", "architecture", "likelihood", "version"),
     *PROTOCOL,
 )
-NULLS = {"mean_null": "mean baseline", "depth_null": "depth baseline"}
-CEILING = "ceiling"
+NULLS = {"mean_baseline": "mean baseline", "depth_baseline": "depth baseline"}
+CEILING = "noise ceiling"
 COMPLETE = "complete"
 # Means over folds with an interval; of the others, the mean alone.
 WITH_INTERVAL = ("pearson", "depth_partial", "log_likelihood")
 MEANS = (
     *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio"),
     *COUNT_SCORES,
-    *("beats_mean_null", "beats_depth_null"),
+    *("beats_mean_baseline", "beats_depth_baseline"),
     *("fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib", "n_parameters", "epochs_run"),
 )
 # Baselines and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
@@ -108,7 +108,7 @@ def _identity(job: Job) -> dict[str, Any]:
 
 
 def _scored(found: Mapping[str, Any], predictor: str) -> dict[str, Any]:
-    row = {name: at(found["scores"]["log1p"].get(predictor), path) for name, path in SCORES.items()}
+    row = {name: at(found["scores"]["log_normalized"].get(predictor), path) for name, path in SCORES.items()}
     return row | {name: at(found["counts"].get(predictor), path) for name, path in COUNT_SCORES.items()}
 
 
@@ -116,7 +116,7 @@ def _told(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "n_spots_test": found["data"]["n_spots"],
         "normalization": found["normalization"],
-        "ceiling": found["ceiling"]["method"],
+        "noise_ceiling": found["noise_ceiling"]["method"],
         "version": found["package_version"],
     }
 
@@ -166,9 +166,9 @@ def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
 def _reference(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     head = found["headline"]
     if name == CEILING:
-        return {"pearson": head["ceiling"], "depth_partial": head["depth_partial_ceiling"]}
+        return {"pearson": head["noise_ceiling"], "depth_partial": head["depth_partial_noise_ceiling"]}
     row = _scored(found, name)
-    limit, reached = head["ceiling"], row["pearson"]
+    limit, reached = head["noise_ceiling"], row["pearson"]
     defined = limit is not None and limit > 0 and reached is not None
     return row | {"score_over_ceiling": reached / limit if defined else None}
 
@@ -228,10 +228,10 @@ def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
             row[f"{name}_low"], row[f"{name}_high"] = t_interval(by_fold[name].to_numpy())
     of_model = kind == "model"
     row["n_collapsed"] = int(complete["collapsed"].eq(True).sum()) if of_model else None
-    row["folds_beating_depth_null"] = None
+    row["folds_beating_depth_baseline"] = None
     if of_model:
-        depth = references[references["model"] == NULLS["depth_null"]].set_index("fold")["pearson"].astype(float)
-        row["folds_beating_depth_null"] = int((by_fold["pearson"] > depth.reindex(by_fold.index)).sum())
+        depth = references[references["model"] == NULLS["depth_baseline"]].set_index("fold")["pearson"].astype(float)
+        row["folds_beating_depth_baseline"] = int((by_fold["pearson"] > depth.reindex(by_fold.index)).sum())
     for name in PROTOCOL:
         values = [str(value) for value in dict.fromkeys(own[name].dropna())]
         if name == "n_genes":

@@ -51,7 +51,7 @@ class Scored:
         Numbers of the scored spots in `adata`, sorted by section.
     truth, model
         Counts, and what was predicted for them.
-    read_out
+    log_normalized_from
         How the prediction was read on the log-normalized scale, in words.
     """
 
@@ -59,7 +59,7 @@ class Scored:
     kept: NDArray[np.int64]
     truth: Expression
     model: Predictor
-    read_out: str
+    log_normalized_from: str
 
     @property
     def sections(self) -> Sections:
@@ -151,8 +151,8 @@ def read_scored(
     present, local = np.unique(codes[kept], return_inverse=True)
     sections = Sections(tuple(section_names[i] for i in present), local.astype(np.int64))
     truth = Expression(counts[kept], sections)
-    model, read_out = read_model(predicted, names, genes, kept, sections, remarks)
-    return Scored(genes, kept, truth, model, read_out)
+    model, log_normalized_from = read_model(predicted, names, genes, kept, sections, remarks)
+    return Scored(genes, kept, truth, model, log_normalized_from)
 
 
 def _genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) -> list[str]:
@@ -191,7 +191,7 @@ def read_model(
         for name in (*LAYERS_OF["zinb"], LOG)
         if names.layer(name) in predicted.layers
     }
-    log_scale = str(written.get("scale", "counts")) == "log1p"
+    log_scale = str(written.get("scale", "counts")) == "log_normalized"
     _check_finite(layers["mean"], kept, columns, names.layer("mean"), negative=log_scale)
     if (log_scale or LOG in layers) and names.modeled in predicted.var:
         if (total := int(predicted.var[names.modeled].sum())) > len(genes):
@@ -248,7 +248,7 @@ def _check_finite(
         if not negative and (block < 0).any():
             raise ValueError(
                 f"adata.layers[{layer!r}] holds negative values, but expected counts are not negative. If it holds "
-                "log-normalized expression, say so: adata.uns[key]['scale'] = 'log1p'."
+                "log-normalized expression, say so: adata.uns[key]['scale'] = 'log_normalized'."
             )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from hist2scrna.evaluation.predictors import ExpectedLog, Expression, LogExpression, Predictor, Scale
 from hist2scrna.metrics.blocks import BLOCK_VALUES, Floats, blocks
 from hist2scrna.metrics.calibration import CountTally
-from hist2scrna.metrics.ceiling import N_REPEATS, thinning_ceiling
 from hist2scrna.metrics.correlation import moments, partial_correlation, rank_correlation, rank_rows
 from hist2scrna.metrics.errors import MOST_RANKED, overall_spearman, spots_to_rank
 from hist2scrna.metrics.spatial import morans_i_by_gene
+from hist2scrna.metrics.thinning import N_REPEATS, noise_ceiling
 from hist2scrna.metrics.zeros import auroc
 
 ALL = slice(None)
@@ -64,7 +64,7 @@ def computed(expected: ExpectedLog, progress: bool) -> LogExpression:
     values = np.empty((n_spots, n_genes), dtype=np.float32)
 
     def work(spots: slice) -> None:
-        values[spots] = expected.region(spots, ALL, "log1p")
+        values[spots] = expected.region(spots, ALL, "log_normalized")
 
     run_blocks(work, blocks(n_spots, n_genes, EXPECTED_VALUES), "expected logarithms", progress)
     return LogExpression(values, np.arange(n_spots), np.arange(n_genes))
@@ -180,12 +180,12 @@ def score_counts(
     return len(spots), results
 
 
-def score_ceiling(truth: Expression, scale: Scale, seed: int, *, without_depth: bool = False) -> Floats:
+def score_noise_ceiling(truth: Expression, scale: Scale, seed: int, *, without_depth: bool = False) -> Floats:
     """Thinning ceiling, `(sections, genes)`, of all or of what the log total leaves; one draw does for large tables."""
     repeats = 1 if truth.values.nnz > MOST_REPEATED else N_REPEATS
     return np.stack(
         [
-            thinning_ceiling(
+            noise_ceiling(
                 truth.values[section],
                 scale=scale,
                 n_repeats=repeats,
@@ -208,10 +208,10 @@ def score_spatial(
     n_genes, sections = truth.shape[1], truth.sections
     who: dict[str, Predictor] = {"truth": truth}
     who |= {name: predictors[name] for name in ("model", "true_means") if name in predictors}
-    found = {name: np.full((len(sections.names), n_genes), np.nan) for name in (*who, "depth_null")}
+    found = {name: np.full((len(sections.names), n_genes), np.nan) for name in (*who, "depth_baseline")}
     local = [weights[section][:, section] for section in sections.slices]
     for i, section in enumerate(sections.slices):
-        found["depth_null"][i] = morans_i_by_gene(np.log(truth.library[section])[:, None], local[i])
+        found["depth_baseline"][i] = morans_i_by_gene(np.log(truth.library[section])[:, None], local[i])
 
     def work(genes: slice) -> None:
         for name, predictor in who.items():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 N_EXTREME, MOST_SECTIONS, MOST_SPOTS = 4, 2, 5_000
 
 
-def drawings(
+def collect_plot_data(
     adata: AnnData,
     predicted: AnnData,
     scored: Scored,
@@ -34,7 +34,7 @@ def drawings(
     library_key: str | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what :attr:`hist2scrna.evaluation.Evaluation.drawings` describes."""
+    """Return what :attr:`hist2scrna.evaluation.Evaluation.plot_data` describes."""
     best, worst = extreme_genes(pearson, N_EXTREME)
     found: dict[str, Any] = {
         "scatter": scatter_points(scored.truth, scored.model, seed),

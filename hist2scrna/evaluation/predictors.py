@@ -14,8 +14,8 @@ from hist2scrna.metrics.blocks import Floats, blocks, dense
 from hist2scrna.metrics.calibration import distribution
 from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM, residual_block
 
-Scale = Literal["counts", "log1p", "residual"]
-SCALES: tuple[Scale, ...] = ("counts", "log1p", "residual")
+Scale = Literal["counts", "log_normalized", "residual"]
+SCALES: tuple[Scale, ...] = ("counts", "log_normalized", "residual")
 Select = slice | NDArray[np.int64]
 Parameters = tuple[Floats, Floats | None, Floats | None]
 
@@ -140,13 +140,13 @@ class Expression:
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale == "log1p" and self.log is not None:
+        if scale == "log_normalized" and self.log is not None:
             return self.log.region(spots, genes, scale)
         block = self._read(self.values, spots, genes)
         if scale == "counts":
             return block
         library = np.maximum(self.library[spots], 1e-300)[:, None]
-        if scale == "log1p":
+        if scale == "log_normalized":
             block *= TARGET_SUM / library
             return np.log1p(block, out=block)
         codes = self.sections.codes[spots]
@@ -174,15 +174,15 @@ class Expression:
 class LogExpression:
     """Predicted log-normalized expression: all that a model without counts knows, or beside its counts."""
 
-    scales: tuple[Scale, ...] = ("log1p",)
+    scales: tuple[Scale, ...] = ("log_normalized",)
 
     def __init__(self, values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
         self.values, self.rows, self.columns = values, rows, columns
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale != "log1p":
-            raise ValueError(f"Expected scale 'log1p', found {scale!r}.")
+        if scale != "log_normalized":
+            raise ValueError(f"Expected scale 'log_normalized', found {scale!r}.")
         return window(self.values, self.rows[spots], self.columns[genes])
 
     def parameters(self, spots: Select, genes: Select) -> None:
@@ -201,15 +201,15 @@ class ExpectedLog:
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale != "log1p":
-            raise ValueError(f"Expected scale 'log1p', found {scale!r}.")
+        if scale != "log_normalized":
+            raise ValueError(f"Expected scale 'log_normalized', found {scale!r}.")
         factor = TARGET_SUM / np.maximum(self.predicted.library[spots], LEAST_TOTAL)
         counts = distribution(*self.predicted.read_parameters(spots, genes))
         found: Floats = counts.expected_log1p(factor[:, None]).numpy()
         return found
 
 
-class NullExpression:
+class BaselineExpression:
     """The mean baseline or the depth baseline."""
 
     scales: tuple[Scale, ...] = SCALES

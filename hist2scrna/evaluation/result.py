@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hist2scrna.evaluation import paired, table
+from hist2scrna.evaluation import compare, table
 from hist2scrna.evaluation.plain import numbers, plain
 
 SCHEMA_VERSION = 1
@@ -27,23 +27,24 @@ class Evaluation:
         Nested dictionary of plain numbers and words; None stands for a number that is not defined.
 
         - `"schema_version"`, `"package_version"`, `"model"`, `"panel"` (number of genes, SHA-256 of their names),
-          `"normalization"`, `"read_out"` (how the prediction was read on the log-normalized scale), `"split"`,
-          `"baselines"`, `"data"`: what was scored, and how.
+          `"normalization"`, `"log_normalized_from"` (how the prediction was read on the log-normalized scale),
+          `"split"`, `"baselines"`, `"data"`: what was scored, and how.
         - `"headline"`: the numbers to quote, on log-normalized expression. Pearson is per gene over the spots of a
           section, averaged over genes, then over sections.
-        - `"scores"`: by scale (`"counts"`, `"log1p"`, `"residual"`), then by predictor (`"model"`, `"mean_null"`,
-          `"depth_null"`; `"true_means"` for simulated data), `"overall"`, `"by_gene"` and `"by_spot"`.
-        - `"ceiling"`, `"beats"`, `"sections"`, `"levels"`, `"zeros"`, `"counts"`, `"cell_types"`, `"spatial"`,
+        - `"scores"`: by scale (`"counts"`, `"log_normalized"`, `"residual"`), then by predictor (`"model"`,
+          `"mean_baseline"`, `"depth_baseline"`; `"true_means"` for simulated data), `"overall"`, `"by_gene"` and
+          `"by_spot"`.
+        - `"noise_ceiling"`, `"beats"`, `"sections"`, `"levels"`, `"zeros"`, `"counts"`, `"cell_types"`, `"spatial"`,
           `"clusters"`, `"constant_genes"`; `"not_scored"` gives reasons, `"notes"` what to bear in mind.
     genes
         One row a gene, averaged over sections: `mse`, `mae`, `pearson`, `spearman`, `depth_partial`, `truth_mean`,
-        `truth_sd`, `prediction_mean`, `prediction_sd`, `spread_ratio`, `ceiling`, `mean_null_pearson`,
-        `depth_null_pearson`, `mean_null_mse`, `depth_null_mse`, `beats_mean_null`, `beats_depth_null` (by Pearson),
-        `constant_truth`, `constant_prediction`, on log-normalized expression; the same with `_counts` and `_residual`;
-        `level`, `zero_rate`, `depth_partial_ceiling`; `morans_i` of the truth and `morans_i_prediction`, with
-        coordinates; `log_likelihood`, `deviance`, `poisson_deviance` and `predicted_zero_rate` where the model
-        gives a distribution of counts.
-    drawings
+        `truth_sd`, `prediction_mean`, `prediction_sd`, `spread_ratio`, `noise_ceiling`, `mean_baseline_pearson`,
+        `depth_baseline_pearson`, `mean_baseline_mse`, `depth_baseline_mse`, `beats_mean_baseline`,
+        `beats_depth_baseline` (by Pearson), `constant_truth`, `constant_prediction`, on log-normalized expression; the
+        same with `_counts` and `_residual`; `level`, `zero_rate`, `depth_partial_noise_ceiling`; `morans_i` of the
+        truth and `morans_i_prediction`, with coordinates; `log_likelihood`, `deviance`, `poisson_deviance` and
+        `predicted_zero_rate` where the model gives a distribution of counts.
+    plot_data
         What :mod:`hist2scrna.pl` draws beside these numbers, log-normalized and rounded to 4 digits.
 
         - `"scatter"`: `"truth"` and `"prediction"` of 10,000 (spot, gene) pairs drawn at random.
@@ -57,12 +58,12 @@ class Evaluation:
 
     results: dict[str, Any]
     genes: pd.DataFrame
-    drawings: dict[str, Any] = field(default_factory=dict)
+    plot_data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Turn arrays, NumPy numbers and NaN into what JSON has."""
         self.results = plain(self.results)
-        self.drawings = plain(self.drawings)
+        self.plot_data = plain(self.plot_data)
 
     @property
     def headline(self) -> dict[str, Any]:
@@ -76,8 +77,8 @@ class Evaluation:
         genes = {str(c): plain(by_gene[c].tolist()) for c in by_gene.columns}
         head = json.dumps(self.results, indent=1, allow_nan=False).removesuffix("\n}")
         columns = (f"  {json.dumps(c)}: {json.dumps(values, allow_nan=False)}" for c, values in genes.items())
-        drawn = json.dumps(self.drawings, allow_nan=False, separators=(",", ":"))
-        text = f'{head},\n "drawings": {drawn},\n "genes": {{\n' + ",\n".join(columns) + "\n }\n}"
+        plotted = json.dumps(self.plot_data, allow_nan=False, separators=(",", ":"))
+        text = f'{head},\n "plot_data": {plotted},\n "genes": {{\n' + ",\n".join(columns) + "\n }\n}"
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
@@ -99,7 +100,7 @@ class Evaluation:
         try:
             content = json.loads(text)
             version, columns = content["schema_version"], content.pop("genes")
-            drawings = content.pop("drawings", {})
+            plot_data = content.pop("plot_data", {})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"This is no evaluation that hist2scrna wrote: {error!r}.") from error
         if version > SCHEMA_VERSION:
@@ -108,7 +109,7 @@ class Evaluation:
                 "Install a newer one."
             )
         genes = pd.DataFrame({k: [np.nan if v is None else v for v in values] for k, values in columns.items()})
-        return cls(content, genes.set_index("gene"), drawings)
+        return cls(content, genes.set_index("gene"), plot_data)
 
     def to_frame(self) -> pd.DataFrame:
         """Return all numbers in long form: `section`, `part`, `scale`, `predictor`, `metric`, `value`.
@@ -182,8 +183,8 @@ class Evaluation:
         """
         if not isinstance(other, Evaluation):
             raise TypeError(f"Expected `other` to be an Evaluation, found {type(other).__name__}.")
-        paired.check_comparable(self.results, other.results)
-        return paired.compare((self.genes, other.genes), (self.results["sections"], other.results["sections"]), seed)
+        compare.check_comparable(self.results, other.results)
+        return compare.compare((self.genes, other.genes), (self.results["sections"], other.results["sections"]), seed)
 
     # -- to be read ---------------------------------------------------------------------------------------------------
     def __str__(self) -> str:

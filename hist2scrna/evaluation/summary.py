@@ -15,8 +15,8 @@ from hist2scrna.metrics.blocks import Floats
 from hist2scrna.metrics.correlation import Moments
 from hist2scrna.metrics.errors import pooled
 
-HEADLINE: Scale = "log1p"
-NULLS = ("mean_null", "depth_null")
+HEADLINE: Scale = "log_normalized"
+NULLS = ("mean_baseline", "depth_baseline")
 # The median gene's prediction varies by less than this share of what the truth does.
 COLLAPSED = 0.05
 MOMENT_COLUMNS = tuple(Moments.__dataclass_fields__)
@@ -97,7 +97,7 @@ def gene_table(
         for column in GENE_COLUMNS:
             if column != "covariance" and not column.endswith("constant"):
                 columns[f"{column}{suffix}"] = quiet(np.nanmean, predictors["model"][column], axis=0)
-        columns[f"ceiling{suffix}"] = quiet(np.nanmean, ceiling[scale], axis=0)
+        columns[f"noise_ceiling{suffix}"] = quiet(np.nanmean, ceiling[scale], axis=0)
         for null in NULLS:
             for column in ("pearson", "mse"):
                 columns[f"{null}_{column}{suffix}"] = quiet(np.nanmean, predictors[null][column], axis=0)
@@ -107,25 +107,25 @@ def gene_table(
     return pd.DataFrame(columns, index=pd.Index(list(genes), name="gene"))
 
 
-def headline(scores: GeneScores, ceiling: Floats, depth_partial_ceiling: Floats) -> dict[str, Any]:
+def headline(scores: GeneScores, ceiling: Floats, depth_partial_noise_ceiling: Floats) -> dict[str, Any]:
     """Return what is said first, on log-normalized expression."""
     model = scores[HEADLINE]["model"]
     limit, pearson = over_sections(ceiling), over_sections(model["pearson"])
-    partial_limit, partial = over_sections(depth_partial_ceiling), over_sections(model["depth_partial"])
+    partial_limit, partial = over_sections(depth_partial_noise_ceiling), over_sections(model["depth_partial"])
     spread = over_sections(model["spread_ratio"], np.nanmedian)
     wins = beaten(scores[HEADLINE])
     return {
         "scale": HEADLINE,
         "pearson": pearson,
         "depth_partial": partial,
-        "depth_partial_ceiling": partial_limit,
+        "depth_partial_noise_ceiling": partial_limit,
         "depth_partial_over_ceiling": partial / partial_limit if partial_limit > 0 else float("nan"),
-        "mean_null": over_sections(scores[HEADLINE]["mean_null"]["pearson"]),
-        "depth_null": over_sections(scores[HEADLINE]["depth_null"]["pearson"]),
-        "ceiling": limit,
+        "mean_baseline": over_sections(scores[HEADLINE]["mean_baseline"]["pearson"]),
+        "depth_baseline": over_sections(scores[HEADLINE]["depth_baseline"]["pearson"]),
+        "noise_ceiling": limit,
         "score_over_ceiling": pearson / limit if limit > 0 else float("nan"),
-        "beats_mean_null": wins["mean_null"]["genes_pearson"],
-        "beats_depth_null": wins["depth_null"]["genes_pearson"],
+        "beats_mean_baseline": wins["mean_baseline"]["genes_pearson"],
+        "beats_depth_baseline": wins["depth_baseline"]["genes_pearson"],
         "spread_ratio": spread,
         "collapsed": bool(spread < COLLAPSED),
     }
@@ -143,9 +143,9 @@ def by_section(
             "pearson": float(quiet(np.nanmean, table["model"]["pearson"][i])),
             "pearson_median": float(quiet(np.nanmedian, table["model"]["pearson"][i])),
             "depth_partial": float(quiet(np.nanmean, table["model"]["depth_partial"][i])),
-            "mean_null": float(quiet(np.nanmean, table["mean_null"]["pearson"][i])),
-            "depth_null": float(quiet(np.nanmean, table["depth_null"]["pearson"][i])),
-            "ceiling": float(quiet(np.nanmean, ceiling[i])),
+            "mean_baseline": float(quiet(np.nanmean, table["mean_baseline"]["pearson"][i])),
+            "depth_baseline": float(quiet(np.nanmean, table["depth_baseline"]["pearson"][i])),
+            "noise_ceiling": float(quiet(np.nanmean, ceiling[i])),
             "spread_ratio": float(quiet(np.nanmedian, table["model"]["spread_ratio"][i])),
         }
         for i, name in enumerate(names)
@@ -159,7 +159,7 @@ def by_level(level: Sequence[str], scores: GeneScores, ceiling: Floats) -> dict[
         genes = np.asarray(level) == name
         found[name] = {"n_genes": int(genes.sum())}
         if genes.any():
-            found[name]["ceiling"] = over_sections(ceiling[:, genes])
+            found[name]["noise_ceiling"] = over_sections(ceiling[:, genes])
             for predictor, columns in scores[HEADLINE].items():
                 found[name][predictor] = {
                     f"{column}_mean": over_sections(columns[column][:, genes])
@@ -182,7 +182,7 @@ def spatial_agreement(morans: Mapping[str, Floats]) -> dict[str, float]:
     found = {
         "morans_i_truth": over_sections(morans["truth"]),
         "morans_i_prediction": over_sections(morans["model"]),
-        "morans_i_depth_null": over_sections(morans["depth_null"]),
+        "morans_i_depth_baseline": over_sections(morans["depth_baseline"]),
         "morans_i_pearson": _correlation_by_section(morans["truth"], morans["model"]),
         "morans_i_mae": over_sections(np.abs(morans["truth"] - morans["model"])),
     }

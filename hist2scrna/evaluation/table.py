@@ -8,11 +8,16 @@ from typing import Any
 
 from hist2scrna.evaluation.plain import at, number, percent
 
-COLUMNS = {"model": "model", "mean_null": "mean baseline", "depth_null": "depth baseline", "true_means": "true means"}
+COLUMNS = {
+    "model": "model",
+    "mean_baseline": "mean baseline",
+    "depth_baseline": "depth baseline",
+    "true_means": "true means",
+}
 # Title of a block, and in it: label, and the way to the value below a predictor.
 Row = tuple[str, tuple[str, ...]]
 BY_SCALE: dict[str, tuple[str, list[Row]]] = {
-    "log1p": (
+    "log_normalized": (
         "log-normalized",
         [
             ("Pearson by gene, mean", ("by_gene", "pearson_mean")),
@@ -68,7 +73,7 @@ def rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
     for scale, (title, lines) in BY_SCALE.items():
         found = results["scores"].get(scale)
         for label, path in lines if found else ():
-            limits = results["ceiling"]
+            limits = results["noise_ceiling"]
             if path[-1] == "depth_partial_mean":
                 ceiling = limits["depth_partial"]["mean"]
             else:
@@ -82,7 +87,7 @@ def rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
     if spatial := results["spatial"]:
         by_name = {
             "model": spatial["morans_i_prediction"],
-            "depth_null": spatial["morans_i_depth_null"],
+            "depth_baseline": spatial["morans_i_depth_baseline"],
             "true_means": spatial.get("morans_i_true_means"),
         }
         title = "spatial"
@@ -122,9 +127,9 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         f"{model['name']} ({model['likelihood']}): {data['n_spots']:,} spots, {data['n_genes']:,} genes, "
         f"{len(names)} section{'s' * several} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})",
         f"Pearson {number(head['pearson'])} by gene, {percent(head['score_over_ceiling'])} of the ceiling "
-        f"({results['ceiling']['method']}); better than the mean baseline on {percent(head['beats_mean_null'])} "
-        f"and than the depth baseline on {percent(head['beats_depth_null'])} of genes"
-        + (f"; mean of {len(names)} sections" if several else ""),
+        f"({results['noise_ceiling']['method']}); better than the mean baseline on "
+        f"{percent(head['beats_mean_baseline'])} and than the depth baseline on "
+        f"{percent(head['beats_depth_baseline'])} of genes" + (f"; mean of {len(names)} sections" if several else ""),
     ]
     if head["held_out"] is not False:
         lines.append(f"Split: {results['split']['statement']}")
@@ -135,7 +140,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
 
 def as_text(results: Mapping[str, Any]) -> str:
     """Return what was scored, and the scores of all predictors side by side."""
-    names = [COLUMNS[n] for n in predictors(results)] + ["ceiling"]
+    names = [COLUMNS[n] for n in predictors(results)] + ["noise ceiling"]
     first, *others = sentences(results)
     lines, block = [first, *alarms(results), *others, ""], None
     lines.append(" " * 38 + "".join(f"{name:>12}" for name in names))
@@ -149,7 +154,7 @@ def as_text(results: Mapping[str, Any]) -> str:
 
 def as_html(results: Mapping[str, Any]) -> str:
     """Return the same for a notebook, in the colors of its theme."""
-    names = [COLUMNS[n] for n in predictors(results)] + ["ceiling"]
+    names = [COLUMNS[n] for n in predictors(results)] + ["noise ceiling"]
     cells, block = [], None
     for title, label, values in rows(results):
         if title != block:

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "spearman_by_spot",
         ],
         "errors": ["errors_by_gene", "overall"],
-        "ceiling": ["thinning_reliability", "thinning_ceiling"],
+        "thinning": ["thinning_reliability", "noise_ceiling"],
         "zeros": ["zero_scores", "auroc"],
         "labels": ["cell_type_scores", "cluster_agreement", "expected_calibration_error"],
         "calibration": ["CountScores", "count_scores"],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 Floats = NDArray[np.float64]
-Scale = Literal["counts", "log1p"]
+Scale = Literal["counts", "log_normalized"]
 
 LOWEST_DISPERSION, HIGHEST_DISPERSION = 1e-2, 1e4
 
@@ -117,9 +117,9 @@ class Baselines:
         n_spots
             Number of spots.
         scale
-            `"counts"`, or `"log1p"` for log(1 + 1e4 x / total).
+            `"counts"`, or `"log_normalized"` for log(1 + 1e4 x / total).
         """
-        row = _on(scale, counts=self.mean, log1p=self.log_mean)
+        row = _on(scale, counts=self.mean, log_normalized=self.log_mean)
         return np.broadcast_to(row, (n_spots, len(row)))
 
     def predict_depth(self, library: ArrayLike, scale: Scale = "counts") -> Floats:
@@ -130,11 +130,11 @@ class Baselines:
         library
             `(spots,)` true total counts over the same genes, positive.
         scale
-            `"counts"`, or `"log1p"` for log(1 + 1e4 x / total).
+            `"counts"`, or `"log_normalized"` for log(1 + 1e4 x / total).
         """
         size = np.asarray(library, dtype=np.float64)
-        offset = _on(scale, counts=np.zeros_like(self.rate), log1p=self.depth_intercept)
-        slope = _on(scale, counts=self.rate, log1p=self.depth_slope)
+        offset = _on(scale, counts=np.zeros_like(self.rate), log_normalized=self.depth_intercept)
+        slope = _on(scale, counts=self.rate, log_normalized=self.depth_slope)
         return offset + np.outer(size if scale == "counts" else np.log(size), slope)
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
@@ -168,7 +168,7 @@ def _dispersion(squares: Floats, excess: Floats) -> Floats:
     return np.clip(theta, LOWEST_DISPERSION, HIGHEST_DISPERSION)
 
 
-def _on(scale: str, *, counts: Floats, log1p: Floats) -> Floats:
-    if scale not in ("counts", "log1p"):
-        raise ValueError(f"Expected `scale` to be 'counts' or 'log1p', found {scale!r}.")
-    return counts if scale == "counts" else log1p
+def _on(scale: str, *, counts: Floats, log_normalized: Floats) -> Floats:
+    if scale not in ("counts", "log_normalized"):
+        raise ValueError(f"Expected `scale` to be 'counts' or 'log_normalized', found {scale!r}.")
+    return counts if scale == "counts" else log_normalized

@@ -25,13 +25,13 @@ METRICS = {
     "score_over_ceiling": "Pearson over ceiling",
     "spread_ratio": "spread (sd / sd of truth), median gene",
     "log_likelihood": "log-likelihood per count",
-    "beats_depth_null": "share of genes better than the depth baseline",
+    "beats_depth_baseline": "share of genes better than the depth baseline",
     "fit_seconds": "seconds to fit",
     "peak_memory_mib": "peak memory (MiB)",
 }
 REFERENCES = {
-    NULLS["mean_null"]: (COLORS["mean_null"], ":"),
-    NULLS["depth_null"]: (COLORS["depth_null"], "-."),
+    NULLS["mean_baseline"]: (COLORS["mean_baseline"], ":"),
+    NULLS["depth_baseline"]: (COLORS["depth_baseline"], "-."),
     CEILING: (CEILING_COLOR, "--"),
 }
 WIDTH, ROW_INCHES = 6.4, 0.42
@@ -53,7 +53,7 @@ def benchmark(
         while its folder is there.
     metric
         `"pearson"`, `"depth_partial"`, `"score_over_ceiling"`, `"spread_ratio"`, `"log_likelihood"`,
-        `"beats_depth_null"`, `"fit_seconds"` or `"peak_memory_mib"`.
+        `"beats_depth_baseline"`, `"fit_seconds"` or `"peak_memory_mib"`.
     ax
         One axes a data set; None: a new figure, with the data sets below each other.
     save

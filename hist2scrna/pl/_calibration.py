@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hist2scrna.evaluation.result import Evaluation
 
-STYLES = {"model": ("o", "-"), "mean_null": ("s", ":"), "depth_null": ("D", "-.")}
+STYLES = {"model": ("o", "-"), "mean_baseline": ("s", ":"), "depth_baseline": ("D", "-.")}
 
 
 def calibration(

@@ -78,8 +78,8 @@ def expression_levels(
         for text in said:
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     if metric == "pearson":
-        ceiling = np.array([values["ceiling"] for values in levels.values()], dtype=float)
-        line: dict[str, Any] = {"color": CEILING, "linewidth": 2, "linestyle": "--", "label": LABELS["ceiling"]}
+        ceiling = np.array([values["noise_ceiling"] for values in levels.values()], dtype=float)
+        line: dict[str, Any] = {"color": CEILING, "linewidth": 2, "linestyle": "--", "label": LABELS["noise_ceiling"]}
         ax.hlines(ceiling, places - 0.42, places + 0.42, zorder=0, **line)
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.set_xticks(places, [f"{name}\n{values['n_genes']:,} genes" for name, values in levels.items()])

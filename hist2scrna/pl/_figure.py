@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 SIZE = (5.0, 3.2)
 # Okabe and Ito's blue, orange and green, told apart by all; the mean baseline, which has no say, is gray.
-COLORS = {"model": "#0072B2", "mean_null": "0.45", "depth_null": "#E69F00", "true_means": "#009E73"}
+COLORS = {"model": "#0072B2", "mean_baseline": "0.45", "depth_baseline": "#E69F00", "true_means": "#009E73"}
 CEILING = "black"
-LABELS = {**COLUMNS, "ceiling": "ceiling"}
+LABELS = {**COLUMNS, "noise_ceiling": "noise ceiling"}
 
 
 def as_evaluation(source: Any) -> Evaluation:
@@ -38,20 +38,20 @@ def as_evaluation(source: Any) -> Evaluation:
 
 
 def drawing(evaluation: Evaluation, name: str, otherwise: str) -> Any:
-    """Return a part of `evaluation.drawings`.
+    """Return a part of `evaluation.plot_data`.
 
     Raises
     ------
     ValueError
         If it is not there; `otherwise` tells why, and what to call.
     """
-    if not evaluation.drawings:
+    if not evaluation.plot_data:
         raise ValueError(
-            "This evaluation holds no drawings: an older version wrote it. Call tl.evaluate again to have them."
+            "This evaluation holds no data for plots: an older version wrote it. Call tl.evaluate again to have them."
         )
-    if not evaluation.drawings.get(name):
+    if not evaluation.plot_data.get(name):
         raise ValueError(otherwise)
-    return evaluation.drawings[name]
+    return evaluation.plot_data[name]
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:

@@ -56,7 +56,7 @@ def gene_correlation(
     if len(values) == 0:
         raise ValueError("No gene varies over the scored spots, so none has a correlation. Evaluate more spots.")
     ax = new_axes(ax, (5.6, 3.8))
-    others = {"depth_null": table["depth_null_pearson"], "ceiling": table["ceiling"]}
+    others = {"depth_baseline": table["depth_baseline_pearson"], "noise_ceiling": table["noise_ceiling"]}
     columns = {name: column.dropna().to_numpy(dtype=float) for name, column in others.items()}
     every = np.concatenate([values, *columns.values()])
     low, high = float(every.min()), float(every.max())
@@ -64,12 +64,16 @@ def gene_correlation(
     edges = np.linspace(low, high if high > low else low + 0.1, n_bins + 1).tolist()
     ax.hist(values, bins=edges, color=COLORS["model"], alpha=0.55, edgecolor="white", linewidth=0.4)
     for name, column in columns.items():
-        color = CEILING if name == "ceiling" else COLORS[name]
+        color = CEILING if name == "noise_ceiling" else COLORS[name]
         ax.hist(column, bins=edges, histtype="step", color=color, linewidth=1.4)
-    lines = [("mean_null", "mean_null", ":"), ("depth_null", "depth_null", "-."), ("pearson", "model", "-")]
-    for key, name, style in [*lines, ("ceiling", "ceiling", "--")]:
+    lines = [
+        ("mean_baseline", "mean_baseline", ":"),
+        ("depth_baseline", "depth_baseline", "-."),
+        ("pearson", "model", "-"),
+    ]
+    for key, name, style in [*lines, ("noise_ceiling", "noise_ceiling", "--")]:
         if head[key] is not None:
-            color = CEILING if name == "ceiling" else COLORS[name]
+            color = CEILING if name == "noise_ceiling" else COLORS[name]
             label = f"{LABELS[name]}, mean {number(head[key])}"
             ax.axvline(head[key], color=color, linestyle=style, linewidth=2, label=label)
     ax.set(xlabel=f"Pearson over the spots of {_sections(found)}", ylabel=f"genes, of {len(values):,}")

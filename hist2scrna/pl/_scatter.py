@@ -72,13 +72,13 @@ def scatter(
     low = min(0.0, float(predicted.min()))
     ax.set(xlim=(-0.02 * top, top), ylim=(low - 0.02 * top, top), aspect="equal")
     ax.set(xlabel=f"measured, {UNIT}", ylabel=f"predicted, {UNIT}")
-    scores = found.results["scores"]["log1p"]
+    scores = found.results["scores"]["log_normalized"]
     said = {
-        name: [number(scores[name]["overall"][key]) for key in ("r2", "pearson")] for name in ("model", "mean_null")
+        name: [number(scores[name]["overall"][key]) for key in ("r2", "pearson")] for name in ("model", "mean_baseline")
     }
     ax.set_title(
         "model: R2 = {}, Pearson = {}\n".format(*said["model"])
-        + "mean baseline: R2 = {}, Pearson = {}".format(*said["mean_null"]),
+        + "mean baseline: R2 = {}, Pearson = {}".format(*said["mean_baseline"]),
         fontsize=10,
     )
     bar = ax.get_figure(root=True).colorbar(dots, ax=ax, shrink=0.8, aspect=22, pad=0.02)  # type: ignore[union-attr]

@@ -144,7 +144,7 @@ def _expression(
     truth[np.asarray(counts.sum(axis=1)).ravel() == 0] = np.nan
     sections = Sections(("drawn",), np.zeros(len(spots), dtype=np.int64))
     prediction, _ = read_model(adata, names, list(modeled), spots, sections, Remarks())
-    return truth, prediction.region(slice(None), wanted, "log1p")
+    return truth, prediction.region(slice(None), wanted, "log_normalized")
 
 
 def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:

@@ -45,7 +45,7 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
         "alarms": _alarms(found),
         "facts": _facts(found, named),
         "bars": _bars(found),
-        "predictors": [*(table.COLUMNS[name] for name in table.predictors(found)), "ceiling"],
+        "predictors": [*(table.COLUMNS[name] for name in table.predictors(found)), "noise ceiling"],
         "blocks": _blocks(found),
         "limits": _limits(found),
         "command": shlex.join(
@@ -58,7 +58,7 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
 
 def _verdict(found: dict[str, Any]) -> str:
     head = found["headline"]
-    pearson, depth, mean = (head[name] for name in ("pearson", "depth_null", "mean_null"))
+    pearson, depth, mean = (head[name] for name in ("pearson", "depth_baseline", "mean_baseline"))
     if pearson is None:
         return "No gene varies over the scored spots, so that no correlation is defined."
     if head["collapsed"]:
@@ -100,9 +100,9 @@ def _facts(found: dict[str, Any], sections: str) -> list[tuple[str, str]]:
         ("Split", _sentence(found["split"]["statement"])),
         ("Genes", f"{panel['n_genes']:,}; SHA-256 of the sorted names {panel['sha256'][:16]}..."),
         ("Normalization", str(found["normalization"])),
-        *([("Read-out", _sentence(found["read_out"]))] if "read_out" in found else []),
+        *([("Read-out", _sentence(found["log_normalized_from"]))] if "log_normalized_from" in found else []),
         ("Baselines", _sentence(found["baselines"]["statement"])),
-        ("Ceiling", _sentence(CEILING.get(found["ceiling"]["method"], found["ceiling"]["method"]))),
+        ("Ceiling", _sentence(CEILING.get(found["noise_ceiling"]["method"], found["noise_ceiling"]["method"]))),
     ]
     if left_out:
         rows.insert(2, ("Left out", f"{left_out:,} spots that could not be scored, such as those without counts"))
@@ -113,10 +113,10 @@ def _bars(found: dict[str, Any]) -> dict[str, Any]:
     """Return the bars of the headline, each `name`, `label`, `value`, `start` and `width` in per cent of the axis."""
     head = found["headline"]
     labels = {
-        "mean_null": "mean baseline: the same for every spot",
-        "depth_null": "depth baseline: the total count alone",
+        "mean_baseline": "mean baseline: the same for every spot",
+        "depth_baseline": "depth baseline: the total count alone",
         "pearson": str(found["model"]["name"]),
-        "ceiling": "ceiling: what these counts allow",
+        "noise_ceiling": "noise ceiling: what these counts allow",
     }
     values = {name: head[name] for name in labels}
     known = [value for value in values.values() if value is not None]
@@ -143,7 +143,7 @@ def _blocks(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]
 
 
 def _limits(found: dict[str, Any]) -> list[str]:
-    known = found["ceiling"]["method"] == "true means"
+    known = found["noise_ceiling"]["method"] == "true means"
     limits = [f"{_sentence(part)[:-1]} was not scored: {_sentence(why)}" for part, why in found["not_scored"].items()]
     if len(found["sections"]) == 1:
         limits.append("One section was scored: how much the numbers vary between sections or donors cannot be seen.")

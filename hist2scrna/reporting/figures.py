@@ -42,13 +42,13 @@ def _alt_genes(found: dict[str, Any]) -> str:
     head = found["headline"]
     return (
         f"Distribution over {found['data']['n_genes']:,} genes of Pearson: mean {number(head['pearson'])} for the "
-        f"model, {number(head['depth_null'])} for the depth baseline, {number(head['mean_null'])} for the mean "
-        f"baseline; the ceiling is {number(head['ceiling'])}."
+        f"model, {number(head['depth_baseline'])} for the depth baseline, {number(head['mean_baseline'])} for the mean "
+        f"baseline; the ceiling is {number(head['noise_ceiling'])}."
     )
 
 
 def _alt_scatter(found: dict[str, Any]) -> str:
-    overall = found["scores"]["log1p"]["model"]["overall"]
+    overall = found["scores"]["log_normalized"]["model"]["overall"]
     return (
         f"Scatter of predicted against measured log-normalized expression: R2 {number(overall['r2'])}, "
         f"RMSE {number(overall['rmse'])}."

@@ -108,19 +108,20 @@ def benchmark(
 
     Returns
     -------
-    One row a data set and model, and after its models the `"mean baseline"`, the `"depth baseline"` and the `"ceiling"`
-    (`kind` `"model"`, `"baseline"` or `"ceiling"`). Scores are averaged over the seeds of a fold, then over folds:
+    One row a data set and model, and after its models the `"mean baseline"`, the `"depth baseline"` and the `"noise
+    ceiling"` (`kind` `"model"`, `"baseline"` or `"noise ceiling"`). Scores are averaged over the seeds of a fold, then
+    over folds:
 
     - `folds` (their names), `n_folds`, `n_core`, `n_jobs`, `n_failed`.
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
       `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider.
     - `score_over_ceiling`, `spread_ratio`, `coverage_50`, `coverage_80`, `coverage_95`, `width_50`, `width_80`,
-      `width_95` (counts within the interval, median gene), `beats_mean_null`, `beats_depth_null` (shares of genes),
-      `n_collapsed` (jobs), `folds_beating_depth_null` (by Pearson).
+      `width_95` (counts within the interval, median gene), `beats_mean_baseline`, `beats_depth_baseline` (shares of
+      genes), `n_collapsed` (jobs), `folds_beating_depth_baseline` (by Pearson).
     - `fit_seconds`, `predict_seconds`, `peak_memory_mib` (of the process, evaluation included), `gpu_peak_memory_mib`,
       `n_parameters`, `epochs_run`.
-    - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split`, `ceiling`: what the numbers must be
-      read with.
+    - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split`, `noise_ceiling` (its method): what the
+      numbers must be read with.
 
     `.attrs["folder"]` names the folder. OutputKeys there:
 

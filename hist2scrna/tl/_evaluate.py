@@ -13,8 +13,8 @@ from hist2scrna import keys
 from hist2scrna.evaluation import passes, summary
 from hist2scrna.evaluation.held_out import describe_split
 from hist2scrna.evaluation.inputs import Remarks, Scored, choose_nulls, read_scored, with_predictions
-from hist2scrna.evaluation.plot_data import drawings
-from hist2scrna.evaluation.predictors import SCALES, ExpectedLog, Expression, NullExpression, Predictor
+from hist2scrna.evaluation.plot_data import collect_plot_data
+from hist2scrna.evaluation.predictors import SCALES, BaselineExpression, ExpectedLog, Expression, Predictor
 from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
 from hist2scrna.evaluation.structure import check_labels, score_autocorrelation, score_cell_types, score_leiden
 from hist2scrna.provenance import fingerprint, panel_hash
@@ -101,7 +101,7 @@ def evaluate(
     What is to be expected of log(1 + 1e4 x / total) is not the logarithm of the expected count: that lies higher
     (Jensen), and as counts of few molecules are mostly zero, deep and shallow spots then look alike where measured
     ones do not. So a prediction is read, on the log-normalized scale, from the first of these that is there, and
-    `results["read_out"]` says from which:
+    `results["log_normalized_from"]` says from which:
 
     1. layer `"{key}_log_normalized"`, of models that estimate it, and on request of all (`layers=` of `predict`);
     2. the expectation under the predicted distribution (its layers are those that `model` would write), the total
@@ -146,7 +146,7 @@ def evaluate(
             },
             "panel": {"n_genes": len(scored.genes), "sha256": panel_hash(scored.genes)},
             "normalization": NORMALIZATION,
-            "read_out": scored.read_out,
+            "log_normalized_from": scored.log_normalized_from,
             "split": split,
             "baselines": nulls_from,
             "data": {
@@ -165,7 +165,7 @@ def evaluate(
             "notes": remarks.notes,
         }
     )
-    drawn = drawings(adata, predicted, scored, genes["pearson"], names, labels_key, library_key, seed)
+    drawn = collect_plot_data(adata, predicted, scored, genes["pearson"], names, labels_key, library_key, seed)
     return Evaluation(results, genes, drawn)
 
 
@@ -180,8 +180,8 @@ def _predictors(adata: AnnData, scored: Scored, baselines: Baselines, progress: 
     library = scored.truth.library
     found: dict[str, Predictor] = {
         "model": scored.model,
-        "mean_null": NullExpression(baselines, library, "mean"),
-        "depth_null": NullExpression(baselines, library, "depth"),
+        "mean_baseline": BaselineExpression(baselines, library, "mean"),
+        "depth_baseline": BaselineExpression(baselines, library, "depth"),
     }
     if keys.TRUE_MEAN in adata.layers:
         columns = adata.var_names.get_indexer(scored.genes).astype(np.int64)
@@ -213,8 +213,8 @@ def _score(
     by_gene = passes.score_genes(truth, predictors, scales, progress)
     by_spot = passes.score_spots(truth, predictors, summary.HEADLINE, seed, progress)
     ranked = passes.score_overall_ranks(truth, predictors, scales, seed)
-    thinned = {scale: passes.score_ceiling(truth, scale, seed) for scale in scales}
-    thinned_partial = passes.score_ceiling(truth, summary.HEADLINE, seed, without_depth=True)
+    thinned = {scale: passes.score_noise_ceiling(truth, scale, seed) for scale in scales}
+    thinned_partial = passes.score_noise_ceiling(truth, summary.HEADLINE, seed, without_depth=True)
     known = "true_means" in predictors
     ceiling: dict[str, Any] = {
         scale: by_gene[scale]["true_means"]["pearson"] if known else thinned[scale] for scale in scales
@@ -233,7 +233,7 @@ def _score(
         }
     level = baselines.level.tolist()
     genes = summary.gene_table(scored.genes, by_gene, ceiling, level)
-    genes["depth_partial_ceiling"] = summary.quiet(np.nanmean, partial_ceiling, axis=0)
+    genes["depth_partial_noise_ceiling"] = summary.quiet(np.nanmean, partial_ceiling, axis=0)
     n_counted, counted = 0, dict[str, dict[str, Any]]()
     if scored.model.parameters(np.arange(1), slice(0, 1)) is not None:
         n_counted, counted = passes.score_counts(truth, predictors, seed, progress)
@@ -255,7 +255,7 @@ def _score(
     results = {
         "headline": summary.headline(by_gene, ceiling[summary.HEADLINE], partial_ceiling),
         "scores": scores,
-        "ceiling": {
+        "noise_ceiling": {
             "method": "true means" if known else "binomial thinning",
             **{str(scale): summary.middle(values) for scale, values in ceiling.items()},
             "depth_partial": summary.middle(partial_ceiling),

@@ -374,7 +374,7 @@ class TrainedModel:
             "model": self.name,
             "version": hist2scrna.__version__,
             "likelihood": self.likelihood,
-            "scale": "log1p" if self.likelihood == "mse" else "counts",
+            "scale": "log_normalized" if self.likelihood == "mse" else "counts",
             "library_size": "none" if self.likelihood == "mse" else library_size,
             "median_library_size": float(self.baselines.median_library),
             "options": self.options,

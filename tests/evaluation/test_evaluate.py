@@ -148,17 +148,17 @@ def test_headline_is_the_protocol_of_the_field(two, read) -> None:
 def test_scores_are_those_of_the_metrics(one, read) -> None:
     found = run(one)
     truth, mean = one.X.toarray().astype(float), one.layers[NAMES.layer("mean")].astype(float)
-    scales = {"counts": lambda x: x, "log1p": metrics.log_normalize, "residual": metrics.pearson_residuals}
+    scales = {"counts": lambda x: x, "log_normalized": metrics.log_normalize, "residual": metrics.pearson_residuals}
     for scale, transform in scales.items():
-        t, p = transform(truth), read(one) if scale == "log1p" else transform(mean)
-        got, suffix = found.results["scores"][scale]["model"], "" if scale == "log1p" else f"_{scale}"
+        t, p = transform(truth), read(one) if scale == "log_normalized" else transform(mean)
+        got, suffix = found.results["scores"][scale]["model"], "" if scale == "log_normalized" else f"_{scale}"
         whole = metrics.overall(t, p)
         if scale == "residual":
             del whole["spearman"]
         assert {k: got["overall"][k] for k in whole} == pytest.approx(whole, rel=1e-5)
         np.testing.assert_allclose(found.genes[f"pearson{suffix}"], metrics.pearson_by_gene(t, p), rtol=1e-5)
         np.testing.assert_allclose(found.genes[f"mse{suffix}"], metrics.errors_by_gene(t, p)["mse"], rtol=1e-5)
-        np.testing.assert_allclose(found.genes[f"ceiling{suffix}"], metrics.thinning_ceiling(truth, scale=scale))
+        np.testing.assert_allclose(found.genes[f"noise_ceiling{suffix}"], metrics.noise_ceiling(truth, scale=scale))
         np.testing.assert_allclose(
             found.genes[f"depth_partial{suffix}"],
             metrics.depth_partial_pearson(t, p, truth.sum(axis=1)),
@@ -167,7 +167,7 @@ def test_scores_are_those_of_the_metrics(one, read) -> None:
         )
     t, p = metrics.log_normalize(truth), read(one)
     np.testing.assert_allclose(found.genes["spearman"], metrics.spearman_by_gene(t, p), rtol=1e-6)
-    by_spot = found.results["scores"]["log1p"]["model"]["by_spot"]
+    by_spot = found.results["scores"]["log_normalized"]["model"]["by_spot"]
     assert by_spot["pearson_mean"] == pytest.approx(metrics.pearson_by_spot(t, p).mean(), rel=1e-5)
     assert by_spot["spearman_median"] == pytest.approx(np.median(metrics.spearman_by_spot(t, p)), rel=1e-5)
 
@@ -196,39 +196,39 @@ def test_mu_is_found_from_mean_and_dropout(one) -> None:
     assert run(one).results["counts"]["model"]["log_likelihood"] == pytest.approx(expected["log_likelihood"], rel=1e-5)
 
 
-def test_gene_means_score_exactly_as_the_mean_null(two) -> None:
+def test_gene_means_score_exactly_as_the_mean_baseline(two) -> None:
     baselines = Baselines.fit(two.X)
     two.layers[NAMES.layer("mean")] = np.array(baselines.predict_mean(two.n_obs))
     del two.layers[NAMES.layer("mu")]
     two.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(two)
     scores = found.results["scores"]["counts"]
-    assert scores["model"]["overall"] == pytest.approx(scores["mean_null"]["overall"], rel=1e-12)
-    assert scores["model"]["by_gene"] == scores["mean_null"]["by_gene"]
+    assert scores["model"]["overall"] == pytest.approx(scores["mean_baseline"]["overall"], rel=1e-12)
+    assert scores["model"]["by_gene"] == scores["mean_baseline"]["by_gene"]
     assert found.headline["collapsed"]
-    assert found.headline["pearson"] == found.headline["beats_mean_null"] == 0
+    assert found.headline["pearson"] == found.headline["beats_mean_baseline"] == 0
     assert found.results["constant_genes"]["prediction"]["n"] == N_GENES
     assert "COLLAPSED" in str(found)
 
-    two.layers[NAMES.layer("mean")] = np.array(baselines.predict_mean(two.n_obs, "log1p"))
-    two.uns[NAMES.parameters] = {"likelihood": "mse", "scale": "log1p"}
-    scores = run(two).results["scores"]["log1p"]
+    two.layers[NAMES.layer("mean")] = np.array(baselines.predict_mean(two.n_obs, "log_normalized"))
+    two.uns[NAMES.parameters] = {"likelihood": "mse", "scale": "log_normalized"}
+    scores = run(two).results["scores"]["log_normalized"]
     for part in ("overall", "by_gene", "by_spot"):
-        assert scores["model"][part] == pytest.approx(scores["mean_null"][part], rel=1e-12)
+        assert scores["model"][part] == pytest.approx(scores["mean_baseline"][part], rel=1e-12)
 
 
-def test_depth_times_rate_scores_exactly_as_the_depth_null(one) -> None:
+def test_depth_times_rate_scores_exactly_as_the_depth_baseline(one) -> None:
     baselines = Baselines.fit(one.X)
     one.layers[NAMES.layer("mean")] = baselines.predict_depth(np.asarray(one.X.sum(axis=1)).ravel())
     del one.layers[NAMES.layer("mu")]
     one.uns[NAMES.parameters] = {"likelihood": "poisson"}
     found = run(one)
     scores = found.results["scores"]["counts"]
-    assert scores["model"]["overall"] == pytest.approx(scores["depth_null"]["overall"], rel=1e-12)
+    assert scores["model"]["overall"] == pytest.approx(scores["depth_baseline"]["overall"], rel=1e-12)
     assert scores["model"]["by_gene"]["pearson_mean"] > 0
     assert found.results["scores"]["residual"]["model"]["by_gene"]["pearson_mean"] == 0
     # What is to be expected of a logarithm rises with the depth, nearly along a line in the log total.
-    assert 0 < found.headline["pearson"] < found.headline["depth_null"]
+    assert 0 < found.headline["pearson"] < found.headline["depth_baseline"]
     assert found.headline["depth_partial"] == pytest.approx(0, abs=0.1)
     # The logarithm of the means knows nothing of depth: the total is divided out again.
     one.uns[NAMES.parameters] = {}
@@ -240,8 +240,8 @@ def test_true_means_are_their_own_ceiling(one) -> None:
         one.layers[f"true_{name}"] = one.layers[NAMES.layer(name)].copy()
     found = run(one)
     assert found.headline["score_over_ceiling"] == pytest.approx(1)
-    assert found.results["ceiling"]["method"] == "true means"
-    assert set(found.results["counts"]) == {"model", "mean_null", "depth_null"}
+    assert found.results["noise_ceiling"]["method"] == "true means"
+    assert set(found.results["counts"]) == {"model", "mean_baseline", "depth_baseline"}
     shuffled = np.random.default_rng(0).permutation(one.n_obs)
     for name in LAYERS_OF["zinb"]:
         one.layers[NAMES.layer(name)] = one.layers[f"true_{name}"][shuffled]
@@ -258,12 +258,12 @@ def test_expected_logarithms_know_depth_where_logarithms_of_means_do_not() -> No
         uns={NAMES.parameters: {"likelihood": "poisson"}},
     )
     expected = run(adata)
-    assert "expectation under the predicted distribution" in expected.results["read_out"]
+    assert "expectation under the predicted distribution" in expected.results["log_normalized_from"]
     adata.uns[NAMES.parameters] = {}
     plain = run(adata)
-    assert plain.results["read_out"] == "log-normalized predicted mean"
+    assert plain.results["log_normalized_from"] == "log-normalized predicted mean"
     assert expected.headline["pearson"] > plain.headline["pearson"] + 0.1
-    rmse = [found.results["scores"]["log1p"]["model"]["overall"]["rmse"] for found in (expected, plain)]
+    rmse = [found.results["scores"]["log_normalized"]["model"]["overall"]["rmse"] for found in (expected, plain)]
     assert rmse[0] < 0.95 * rmse[1]
 
 
@@ -272,7 +272,7 @@ def test_a_log_normalized_prediction_comes_first(one) -> None:
     before = run(one)
     one.layers[NAMES.layer("log_normalized")] = own
     found = run(one)
-    assert found.results["read_out"] == "layer 'hist2scrna_log_normalized', as predicted"
+    assert found.results["log_normalized_from"] == "layer 'hist2scrna_log_normalized', as predicted"
     expected = metrics.pearson_by_gene(metrics.log_normalize(one.X.toarray()), own)
     np.testing.assert_allclose(found.genes["pearson"], expected, rtol=1e-6)
     for scale in ("counts", "residual"):
@@ -451,9 +451,9 @@ def test_empty_spots_are_left_out(one) -> None:
 def test_mse_models_are_scored_on_their_own_scale(one) -> None:
     values = metrics.log_normalize(one.X.toarray()) * 0.5 + 1
     one.layers[NAMES.layer("mean")] = values
-    one.uns[NAMES.parameters] = {"model": "m", "likelihood": "mse", "scale": "log1p"}
+    one.uns[NAMES.parameters] = {"model": "m", "likelihood": "mse", "scale": "log_normalized"}
     found = run(one)
-    assert list(found.results["scores"]) == ["log1p"]
+    assert list(found.results["scores"]) == ["log_normalized"]
     np.testing.assert_allclose(found.genes["pearson"], 1)
     np.testing.assert_allclose(found.genes["spread_ratio"], 0.5)
     assert found.results["counts"] == found.results["zeros"] == {}
@@ -483,7 +483,7 @@ def test_model_supplies_its_training_nulls() -> None:
     assert found.results["baselines"]["fitted_on"] == "training"
     baselines = Baselines.fit(training.X)
     mse = ((test.X.toarray() - baselines.mean) ** 2).mean(axis=0)
-    np.testing.assert_allclose(found.genes["mean_null_mse_counts"], mse, rtol=1e-6)
+    np.testing.assert_allclose(found.genes["mean_baseline_mse_counts"], mse, rtol=1e-6)
     assert found.results["split"]["held_out"] is True
     assert found.results["split"]["statement"].startswith("held out; the model was fitted on s1")
     alone = run(test)
@@ -668,11 +668,11 @@ def test_frame_holds_every_number(one) -> None:
     found = run(one, labels_key="cell_type")
     frame = found.to_frame().set_index(["section", "part", "scale", "predictor", "metric"])["value"]
     assert frame.index.is_unique
-    assert frame["all", "headline", "log1p", "model", "pearson"] == found.headline["pearson"]
+    assert frame["all", "headline", "log_normalized", "model", "pearson"] == found.headline["pearson"]
     assert frame["all", "counts", "counts", "model", "coverage.80"] == pytest.approx(
         found.results["counts"]["model"]["coverage"]["80"]
     )
-    assert frame["s0", "section", "log1p", "", "n_spots"] == 50
+    assert frame["s0", "section", "log_normalized", "", "n_spots"] == 50
     assert frame["all", "cell_types", "", "", "accuracy"] == found.results["cell_types"]["accuracy"]
 
 
@@ -721,7 +721,7 @@ def test_html_is_well_formed_and_escaped(two) -> None:
 
 def test_same_seed_same_numbers(one) -> None:
     assert run(one).results == run(one).results
-    assert run(one, seed=1).results["ceiling"] != run(one).results["ceiling"]
+    assert run(one, seed=1).results["noise_ceiling"] != run(one).results["noise_ceiling"]
 
 
 def test_true_means_of_poisson_counts_reach_the_thinning_ceiling() -> None:
@@ -737,13 +737,13 @@ def test_true_means_of_poisson_counts_reach_the_thinning_ceiling() -> None:
         uns={NAMES.parameters: {"likelihood": "poisson"}},
     )
     found = run(adata)
-    assert found.results["ceiling"]["method"] == "binomial thinning"
+    assert found.results["noise_ceiling"]["method"] == "binomial thinning"
     # The formula is exact on counts; halving the depth bends the logarithm.
     assert found.headline["score_over_ceiling"] == pytest.approx(1, abs=0.04)
     assert found.headline["depth_partial_over_ceiling"] == pytest.approx(1, abs=0.04)
     for scale in ("counts", "residual"):
         reached = found.results["scores"][scale]["model"]["by_gene"]["pearson_mean"]
-        assert reached / found.results["ceiling"][scale]["mean"] == pytest.approx(1, abs=0.01)
+        assert reached / found.results["noise_ceiling"][scale]["mean"] == pytest.approx(1, abs=0.01)
     # Half of the signal gone is seen.
     adata.layers[NAMES.layer("mean")] = mean * rng.gamma(2, 0.5, mean.shape)
     assert run(adata).headline["score_over_ceiling"] < 0.8
@@ -779,5 +779,5 @@ def test_simulated_truth_reaches_the_ceiling() -> None:
             float(level) / 100, abs=4 * np.sqrt(0.25 / n)
         )
     assert found.results["counts"]["model"]["pit_distance"] < 1.95 / np.sqrt(n)
-    assert found.headline["beats_depth_null"] > 0.75
-    assert found.headline["pearson"] > found.headline["depth_null"] + 0.1
+    assert found.headline["beats_depth_baseline"] > 0.75
+    assert found.headline["pearson"] > found.headline["depth_baseline"] + 0.1

@@ -84,7 +84,7 @@ def test_own_scales(predicted) -> None:
 
 
 def test_log_scale_predictions_are_drawn_as_they_are(predicted) -> None:
-    predicted.uns[NAMES.parameters] = {"scale": "log1p"}
+    predicted.uns[NAMES.parameters] = {"scale": "log_normalized"}
     row = pl.spatial_compare(predicted, "g1")[0]
     np.testing.assert_allclose(drawn(row[1]).get_array(), predicted.layers[NAMES.layer("mean")][:, 1])
 

@@ -93,7 +93,7 @@ def decode(picture: dict[str, Any]) -> np.ndarray:
 
 # -- what is kept -----------------------------------------------------------------------------------------------------
 def test_points_are_all_pairs_of_a_small_table(found, logs) -> None:
-    points = found.drawings["scatter"]
+    points = found.plot_data["scatter"]
     for name, table in logs.items():
         np.testing.assert_allclose(points[name], table.ravel(), atol=5.1e-5)
 
@@ -125,7 +125,7 @@ def test_best_and_worst_genes() -> None:
 
 
 def test_maps_hold_the_expression_of_spots_where_they_are(found, slide, logs) -> None:
-    maps = found.drawings["maps"]
+    maps = found.plot_data["maps"]
     pearson = found.genes["pearson"]
     assert maps["best"] == pearson.nlargest(4).index.tolist()
     assert maps["worst"] == pearson.nsmallest(4).index.tolist()
@@ -139,7 +139,7 @@ def test_maps_hold_the_expression_of_spots_where_they_are(found, slide, logs) ->
 
 
 def test_picture_shows_the_tissue_under_the_spots(found, slide) -> None:
-    kept = found.drawings["maps"]["sections"]["s0"]
+    kept = found.plot_data["maps"]["sections"]["s0"]
     pixels, (left, right, bottom, top) = decode(kept["picture"]).astype(int), kept["picture"]["extent"]
     assert max(pixels.shape) <= 600
     assert pixels.shape[1] == pytest.approx((right - left) * kept["picture"]["scale"], abs=1)
@@ -162,7 +162,7 @@ def test_maps_of_mixed_sections_leave_out_empty_spots(make_section) -> None:
     counts[3] = 0
     both.X = counts
     both = both[np.random.default_rng(0).permutation(both.n_obs)].copy()
-    maps = run(both).drawings["maps"]
+    maps = run(both).plot_data["maps"]
     gene = maps["best"][0]
     truth = np.asarray(metrics.log_normalize(both.X))[:, both.var_names.get_loc(gene)]
     total, section = both.X.sum(axis=1), both.obs["library_id"].to_numpy()
@@ -185,22 +185,22 @@ def test_picture_is_small_and_of_the_smallest_image_that_will_do(slide) -> None:
         "lowres": np.broadcast_to(blue, (height * 2, width * 2, 3)),
     }
     entry["scalefactors"] |= {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.2}
-    picture = run(large).drawings["maps"]["sections"]["s0"]["picture"]
+    picture = run(large).plot_data["maps"]["sections"]["s0"]["picture"]
     assert 500 < max(decode(picture).shape) <= 600
     assert decode(picture)[:, :, 2].min() > 150
     # A file that is not there is no reason to warn: the numbers need no picture.
     entry["metadata"]["source_image_path"] = "gone.jpg"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run(large).drawings["maps"]["sections"]["s0"]["picture"] is not None
+        assert run(large).plot_data["maps"]["sections"]["s0"]["picture"] is not None
         entry["images"] = {}
-        assert run(large).drawings["maps"]["sections"]["s0"]["picture"] is None
+        assert run(large).plot_data["maps"]["sections"]["s0"]["picture"] is None
 
 
 def test_without_slide_or_coordinates(slide) -> None:
     bare = slide.copy()
     del bare.uns["spatial"]
-    kept = run(bare).drawings["maps"]["sections"]["s0"]
+    kept = run(bare).plot_data["maps"]["sections"]["s0"]
     assert kept["picture"] is None
     # As wide as the distance to the nearest spot.
     assert kept["spot_diameter"] == pytest.approx(50, abs=0.1)
@@ -215,14 +215,14 @@ def test_two_sections_and_a_few_thousand_spots_are_kept(make_section, monkeypatc
     parts = [make_section(name, seed=i) for i, name in enumerate("abc")]
     several = predict(ad.concat(parts, uns_merge="unique"))
     found = run(several)
-    sections = found.drawings["maps"]["sections"]
+    sections = found.plot_data["maps"]["sections"]
     assert list(sections) == ["a", "b"]
     drawn = sections["b"]
     assert (drawn["n_spots"], len(drawn["xy"])) == (40, 25)
     place = {tuple(np.round(xy, 1)): i for i, xy in enumerate(parts[1].obsm["spatial"])}
     rows = [place[tuple(xy)] for xy in drawn["xy"]]
     assert len(set(rows)) == 25
-    gene = found.drawings["maps"]["best"][0]
+    gene = found.plot_data["maps"]["best"][0]
     truth = np.asarray(metrics.log_normalize(parts[1].X.toarray()))[rows, int(gene[1:])]
     np.testing.assert_allclose(drawn["truth"][gene], truth, atol=5.1e-5)
     axes = pl.ranked_genes(found, section="b")
@@ -235,25 +235,25 @@ def test_two_sections_and_a_few_thousand_spots_are_kept(make_section, monkeypatc
 
 
 def test_reliability_bins_give_the_calibration_error(found, slide) -> None:
-    bins = pd.DataFrame({k: found.drawings["reliability"][k] for k in ("n", "confidence", "accuracy")}, dtype=float)
+    bins = pd.DataFrame({k: found.plot_data["reliability"][k] for k in ("n", "confidence", "accuracy")}, dtype=float)
     assert bins["n"].sum() == slide.n_obs
     held = bins[bins["n"] > 0]
     error = (held["n"] * (held["confidence"] - held["accuracy"]).abs()).sum() / slide.n_obs
     assert error == pytest.approx(found.results["cell_types"]["expected_calibration_error"])
     assert bins["accuracy"].isna().tolist() == (bins["n"] == 0).tolist()
-    assert "reliability" not in run(slide).drawings
+    assert "reliability" not in run(slide).plot_data
 
 
 def test_json_keeps_drawings_exactly(found, tmp_path) -> None:
     text = found.to_json(tmp_path / "evaluation.json")
-    assert json.loads(text)["drawings"] == found.drawings
+    assert json.loads(text)["plot_data"] == found.plot_data
     back = Evaluation.from_json(tmp_path / "evaluation.json")
-    assert back.drawings == found.drawings
+    assert back.plot_data == found.plot_data
     assert back.to_json() == text
 
 
 def test_drawings_are_of_the_seed(found, slide) -> None:
-    assert run(slide, labels_key="cell_type").drawings == found.drawings
+    assert run(slide, labels_key="cell_type").plot_data == found.plot_data
 
 
 # -- what is drawn ----------------------------------------------------------------------------------------------------
@@ -274,14 +274,14 @@ def steps(ax) -> list[np.ndarray]:
 def test_scatter(found) -> None:
     ax = pl.scatter(found)
     (dots,) = [c for c in ax.collections if isinstance(c, PathCollection)]
-    points = np.column_stack([found.drawings["scatter"][name] for name in ("truth", "prediction")])
+    points = np.column_stack([found.plot_data["scatter"][name] for name in ("truth", "prediction")])
     drawn = np.asarray(dots.get_offsets())
     np.testing.assert_array_equal(drawn[np.lexsort(drawn.T)], points[np.lexsort(points.T)])
     # The densest are drawn last, over the others.
     assert (np.diff(dots.get_array()) >= 0).all()
     (diagonal,) = ax.get_lines()
     np.testing.assert_array_equal(*diagonal.get_data())
-    whole = found.results["scores"]["log1p"]["model"]["overall"]
+    whole = found.results["scores"]["log_normalized"]["model"]["overall"]
     assert f"model: R2 = {whole['r2']:.3f}, Pearson = {whole['pearson']:.3f}" in ax.get_title()
 
 
@@ -290,17 +290,17 @@ def test_gene_correlation(found) -> None:
     head = found.headline
     positions = {label.rsplit(" ", 1)[0]: xy[0, 0] for label, xy in lines(ax).items()}
     assert positions == {
-        "mean baseline, mean": head["mean_null"],
-        "depth baseline, mean": head["depth_null"],
+        "mean baseline, mean": head["mean_baseline"],
+        "depth baseline, mean": head["depth_baseline"],
         "model, mean": head["pearson"],
-        "ceiling, mean": head["ceiling"],
+        "noise ceiling, mean": head["noise_ceiling"],
     }
     bars = [patch for patch in ax.patches if isinstance(patch, mpl.patches.Rectangle)]
     edges = np.array([bar.get_x() for bar in bars] + [bars[-1].get_x() + bars[-1].get_width()])
     expected, _ = np.histogram(found.genes["pearson"], edges)
     np.testing.assert_array_equal([bar.get_height() for bar in bars], expected)
     assert expected.sum() == N_GENES
-    for outline, column in zip(steps(ax), ("depth_null_pearson", "ceiling"), strict=True):
+    for outline, column in zip(steps(ax), ("depth_baseline_pearson", "noise_ceiling"), strict=True):
         assert outline.max() == np.histogram(found.genes[column], edges)[0].max()
 
 
@@ -308,13 +308,13 @@ def test_gene_correlation(found) -> None:
 def test_expression_levels(found, metric) -> None:
     ax = pl.expression_levels(found, metric=metric)
     levels = found.results["levels"]
-    for container, predictor in zip(ax.containers, ("model", "mean_null", "depth_null"), strict=True):
+    for container, predictor in zip(ax.containers, ("model", "mean_baseline", "depth_baseline"), strict=True):
         expected = [levels[level][predictor][f"{metric}_mean"] for level in ("low", "medium", "high")]
         np.testing.assert_allclose([bar.get_height() for bar in container], expected)
     ceilings = [c for c in ax.collections if isinstance(c, LineCollection)]
     if metric == "pearson":
         heights = [segment[0, 1] for segment in ceilings[0].get_segments()]
-        np.testing.assert_allclose(heights, [levels[level]["ceiling"] for level in ("low", "medium", "high")])
+        np.testing.assert_allclose(heights, [levels[level]["noise_ceiling"] for level in ("low", "medium", "high")])
     else:
         assert ceilings == []
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [f"{n}\n4 genes" for n in ("low", "medium", "high")]
@@ -345,7 +345,7 @@ def test_calibration(found) -> None:
     axes = pl.calibration(found)
     assert axes.shape == (2,)
     drawn = lines(axes[0])
-    for name, label in (("model", "model"), ("mean_null", "mean baseline"), ("depth_null", "depth baseline")):
+    for name, label in (("model", "model"), ("mean_baseline", "mean baseline"), ("depth_baseline", "depth baseline")):
         coverage = found.results["counts"][name]["coverage"]
         np.testing.assert_allclose(drawn[label], [[float(k), 100 * v] for k, v in coverage.items()])
     np.testing.assert_array_equal(drawn["calibrated"][:, 0], drawn["calibrated"][:, 1])
@@ -354,7 +354,7 @@ def test_calibration(found) -> None:
     np.testing.assert_allclose([bar.get_height() / 20 for bar in bars], pit)
     assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
     outlines = [p.get_data().values / 20 for p in axes[1].patches if isinstance(p, mpl.patches.StepPatch)]
-    for outline, name in zip(outlines, ("mean_null", "depth_null"), strict=True):
+    for outline, name in zip(outlines, ("mean_baseline", "depth_baseline"), strict=True):
         np.testing.assert_allclose(outline, found.results["counts"][name]["pit"])
     # All of it can be seen.
     low, high = axes[0].get_ylim()
@@ -373,7 +373,7 @@ def test_confusion_matrix(found, slide) -> None:
 
 def test_reliability(found) -> None:
     ax = pl.reliability(found)
-    bins = found.drawings["reliability"]
+    bins = found.plot_data["reliability"]
     held = [i for i, n in enumerate(bins["n"]) if n]
     (bars,) = ax.containers
     assert [bar.get_height() for bar in bars] == [bins["accuracy"][i] for i in held]
@@ -384,7 +384,7 @@ def test_reliability(found) -> None:
 
 def test_ranked_genes(found) -> None:
     axes = pl.ranked_genes(found)
-    maps = found.drawings["maps"]
+    maps = found.plot_data["maps"]
     kept = maps["sections"]["s0"]
     assert axes.shape == (GENES_DRAWN, 2)
     for pair, gene in zip(axes, maps["best"] + maps["worst"], strict=True):
@@ -452,7 +452,7 @@ def test_without_cell_types(slide) -> None:
 
 def test_without_counts(slide) -> None:
     logs = slide.copy()
-    logs.uns[NAMES.parameters] = {"likelihood": "mse", "scale": "log1p"}
+    logs.uns[NAMES.parameters] = {"likelihood": "mse", "scale": "log_normalized"}
     found = run(logs)
     for name in ("zero_inflation", "calibration"):
         with pytest.raises(ValueError, match="No distribution of counts was scored: the model .mse. predicts log-"):
@@ -462,10 +462,10 @@ def test_without_counts(slide) -> None:
 
 def test_without_drawings_or_variation(found, slide) -> None:
     content = json.loads(found.to_json())
-    del content["drawings"]
+    del content["plot_data"]
     old = Evaluation.from_json(json.dumps(content))
     for name in ("scatter", "ranked_genes", "reliability"):
-        with pytest.raises(ValueError, match=r"no drawings: an older version wrote it. Call tl.evaluate again"):
+        with pytest.raises(ValueError, match=r"no data for plots: an older version wrote it. Call tl.evaluate again"):
             getattr(pl, name)(old)
     flat = slide.copy()
     flat.X = np.ones(flat.shape, dtype=np.float32)

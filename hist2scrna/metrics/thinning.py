@@ -13,14 +13,14 @@ from hist2scrna.metrics.blocks import Floats, Table, as_table, blocks
 from hist2scrna.metrics.correlation import moments
 from hist2scrna.metrics.scales import log_normalize, residual_block
 
-Scale = Literal["counts", "log1p", "residual"]
+Scale = Literal["counts", "log_normalized", "residual"]
 N_REPEATS = 5
 
 
 def thinning_reliability(
     counts: Table,
     *,
-    scale: Scale = "log1p",
+    scale: Scale = "log_normalized",
     n_repeats: int = N_REPEATS,
     seed: int = 0,
     library: ArrayLike | None = None,
@@ -36,11 +36,11 @@ def thinning_reliability(
     counts
         `(spots, genes)` counts, sparse or dense.
     scale
-        On which the halves are compared, each with its own library size: `"counts"`, `"log1p"` (of counts scaled to
-        1e4) or `"residual"` (analytic Pearson residuals). On counts the formula is exact; on `"log1p"` it is near,
-        and too high for sparse counts: both halves carry the depth of the spot, which normalized means do not. Of the
-        ceiling, known means reached 83 % at 1 count a gene and spot, 93 % at 5, 100 % at 40; with `library`, which
-        takes the depth out, 92, 97 and 100 %.
+        On which the halves are compared, each with its own library size: `"counts"`, `"log_normalized"` (counts scaled
+        to 1e4) or `"residual"` (analytic Pearson residuals). The formula is exact on counts. On `"log_normalized"` it
+        is close, but too high for sparse counts, because both halves carry the depth of the spot and normalized means
+        do not: known means reached 83 % of the ceiling at 1 count per gene and spot, 93 % at 5 and 100 % at 40; with
+        `library`, which removes the depth, 92, 97 and 100 %.
     n_repeats
         Draws to average over.
     seed
@@ -83,10 +83,10 @@ def thinning_reliability(
     return np.where(_constant(table), np.nan, 2 * r / (1 + r))
 
 
-def thinning_ceiling(
+def noise_ceiling(
     counts: Table,
     *,
-    scale: Scale = "log1p",
+    scale: Scale = "log_normalized",
     n_repeats: int = N_REPEATS,
     seed: int = 0,
     library: ArrayLike | None = None,
@@ -133,7 +133,7 @@ def _constant(table: Any) -> Any:
 
 def _by_values(first: Any, second: Any, scale: str, depth: Floats | None) -> Floats:
     """Correlate two sparse tables gene by gene, after least squares on `depth`, if given; constant genes give 0."""
-    if scale == "log1p":
+    if scale == "log_normalized":
         first, second = log_normalize(first), log_normalize(second)
 
     def mean(values: Any) -> Floats:

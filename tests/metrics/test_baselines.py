@@ -44,7 +44,9 @@ def test_depth_line_is_least_squares_on_log_total(counts) -> None:
     np.testing.assert_allclose(baselines.depth_slope, line.coef_[:, 0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(baselines.depth_intercept, line.intercept_, rtol=1e-9, atol=1e-12)
     other = np.array([3.0, 40.0])
-    np.testing.assert_allclose(baselines.predict_depth(other, "log1p"), line.predict(np.log(other)[:, None]), atol=1e-9)
+    np.testing.assert_allclose(
+        baselines.predict_depth(other, "log_normalized"), line.predict(np.log(other)[:, None]), atol=1e-9
+    )
 
 
 def test_predictions_on_counts(counts) -> None:
@@ -52,7 +54,7 @@ def test_predictions_on_counts(counts) -> None:
     np.testing.assert_allclose(baselines.predict_depth([10.0, 20.0]), np.outer([10.0, 20.0], baselines.rate))
     assert baselines.predict_depth(counts.sum(axis=1)).sum() == pytest.approx(counts.sum())
     np.testing.assert_array_equal(baselines.predict_mean(3), np.tile(baselines.mean, (3, 1)))
-    np.testing.assert_array_equal(baselines.predict_mean(3, "log1p"), np.tile(baselines.log_mean, (3, 1)))
+    np.testing.assert_array_equal(baselines.predict_mean(3, "log_normalized"), np.tile(baselines.log_mean, (3, 1)))
 
 
 def test_dispersion_is_found_again() -> None:
@@ -95,7 +97,7 @@ def test_no_counts_at_all_is_refused() -> None:
 def test_equal_depths_leave_no_slope() -> None:
     baselines = Baselines.fit(np.array([[1, 3], [2, 2], [4, 0]]))
     np.testing.assert_array_equal(baselines.depth_slope, 0)
-    np.testing.assert_allclose(baselines.predict_depth([4.0], "log1p")[0], baselines.log_mean)
+    np.testing.assert_allclose(baselines.predict_depth([4.0], "log_normalized")[0], baselines.log_mean)
 
 
 def test_survives_a_file(counts, tmp_path) -> None:
@@ -133,5 +135,5 @@ def test_levels_split_the_genes_in_thirds(counts) -> None:
 def test_unknown_scale_is_refused(counts) -> None:
     baselines = Baselines.fit(counts)
     for call in (lambda: baselines.predict_mean(2, "log"), lambda: baselines.predict_depth([1.0], "log")):
-        with pytest.raises(ValueError, match="'counts' or 'log1p', found 'log'"):
+        with pytest.raises(ValueError, match="'counts' or 'log_normalized', found 'log'"):
             call()

@@ -135,8 +135,8 @@ def test_headline_is_that_of_the_evaluation(page, evaluation) -> None:
     for name in (
         "pearson",
         "score_over_ceiling",
-        "beats_depth_null",
-        "beats_mean_null",
+        "beats_depth_baseline",
+        "beats_mean_baseline",
         "depth_partial",
         "spread_ratio",
     ):
@@ -146,7 +146,7 @@ def test_headline_is_that_of_the_evaluation(page, evaluation) -> None:
     assert parsed.inside(parsed.by_id("pearson")).strip() == f"{head['pearson']:.3f}"
     bars = [a["style"] for tag, a in parsed.elements if tag == "div" and a.get("class") == "bar"]
     widths = [float(str(style).split("width:")[1].rstrip("%")) for style in bars]
-    values = np.array([head["mean_null"], head["depth_null"], head["pearson"], head["ceiling"]])
+    values = np.array([head["mean_baseline"], head["depth_baseline"], head["pearson"], head["noise_ceiling"]])
     np.testing.assert_allclose(widths, 100 * np.abs(values) / (values.max() - min(0, values.min())), atol=0.01)
 
 
@@ -224,10 +224,10 @@ def test_every_plot_is_drawn_with_words_beside_it(page) -> None:
 def test_what_cannot_be_drawn_is_named_with_the_reason(evaluation, tmp_path) -> None:
     bare = Evaluation({**evaluation.results, "cell_types": {}}, evaluation.genes)
     parsed = Page(hist2scrna.report(bare, tmp_path / "bare.html"))
-    for name, reason in (("scatter", "holds no drawings"), ("ranked_genes", "holds no drawings")):
+    for name, reason in (("scatter", "holds no data for plots"), ("ranked_genes", "holds no data for plots")):
         assert reason in parsed.inside(parsed.by_id(f"figure-{name}"))
     assert "types" not in [a.get("id") for _, a in parsed.elements]
-    with pytest.raises(ValueError, match="holds no drawings"):
+    with pytest.raises(ValueError, match="holds no data for plots"):
         pl.scatter(bare)
 
 
@@ -271,7 +271,7 @@ def test_what_was_not_scored_is_a_limit(evaluation, tmp_path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_numbers_that_are_not_defined_are_no_numbers(evaluation, tmp_path) -> None:
-    head = dict.fromkeys(evaluation.headline) | {"scale": "log1p", "collapsed": False}
+    head = dict.fromkeys(evaluation.headline) | {"scale": "log_normalized", "collapsed": False}
     parsed = Page(
         hist2scrna.report(Evaluation({**evaluation.results, "headline": head}, evaluation.genes), tmp_path / "x")
     )

@@ -74,7 +74,7 @@ def test_neighbors_are_built_section_by_section(two, expected_log) -> None:
     np.testing.assert_allclose(found.genes["morans_i_prediction"], np.mean(expected["prediction"], axis=0), rtol=1e-6)
     spatial = found.results["spatial"]
     assert spatial["morans_i_truth"] == pytest.approx(np.mean(expected["truth"]))
-    assert spatial["morans_i_depth_null"] == pytest.approx(np.mean(expected["depth"]))
+    assert spatial["morans_i_depth_baseline"] == pytest.approx(np.mean(expected["depth"]))
     agreement = [np.corrcoef(t, p)[0, 1] for t, p in zip(expected["truth"], expected["prediction"], strict=True)]
     assert spatial["morans_i_pearson"] == pytest.approx(np.mean(agreement))
     assert "Moran's I, Pearson over genes" in str(found)
@@ -113,8 +113,8 @@ def test_clusters_are_those_of_scanpy() -> None:
     assert found["model"]["n_clusters"] == len(set(prediction))
     assert found["resolution"] == 1
     # Nothing but depth, and nothing at all.
-    assert found["depth_null"]["ari_labels"] < 0.3 < found["model"]["ari_labels"]
-    assert found["mean_null"] == {"n_clusters": 1, "ari_truth": 0, "nmi_truth": 0, "ari_labels": 0, "nmi_labels": 0}
+    assert found["depth_baseline"]["ari_labels"] < 0.3 < found["model"]["ari_labels"]
+    assert found["mean_baseline"] == {"n_clusters": 1, "ari_truth": 0, "nmi_truth": 0, "ari_labels": 0, "nmi_labels": 0}
 
 
 def test_clusters_are_compared_within_sections(two) -> None:
@@ -145,7 +145,7 @@ def test_a_perfect_prediction_has_the_clusters_of_the_truth() -> None:
     ):
         assert said in str(found)
     frame = found.to_frame().set_index(["section", "part", "scale", "predictor", "metric"])["value"]
-    assert frame["all", "clusters", "log1p", "model", "nmi_truth"] == 1
+    assert frame["all", "clusters", "log_normalized", "model", "nmi_truth"] == 1
 
 
 def test_clusters_of_large_tables_are_of_some_spots_and_genes(monkeypatch) -> None:
