@@ -587,7 +587,7 @@ def test_what_is_no_count_is_refused(one, value, said) -> None:
 
 
 def test_missing_slots_are_named(one) -> None:
-    with pytest.raises(KeyError, match="Layer 'raw' not found in adata.layers"):
+    with pytest.raises(KeyError, match="Key 'raw' not found in adata.layers"):
         run(one, layer="raw")
     with pytest.raises(KeyError, match="Key 'kind' not found in adata.obs. Available keys: .*cell_type"):
         run(one, labels_key="kind")
