@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from hist2scrna.spots.array import array_from_pixels, array_graph, read_array
+from hist2scrna.spots.array import read_array
+from hist2scrna.spots.graph import array_graph
+from hist2scrna.spots.lattice import array_from_pixels
 
 
 def square(n=9, holes=0, seed=0):

@@ -8,7 +8,8 @@ import pytest
 from scipy import sparse
 from scipy.spatial import Delaunay, cKDTree
 
-from hist2scrna.spots.graph import Neighbors, build_graph, find_lattice
+from hist2scrna.spots.graph import Neighbors, build_graph
+from hist2scrna.spots.lattice import find_lattice
 
 ROTATION = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
 

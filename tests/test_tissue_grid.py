@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 import hist2scrna as h2s
 from hist2scrna.images.base import ArrayImage, to_image_pixels
 from hist2scrna.images.tissue import lattice_points, stained_ground, tissue_mask
-from hist2scrna.spots.graph import find_lattice
+from hist2scrna.spots.lattice import find_lattice
 
 GLASS, PINK, PURPLE = (240, 238, 241), (225, 150, 190), (120, 80, 160)
 MPP = 2.0

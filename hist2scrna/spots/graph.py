@@ -1,29 +1,27 @@
-"""The neighbor graph: built section by section with Squidpy, symmetric, without self loops."""
+"""The neighbor graph of all sections: the one that is stored, or one built section by section."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from hist2scrna import keys
+from hist2scrna.spots.builders import array_edges, delaunay_edges, knn_edges, lattice_edges, symmetric, within
+from hist2scrna.spots.lattice import find_lattice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-Lattice = Literal["hexagonal", "square", "irregular"]
 Kind = Literal["knn", "delaunay"]
-NEIGHBORS = {"hexagonal": 6, "square": 4, "irregular": 6}
 
 
 @dataclass(frozen=True)
@@ -89,98 +87,12 @@ class SpatialGraph:
     origin: tuple[str, ...]
 
 
-def find_lattice(xy: NDArray[np.float64]) -> Lattice:
-    """Tell a hexagonal from a square lattice from scattered points, whatever their rotation.
-
-    The bond-orientational order of the vectors to the nearest neighbors (Steinhardt et al., Phys. Rev. B 1983) is one
-    for six (hexagonal) or four (square) directions 60 or 90 degrees apart, and near zero for scattered points.
-
-    Parameters
-    ----------
-    xy
-        `(n, 2)` coordinates of one section. Fewer than 10 are called irregular.
-    """
-    if len(xy) < 10:
-        return "irregular"
-    distance, index = cKDTree(xy).query(xy, k=7)
-    nearest = np.median(distance[:, 1])
-    if nearest == 0:
-        return "irregular"
-    near = distance[:, 1:] < 1.25 * nearest
-    vectors = (xy[index[:, 1:]] - xy[:, None, :])[near]
-    angle = np.arctan2(vectors[:, 1], vectors[:, 0])
-    spread = np.std(distance[:, 1:][near]) / nearest
-    if spread > 0.12 or near.sum() < len(xy):
-        return "irregular"
-    if abs(np.exp(6j * angle).mean()) > 0.8:
-        return "hexagonal"
-    if abs(np.exp(4j * angle).mean()) > 0.8:
-        return "square"
-    return "irregular"
-
-
-@contextlib.contextmanager
-def _without_notices() -> Iterator[None]:
-    """Leave out Squidpy's line for each section; `build_graph` logs one that says more."""
-    logger = logging.getLogger("spatialdata._logging")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _section_edges(
-    xy: NDArray[np.float64], lattice: Lattice, asked: Neighbors, radius_px: float | None
-) -> sparse.csr_array:
-    import anndata
-    import squidpy as sq
-
-    n = len(xy)
-    if n < 2:
-        return sparse.csr_array((n, n), dtype=np.float32)
-    spots = anndata.AnnData(obs={"spot": np.arange(n)}, obsm={keys.SPATIAL: xy})
-    spots.obs_names = [str(i) for i in range(n)]
-    with _without_notices():
-        if asked.kind == "delaunay" and _spans_a_plane(xy):
-            result = sq.gr.spatial_neighbors_delaunay(spots, copy=True)
-        elif asked.kind is not None or lattice == "irregular":
-            nearest = asked.n_neighbors or NEIGHBORS["irregular"]
-            result = sq.gr.spatial_neighbors_knn(spots, n_neighs=min(nearest, n - 1), copy=True)
-        else:
-            result = sq.gr.spatial_neighbors_grid(spots, n_neighs=NEIGHBORS[lattice], copy=True)
-    edges = sparse.coo_array(result.connectivities)
-    if radius_px is None:
-        return edges.tocsr()
-    near = np.linalg.norm(xy[edges.row] - xy[edges.col], axis=1) <= radius_px
-    return sparse.csr_array((edges.data[near], (edges.row[near], edges.col[near])), shape=edges.shape)
-
-
-def _spans_a_plane(xy: NDArray[np.float64]) -> bool:
-    """Tell whether there is a triangle at all: fewer than three places, or places on one line, have none."""
-    places = np.unique(xy, axis=0)
-    return len(places) > 2 and np.linalg.matrix_rank(places - places.mean(axis=0), tol=1e-6 * np.ptp(places)) == 2
-
-
-def _tidy(adjacency: sparse.csr_array) -> sparse.csr_array:
-    """Return a symmetric matrix of ones without a diagonal."""
-    both = sparse.coo_array(adjacency + adjacency.T)
-    keep = (both.row != both.col) & (both.data != 0)
-    ones = np.ones(int(keep.sum()), dtype=np.float32)
-    tidy = sparse.csr_array((ones, (both.row[keep], both.col[keep])), shape=both.shape)
-    tidy.sum_duplicates()
-    tidy.data[:] = 1
-    tidy.sort_indices()
-    return tidy
-
-
 def build_graph(
     adata: AnnData,
     xy: NDArray[np.float64],
     section: NDArray[np.int64],
     sections: Sequence[str],
-    asked: Neighbors = DEFAULT,
+    neighbors: Neighbors = DEFAULT,
     mpp: Sequence[float] | None = None,
 ) -> SpatialGraph:
     """Take the graph in `.obsp["spatial_connectivities"]`, or build one for each section.
@@ -199,7 +111,7 @@ def build_graph(
         `(n,)` number of the section of each spot.
     sections
         Names of the sections, for messages.
-    asked
+    neighbors
         Which neighbors.
     mpp
         Microns per pixel of each section, for a radius.
@@ -209,18 +121,18 @@ def build_graph(
     ValueError
         If a given graph has edges between sections, or a radius is asked for and `mpp` is not known.
     """
-    if asked.radius_um is not None and mpp is None:
+    if neighbors.radius_um is not None and mpp is None:
         raise ValueError("`radius_um` needs microns per pixel: pass mpp=, or give the spot diameter in adata.uns.")
-    if keys.CONNECTIVITIES in adata.obsp and not asked.asked:
-        adjacency = _given_edges(adata, section)
+    if keys.CONNECTIVITIES in adata.obsp and not neighbors.asked:
+        adjacency = _stored_edges(adata, section)
         origin = ("given",) * len(sections)
     else:
-        adjacency, origin = _built_edges(xy, section, sections, asked, mpp)
+        adjacency, origin = _built_edges(xy, section, sections, neighbors, mpp)
     return SpatialGraph(adjacency, _pitch(adjacency, xy, section, len(sections)), origin)
 
 
-def _given_edges(adata: AnnData, section: NDArray[np.int64]) -> sparse.csr_array:
-    adjacency = _tidy(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES]))
+def _stored_edges(adata: AnnData, section: NDArray[np.int64]) -> sparse.csr_array:
+    adjacency = symmetric(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES]))
     edges = sparse.coo_array(adjacency)
     across = int((section[edges.row] != section[edges.col]).sum()) // 2
     if across:
@@ -235,25 +147,41 @@ def _built_edges(
     xy: NDArray[np.float64],
     section: NDArray[np.int64],
     sections: Sequence[str],
-    asked: Neighbors,
+    neighbors: Neighbors,
     mpp: Sequence[float] | None,
 ) -> tuple[sparse.csr_array, tuple[str, ...]]:
     """Return the edges of all sections, and how those of each were built."""
-    blocks, origins, order = [], [], []
+    blocks, origins = [], []
     for code, name in enumerate(sections):
-        members = np.flatnonzero(section == code)
-        lattice = "irregular" if asked.kind is not None else find_lattice(xy[members])
-        radius = None if asked.radius_um is None or mpp is None else asked.radius_um / mpp[code]
-        edges = _section_edges(xy[members], lattice, asked, radius)
+        place = xy[section == code]
+        radius = None if neighbors.radius_um is None or mpp is None else neighbors.radius_um / mpp[code]
+        edges, origin = _section_edges(place, neighbors, radius)
         blocks.append(edges)
-        origins.append(asked.kind or lattice)
-        order.append(members)
-        degree = edges.nnz / max(1, len(members))
-        log.info("section %s: %d spots, %s: %.1f neighbors", name, len(members), origins[-1], degree)
+        origins.append(origin)
+        log.info("section %s: %d spots, %s: %.1f neighbors", name, len(place), origin, edges.nnz / max(1, len(place)))
+    return symmetric(_joined(blocks, section)), tuple(origins)
+
+
+def _section_edges(
+    xy: NDArray[np.float64], neighbors: Neighbors, radius_px: float | None
+) -> tuple[sparse.csr_array, str]:
+    """Return the edges of one section, and how they were built."""
+    if neighbors.kind == "delaunay":
+        edges, origin = delaunay_edges(xy), "delaunay"
+    elif neighbors.kind == "knn":
+        edges, origin = knn_edges(xy, neighbors.n_neighbors), "knn"
+    else:
+        lattice = find_lattice(xy)
+        edges, origin = lattice_edges(xy, lattice), str(lattice)
+    return edges if radius_px is None else within(edges, xy, radius_px), origin
+
+
+def _joined(blocks: Sequence[sparse.csr_array], section: NDArray[np.int64]) -> sparse.csr_array:
+    """Put the edges of each section where its spots are among all."""
     block = sparse.coo_array(sparse.block_diag(blocks, format="coo"))
-    position = np.concatenate(order)
-    entries = np.ones(block.nnz), (position[block.row], position[block.col])
-    return _tidy(sparse.csr_array(entries, shape=(len(xy), len(xy)))), tuple(origins)
+    position = np.argsort(section, kind="stable")
+    ones = np.ones(block.nnz, dtype=np.float32)
+    return sparse.csr_array((ones, (position[block.row], position[block.col])), shape=(len(section), len(section)))
 
 
 def _pitch(
@@ -268,3 +196,24 @@ def _pitch(
         if len(within):
             pitch[code] = np.median(within)
     return pitch
+
+
+def array_graph(
+    grid: NDArray[np.float32], xy: NDArray[np.float64], section: NDArray[np.int64], n_sections: int
+) -> SpatialGraph:
+    """Return the directed graph of Hist2ST (:func:`~hist2scrna.spots.builders.array_edges`), section by section.
+
+    Parameters
+    ----------
+    grid
+        `(n, 2)` array column and row.
+    xy
+        `(n, 2)` coordinates in pixels, for the pitch.
+    section
+        `(n,)` number of the section of each spot.
+    n_sections
+        Number of sections.
+    """
+    adjacency = _joined([array_edges(grid[section == code]) for code in range(n_sections)], section)
+    adjacency.sort_indices()
+    return SpatialGraph(adjacency, _pitch(adjacency, xy, section, n_sections), ("array",) * n_sections)

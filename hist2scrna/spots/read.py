@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.spots.array import array_graph, read_array
+from hist2scrna.spots.array import read_array
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
-from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, build_graph
+from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
 from hist2scrna.spots.patches import PatchSize, open_patches
 
 if TYPE_CHECKING:
