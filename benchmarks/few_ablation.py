@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import peers
 import torch
+from hist2scrna.models.efficientnet import VARIANTS
 
 import hist2scrna as h2s
 from hist2scrna.fitting.inference import encode_spots
-from hist2scrna.models.efficientnet import VARIANTS
 from hist2scrna.models.kernel import NETWORKS, STATISTICS, VIEWS, FewSections
 from hist2scrna.spots.read import read_spots
 

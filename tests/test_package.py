@@ -26,6 +26,7 @@ LAYERS = [
     {"keys", "files", "messages"},
     {"zinb", "metrics"},
     {"models.contract", "images"},
+    {"encoders"},
     {"models", "spots"},
     {"fitting"},
     {"provenance"},
@@ -36,7 +37,7 @@ LAYERS = [
     {"report", "reporting", "demo"},
     {"cli"},
 ]
-KNOW_NO_ANNDATA = ("images", "models", "zinb", "metrics")
+KNOW_NO_ANNDATA = ("images", "encoders", "models", "zinb", "metrics")
 
 
 def run_python(code: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hist2scrna.fitting.warm_start import read_state_dict
+from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.models.heads import ExpressionHeads
 from hist2scrna.models.stnet import STNet
 from hist2scrna.trained.model import TrainedModel, as_trained

@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a `.safetensors` file, or of a checkpoint of torch or Lightning; code in it is never run.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or holds anything but tensors by name.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"'{path}' cannot be read as weights only: {reason} Save model.state_dict() alone, best as .safetensors."
-        ) from error
-    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]
-    if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise ValueError(f"'{path}' holds no state dict: a dictionary of tensors by name.")
-    return held
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from hist2scrna.encoders.efficientnet import STRIDE
 from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
-from hist2scrna.models.efficientnet import STRIDE
 from hist2scrna.models.kernel import FewSections
 from hist2scrna.models.vit import VisionTransformer
 

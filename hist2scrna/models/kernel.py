@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
+from hist2scrna.encoders.efficientnet import COLORS, STRIDE
+from hist2scrna.encoders.encoder import Encoder
+from hist2scrna.encoders.imagenet import AT_ONCE, FIELDS_OF_VIEW, WIDTH, ImageNetPair
 from hist2scrna.models.contract import LIKELIHOODS, Context, Likelihood, Prediction, SpotBatch, SpotModel
-from hist2scrna.models.efficientnet import STRIDE, VARIANTS, EfficientNetLite
 from hist2scrna.models.heads import LOG_MU_BOUNDS
+from hist2scrna.models.layers import PatchNormalization
 
-# The patch on the spot, twice and four times as wide: what was best of single views and of pairs.
-VIEWS = (1, 2, 4)
-NETWORKS = ("lite0", "lite2")
 NEAREST = 5
-ENCODED_AT_ONCE = 16
-
-
-def _mean(maps: Tensor) -> Tensor:
-    return maps.mean(dim=(2, 3))
-
-
-def _central_mean(maps: Tensor) -> Tensor:
-    edge = maps.shape[-1] // 4
-    return _mean(maps[..., edge:-edge, edge:-edge])
-
-
-def _deviation(maps: Tensor) -> Tensor:
-    return maps.std(dim=(2, 3), correction=0)
-
-
-STATISTICS = (_mean, _central_mean, _deviation)
 
 
 class FewFeatures(SpotModel):
@@ -241,22 +223,24 @@ class FewSections(FewFeatures):
         n_landmarks: int = 2000,
         likelihood: Likelihood = "zinb",
     ) -> None:
-        unit = VIEWS[-1] * STRIDE
+        unit = FIELDS_OF_VIEW[-1] * STRIDE
         if patch_px < 4 * unit or patch_px % unit:
             raise ValueError(f"Expected `patch_px` to be a multiple of {unit}, {4 * unit} or more; found {patch_px}.")
         super().__init__(
             n_genes,
             n_classes,
-            n_features=len(STATISTICS) * len(VIEWS) * sum(sum(VARIANTS[size].channels[-2:]) for size in NETWORKS),
+            n_features=WIDTH,
             n_programs=n_programs,
             n_components=n_components,
             n_landmarks=n_landmarks,
             likelihood=likelihood,
         )
         self.register_buffer("metric", torch.eye(len(self.components)))
-        self.side = patch_px // VIEWS[-1]
-        self.networks = nn.ModuleList(EfficientNetLite(size) for size in NETWORKS).requires_grad_(False)
-        self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.side = patch_px // FIELDS_OF_VIEW[-1]
+        # The color at which the first layer reads zero, for saliency.
+        self.normalize = PatchNormalization()
+        self.normalize.mean.fill_(COLORS[0][0])
+        self.pair = ImageNetPair()
 
     def load_imagenet(self) -> None:
         """Take the ImageNet weights, from the packages that carry them.
@@ -268,8 +252,7 @@ class FewSections(FewFeatures):
         ValueError
             If a file is not the published one.
         """
-        for network in self.networks:
-            cast("EfficientNetLite", network).load_imagenet()
+        self.pair.load_imagenet()
 
     def kernel_distances(self, rotated: Tensor) -> Tensor:
         """Return the squared distances to the landmarks in use by what changes little between looks, `(n, n_used)`."""
@@ -279,17 +262,7 @@ class FewSections(FewFeatures):
         """Return the features of three views by both networks, `(n, 3600)`."""
         if batch.patches is None:
             raise ValueError("hist2scrna reads patches, but the batch holds none.")
-        self.networks.eval()
-        return torch.cat([self._describe(chunk) for chunk in batch.patches.split(ENCODED_AT_ONCE)])
-
-    def _describe(self, patches: Tensor) -> Tensor:
-        pixels = patches.float() / 255 if patches.dtype == torch.uint8 else patches
-        found = []
-        for wider in VIEWS:
-            width = wider * self.side
-            start = (pixels.shape[-1] - width) // 2
-            view = F.avg_pool2d(pixels[..., start : start + width, start : start + width], wider)
-            for network in self.networks:
-                for maps in network(view.contiguous(memory_format=torch.channels_last)):
-                    found += [statistic(maps.float()) for statistic in STATISTICS]
-        return torch.cat(found, dim=1)
+        encoder = Encoder(
+            "imagenet", self.pair.eval(), colors=COLORS, fields_of_view=FIELDS_OF_VIEW, width=WIDTH, at_once=AT_ONCE
+        )
+        return encoder.encode(batch.patches)

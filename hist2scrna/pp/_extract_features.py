@@ -1,19 +1,20 @@
-"""One vector a spot, from any encoder of patches."""
+"""Features of each spot, from any encoder of patches."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hist2scrna import __version__, keys
-from hist2scrna.fitting.gradient import default_precision
+from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.encoders.precision import check_precision
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.pp._encode_patches import LOWER, encode_by, encode_spots, in_use
-from hist2scrna.pp._encoder import prepare_encoder
+from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
-from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from hist2scrna.pp._encoder import Encoder
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.encoders.precision import Precision
+    from hist2scrna.encoders.published import Colors
+    from hist2scrna.images.patches import PatchGeometry
 
 log = logging.getLogger(__name__)
 
 
 def extract_features(
     adata: AnnData,
-    encoder: str | nn.Module | Callable[[Tensor], Tensor],
+    encoder: str | nn.Module | Callable[[Tensor], Tensor] | Encoder = DEFAULT_ENCODER,
     *,
     key_added: str | None = None,
     library_key: str | None = None,
@@ -46,74 +49,83 @@ def extract_features(
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     weights: str | Path | None = None,
     batch_size: int = 32,
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
+    precision: Precision | None = None,
     accelerator: str = "auto",
     store: str | Path | None = None,
     progress: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
-    """Encode the patch of each spot once, by any encoder, frozen: features for the models on features.
+    """Describe each spot by the features of its patch, by a frozen encoder: for models that read features.
 
-    The pathology encoders go by name, each with its published input (224 px at 0.5 um a pixel: 112 um of tissue),
-    normalization and pooling: `"h-optimus-0"`, `"h-optimus-1"`, `"uni"`, `"uni2-h"`, `"virchow"`, `"virchow2"`,
-    `"prov-gigapath"`, `"phikon-v2"`, `"midnight-12k"`, `"hibou-b"`, `"hibou-l"`, and `"conch"` (448 px) where its
-    authors' package is installed. They need `pip install 'hist2scrna[encoders]'`, and their weights: many are gated on
-    the Hugging Face hub, and some licenses count models trained on an encoder's outputs as derivatives. No code from
-    the hub is run, and files are read as weights only.
+    - `"imagenet"`, the default, comes with the package: two EfficientNets trained on ImageNet, on three fields of view,
+      the patch on the spot and patches two and four times as wide; 3,600 features. It is the encoder of
+      `fit(..., encoder=)`.
+    - `"morphology"`: stain, color and texture by hand, without any training; 104 features. See
+      :func:`morphology_features`, which also standardizes them.
+    - The published pathology encoders, each with its published input (224 px at 0.5 um a pixel: 112 um of tissue),
+      normalization and pooling: `"h-optimus-0"`, `"h-optimus-1"`, `"uni"`, `"uni2-h"`, `"virchow"`, `"virchow2"`,
+      `"prov-gigapath"`, `"phikon-v2"`, `"midnight-12k"`, `"hibou-b"`, `"hibou-l"`, and `"conch"` (448 px) where its
+      authors' package is installed. They need `pip install 'hist2scrna[encoders]'`, and their weights: many are gated
+      on the Hugging Face hub, and some licenses count models trained on an encoder's outputs as derivatives. No code
+      from the hub is run, and files are read as weights only.
+    - Any model of timm, and any function or module of yours.
 
-    How far the names are verified: the architectures are those of the model cards and of published loaders, and their
-    numbers of weights are the published ones. Weights in the layout of transformers (`"phikon-v2"`, `"midnight-12k"`,
-    and `"hibou-b"` and `"hibou-l"`, whose files are taken to be so named) are renamed, which was compared with
-    transformers at random weights; `"conch"` was compared with its package at random weights. None was run with its
-    published weights here. Weights that do not fit are refused, never loaded in part.
+    How far the published encoders are verified: the architectures are those of the model cards and of published
+    loaders, and their numbers of weights are the published ones. Weights in the layout of transformers (`"phikon-v2"`,
+    `"midnight-12k"`, and `"hibou-b"` and `"hibou-l"`, whose files are taken to be named in this way) are renamed, which
+    was compared with transformers at random weights; `"conch"` was compared with its package at random weights. None
+    was run with its published weights here. Weights that do not fit are refused, never loaded in part.
 
     Parameters
     ----------
     adata
-        Annotated data with a picture and coordinates. Expression is never read.
+        Annotated data with an image and coordinates. Expression is never read.
     encoder
         A name from above; the name of a model of timm (`"resnet18"`, `"hf-hub:owner/name"`); a
         :class:`torch.nn.Module`, which is used in eval mode on the device, and put back as it was; or a function of a
         float tensor `(n, 3, patch_px, patch_px)` on the device. Module and function return a tensor `(n, d)`.
     key_added
-        Slot of `.obsm` and of `.uns` that is written; None: `X_` and the name of the encoder.
+        Key of `.obsm` and of `.uns` that is written; None: `X_` and the name of the encoder.
     library_key
-        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: one section.
+        Column of `.obs` with the section of each spot, as named in `.uns["spatial"]`; None: `library_id` if it is there
+        and names libraries of `.uns["spatial"]`, else all spots are one section.
     spatial_key
-        Slot of `.obsm` with the coordinates, full-resolution pixels, x right, y down.
+        Key of `.obsm` with the coordinates, full-resolution pixels, x right, y down.
     img_key
         Which image in `.uns["spatial"][library]["images"]`; None: the finest, be it there or in the file named in
         `metadata["source_image_path"]`, or the patches of a folder, where they were read from one.
     image
-        A full-resolution picture instead: a path, an array, or a dictionary of these by section.
+        A full-resolution image instead: a path, an array, or a dictionary of these by section.
     mpp
         Microns per full-resolution pixel; None: from the metadata, else from the spot diameter (65 um for Space Ranger
         data, else 100 um; logged).
     patch_um
-        Side of a patch in microns; None: what the encoder was trained on, else one and a half spot diameters.
+        Side in microns of the patch on the spot, the narrowest field of view of the encoder; None: what the encoder was
+        trained on, else one and a half spot diameters.
     patch_px
-        Side of a patch in pixels, as the encoder sees it; None: the encoder's own, else 224. Published encoders take
-        any multiple of their token (their positions are interpolated then).
+        Side in pixels of what the encoder is given, its widest field of view; None: the encoder's own (`"imagenet"`:
+        896), else 224. Published encoders take any multiple of their token (their positions are interpolated then).
     normalize
-        Mean and standard deviation of red, green and blue in 0..1, three numbers each; None: those of the encoder, and
-        for a module or a function none: they see colors in 0..1.
+        Mean and standard deviation of red, green and blue in 0..1, three numbers each; None: those of the encoder. A
+        module or a function has none: it sees colors in 0..1.
     weights
         A file of weights (`.safetensors`, or `.bin`, `.pt`, `.pth`, read with `weights_only=True`), or a folder with
-        one; a module is filled as a copy. None: the hub's, from its cache if they are there; the module's own.
+        one; a copy of a module is filled. None: those on the hub, from its cache if they are there; the module's own.
     batch_size
-        Patches encoded at once.
+        Number of patches encoded at once.
     precision
-        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`; None: bfloat16 mixed on a GPU that has it, else float32. The
-        features are float32.
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`; None: bfloat16 mixed on a GPU that has it, and for `"imagenet"`
+        also on a CPU that has it, else float32. The features are float32.
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`.
     store
-        Folder in which finished batches are kept: a run that was interrupted goes on from there, and gives the same
-        features. It must be the same encoder, weights, precision, geometry, coordinates and picture. Yours to delete.
+        Folder in which finished batches are kept: an interrupted run continues from there, and gives the same
+        features. Encoder, weights, precision, geometry, coordinates and image must be the same. The folder is not
+        deleted.
     progress
-        Show a bar.
+        Show a progress bar.
     copy
-        Return a copy with the features, and leave `adata` as it is.
+        Return a copy with the features, and leave `adata` unchanged.
 
     Returns
     -------
@@ -122,10 +134,10 @@ def extract_features(
     `.obsm[key_added]` : float32 (n_obs, d)
         The features.
     `.uns[key_added]` : dict
-        `encoder`, `license`, `hub_id`, `weights` (where from), `weights_sha256` (of the file; of the tensors where
-        there is none), `n_features`, `patch_um`, `patch_px`, `um_per_px`, `scale_from` (how microns are known), `mean`
-        and `std` of the normalization, `pooling`, `precision`, and `version` of hist2scrna. `"unknown"` or `"none"`
-        where nothing is known.
+        `encoder`, `encoder_version`, `license`, `hub_id`, `weights` (where from), `weights_sha256` (of the file; of the
+        tensors where there is none), `n_features`, `fields_of_view`, `patch_um`, `patch_px` and `um_per_px` of the
+        widest of them, `scale_from` (how microns are known), `mean` and `std` of the normalization, `pooling`,
+        `precision`, and `version` of hist2scrna. `"unknown"` or `"none"` where nothing is known.
 
     Raises
     ------
@@ -134,70 +146,77 @@ def extract_features(
     PermissionError
         If the hub gives the weights only to those who accepted their terms.
     KeyError
-        If a slot, library, image or scale factor is missing.
+        If a key, library, image or scale factor is missing.
     FileNotFoundError, FileExistsError
         If an image or weights are not there; if `store` is a folder of something else.
     TypeError
         If the encoder is none, or returns no tensor.
     ValueError
         If a value is wrong: an unknown name, weights that do not fit, outputs of another shape than `(n, d)` or that
-        are NaN or infinite, a store of another run, coordinates that are NaN, swapped or off the picture.
+        are NaN or infinite, a store of another run, coordinates that are NaN, swapped or off the image.
 
     Examples
     --------
+    >>> hist2scrna.pp.extract_features(adata, library_key="library_id")
     >>> hist2scrna.pp.extract_features(adata, "uni", weights="uni/pytorch_model.bin", library_key="library_id")
     >>> model = hist2scrna.tl.fit(adata, model="ridge", features_key="X_uni", library_key="library_id")
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
-    precision = default_precision(accelerator) if precision is None else precision  # type: ignore[assignment]
-    if precision not in LOWER:
-        raise ValueError(f"Expected `precision` to be one of {list(LOWER)}, found {precision!r}.")
+    if precision is not None:
+        check_precision(precision)
     device = pick_device(accelerator)
     colors = None if normalize is None else _checked_colors(normalize)
     prepared = prepare_encoder(encoder, weights)
-    mean, std = prepared.colors if colors is None else colors
-    px = _checked_px(prepared, patch_px)
-    key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
+    if colors is not None:
+        prepared = replace(prepared, colors=colors)
     opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
-    spots = read_spots(opened, patch=PatchSize(px, prepared.um if patch_um is None else patch_um))
+    size = encoder_patch_size(prepared, patch_um=patch_um, patch_px=patch_px)
+    spots = read_spots(opened, patch=size)
     assert spots.geometry is not None
-    about = {
-        "encoder": prepared.name,
-        "license": prepared.license,
-        "hub_id": prepared.hub_id,
-        "weights": prepared.weights,
-        "weights_sha256": prepared.sha256,
-        "patch_um": spots.geometry.um,
-        "patch_px": px,
-        "um_per_px": spots.geometry.um / px,
-        "scale_from": spots.geometry.scale_from,
-        "mean": [float(value) for value in mean],
-        "std": [float(value) for value in std],
-        "pooling": prepared.pooling,
-        "precision": precision,
-    }
-    kept = FeatureStore(len(spots), store, {} if store is None else {**_settings(about), **spots_identity(spots)})
-    with in_use(prepared.module, device):
-        encode = encode_by(prepared, (mean, std), device, LOWER[precision])
-        encode_spots(spots, encode, kept, batch_size, progress)
-    features = kept.array()
+    description = _describe(prepared, spots.geometry, precision or prepared.precision_on(device))
+    settings = {} if store is None else {**_settings(description), **spots_identity(spots)}
+    rows = FeatureStore(len(spots), store, settings)
+    with prepared.on(device, description["precision"]):
+        encode_spots(spots, encode_by(prepared, device), rows, batch_size, progress)
+    features = rows.array()
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata
+    key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
     target.obsm[key] = features
-    about |= {"mean": np.array(mean), "std": np.array(std), "n_features": features.shape[1], "version": __version__}
-    target.uns[key] = about
+    arrays = {name: np.array(description[name]) for name in ("mean", "std", "fields_of_view")}
+    target.uns[key] = {**description, **arrays, "n_features": features.shape[1], "version": __version__}
     return target if copy else None
 
 
-def _settings(about: dict[str, Any]) -> dict[str, Any]:
-    """Return what must agree for a run to go on; where the weights lie may change, what they are may not."""
-    return {name: value for name, value in about.items() if name not in ("license", "hub_id", "weights", "scale_from")}
+def _describe(encoder: Encoder, geometry: PatchGeometry, precision: str) -> dict[str, Any]:
+    card = encoder.card()
+    return {
+        "encoder": card["name"],
+        "encoder_version": card["version"],
+        "license": card["license"],
+        "hub_id": card["hub_id"],
+        "weights": card["weights"],
+        "weights_sha256": card["sha256"],
+        "fields_of_view": card["fields_of_view"],
+        "patch_um": geometry.um,
+        "patch_px": geometry.px,
+        "um_per_px": geometry.um / geometry.px,
+        "scale_from": geometry.scale_from,
+        "mean": card["mean"],
+        "std": card["std"],
+        "pooling": card["pooling"],
+        "precision": precision,
+    }
 
 
-def _checked_colors(
-    normalize: tuple[Sequence[float], Sequence[float]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _settings(description: dict[str, Any]) -> dict[str, Any]:
+    """Return what must agree for a run to continue: where the weights lie may change, their values may not."""
+    may_change = ("license", "hub_id", "weights", "scale_from")
+    return {name: value for name, value in description.items() if name not in may_change}
+
+
+def _checked_colors(normalize: tuple[Sequence[float], Sequence[float]]) -> tuple[Colors, Colors]:
     try:
         mean, std = (np.asarray(values, dtype=np.float64) for values in normalize)
     except (TypeError, ValueError):
@@ -207,15 +226,4 @@ def _checked_colors(
             "Expected `normalize` to be (mean, standard deviation), three numbers each, the deviations positive, "
             f"found {normalize!r}."
         )
-    return mean, std
-
-
-def _checked_px(encoder: Encoder, patch_px: int | None) -> int:
-    if patch_px is None or patch_px == encoder.px:
-        return encoder.px
-    if encoder.fixed:
-        raise ValueError(f"Encoder {encoder.name!r} reads patches of {encoder.px} px only, found patch_px={patch_px}.")
-    if patch_px < 1 or patch_px % encoder.token_px:
-        what = "positive" if encoder.token_px == 1 else f"a multiple of the {encoder.token_px} px of its tokens"
-        raise ValueError(f"Expected `patch_px` of encoder {encoder.name!r} to be {what}, found {patch_px}.")
-    return patch_px
+    return tuple(mean.tolist()), tuple(std.tolist())

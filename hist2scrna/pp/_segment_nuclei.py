@@ -11,7 +11,7 @@ from anndata import AnnData
 from hist2scrna import keys
 from hist2scrna.images.nuclei import MEASURED, NucleusSegmenter
 from hist2scrna.images.tissue import tissue_mask
-from hist2scrna.pp._picture import open_picture, picture_entry, positive
+from hist2scrna.pp._image import open_picture, picture_entry, positive
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from hist2scrna import keys
 from hist2scrna.images.tissue import lattice_points, tissue_mask
-from hist2scrna.pp._picture import open_picture, picture_entry, positive
+from hist2scrna.pp._image import open_picture, picture_entry, positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

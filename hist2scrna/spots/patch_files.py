@@ -15,7 +15,7 @@ from hist2scrna.messages import require_key, warn_user
 from hist2scrna.spots.scale import PATCH_UM_WITHOUT_SPOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -137,7 +137,7 @@ def _resize(pixels: NDArray[np.uint8], part: float, px: int) -> NDArray[np.uint8
 
 
 def open_patch_files(
-    opened: OpenedSections, xy: NDArray[np.float64], patch_px: int, patch_um: float | None
+    opened: OpenedSections, xy: NDArray[np.float64], pixels: Callable[[float], int], patch_um: float | None
 ) -> tuple[PatchFiles, PatchGeometry]:
     """Return the patches that lie in the folders named in `.uns["spatial"]`, and what they mean.
 
@@ -147,8 +147,8 @@ def open_patch_files(
         The sections; `.obs["patch_file"]` names the file of each spot.
     xy
         `(n, 2)` coordinates of the spots.
-    patch_px
-        Side of a patch in pixels, as the model sees it.
+    pixels
+        Returns the side of a patch in pixels, as the model sees it, from its side in microns.
     patch_um
         Side of a patch in microns: the middle of wider patches is taken. None: that of the narrowest folder.
 
@@ -197,6 +197,7 @@ def open_patch_files(
             )
     part = [1.0 if side is None or side < um * (1 + SAME) else um / side for side in sides]
     files = [folders[code] / str(file) for code, file in zip(opened.codes, obs[keys.PATCH_FILE], strict=True)]
-    log.info("patches: files, %g um, %d px", um, patch_px)
+    px = pixels(um)
+    log.info("patches: files, %g um, %d px", um, px)
     origin = "metadata" if known else "argument"
-    return PatchFiles(files, part, xy, opened.codes, patch_px), PatchGeometry(um, patch_px, origin)
+    return PatchFiles(files, part, xy, opened.codes, px), PatchGeometry(um, px, origin)

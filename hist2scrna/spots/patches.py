@@ -15,8 +15,11 @@ from hist2scrna.spots.patch_files import open_patch_files
 from hist2scrna.spots.scale import PATCH_PER_SPOT, default_patch_um
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from hist2scrna.encoders import Encoder
     from hist2scrna.spots.sections import OpenedSections, Section
 
 log = logging.getLogger(__name__)
@@ -33,16 +36,48 @@ class PatchSize:
     Attributes
     ----------
     px
-        Side in pixels, as the model sees it.
+        Side in pixels, as the model sees it; or a function that returns it from the side in microns.
     um
-        Side in microns; None: `per_spot` spot diameters.
+        Side in microns; None: `widest` times `per_spot` spot diameters.
     per_spot
-        Side in spot diameters.
+        Side in spot diameters, of the narrowest field of view where there are several.
+    widest
+        How many times as wide as the narrowest field of view it is.
     """
 
-    px: int
+    px: int | Callable[[float], int]
     um: float | None = None
     per_spot: float = PATCH_PER_SPOT
+    widest: int = 1
+
+    def pixels(self, um: float) -> int:
+        """Return the side in pixels of a patch that is `um` microns wide."""
+        return self.px(um) if callable(self.px) else self.px
+
+
+def encoder_patch_size(encoder: Encoder, *, patch_um: float | None = None, patch_px: int | None = None) -> PatchSize:
+    """Return how large the patches are that an encoder is given: as wide as its widest field of view.
+
+    Parameters
+    ----------
+    encoder
+        The encoder.
+    patch_um
+        Side of its narrowest field of view in microns; None: its own, else one and a half spot diameters.
+    patch_px
+        Side of the whole patch in pixels; None: its own.
+
+    Raises
+    ------
+    ValueError
+        If the encoder cannot be given so many pixels, or the side in microns is not positive.
+    """
+    if patch_um is not None and not (np.isfinite(patch_um) and patch_um > 0):
+        raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
+    if patch_px is not None:
+        encoder.check_side(patch_px)
+    um = encoder.um if patch_um is None else patch_um * encoder.widest
+    return PatchSize(encoder.side if patch_px is None else patch_px, um, widest=encoder.widest)
 
 
 def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSize) -> tuple[PatchSource, PatchGeometry]:
@@ -63,7 +98,7 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
         If an image or its scale is missing or wrong, or spots do not lie on it.
     """
     if opened.patches_are_files:
-        return open_patch_files(opened, xy, size.px, size.um)
+        return open_patch_files(opened, xy, size.pixels, size.um)
     where = f"adata.obsm[{opened.source.spatial_key!r}]"
     for section in opened.members:
         names = opened.adata.obs_names[section.rows]
@@ -73,13 +108,14 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
     if len(set(channels.values())) > 1:
         raise ValueError(f"The sections have images of different numbers of channels: {channels}. Give each the same.")
     scales = [section.scale for section in opened.members]
-    um = default_patch_um(scales, size.per_spot) if size.um is None else float(size.um)
+    um = size.widest * default_patch_um(scales, size.per_spot) if size.um is None else float(size.um)
     if not np.isfinite(um) or um <= 0:
         raise ValueError(f"Expected `patch_um` to be a positive number, found {size.um}.")
-    log.info("patches: %g um, %d px", um, size.px)
+    px = size.pixels(um)
+    log.info("patches: %g um, %d px", um, px)
     images = [section.image for section in opened.members]
-    patches = PatchSource(images, [um / scale.mpp for scale in scales], xy, opened.codes, size.px)
-    return patches, PatchGeometry(um, size.px, scales[0].known_from)
+    patches = PatchSource(images, [um / scale.mpp for scale in scales], xy, opened.codes, px)
+    return patches, PatchGeometry(um, px, scales[0].known_from)
 
 
 def _warn_of_few_pixels(section: Section) -> None:

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hist2scrna.models.encoder_network import PooledEncoder, as_timm, build_network, pool_tokens
-from hist2scrna.models.encoders import ENCODERS
+from hist2scrna.encoders.networks import PooledEncoder, as_timm, build_network, pool_tokens
+from hist2scrna.encoders.published import ENCODERS
 from hist2scrna.pp import extract_features
 
 # Of the model cards and papers, rounded as these are.
@@ -390,7 +390,7 @@ def fails(error):
 
 
 def test_weights_in_the_cache_need_no_connection(monkeypatch, tmp_path) -> None:
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     file = tmp_path / "snapshots" / "abc123" / "pytorch_model.bin"
     asked = hub(monkeypatch, cached={"pytorch_model.bin": str(file)})
@@ -399,7 +399,7 @@ def test_weights_in_the_cache_need_no_connection(monkeypatch, tmp_path) -> None:
 
 
 def test_weights_are_looked_for_under_both_names(monkeypatch, tmp_path) -> None:
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     def answer(name):
         if name == "model.safetensors":
@@ -412,7 +412,7 @@ def test_weights_are_looked_for_under_both_names(monkeypatch, tmp_path) -> None:
 
 
 def test_gated_weights_say_how_they_are_had(monkeypatch) -> None:
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     hub(monkeypatch, answer=fails(RepositoryNotFoundError("401")))
     with pytest.raises(PermissionError, match=r"https://huggingface\.co/MahmoodLab/UNI.*CC-BY-NC-ND.*hf auth login"):
@@ -421,7 +421,7 @@ def test_gated_weights_say_how_they_are_had(monkeypatch) -> None:
 
 @pytest.mark.parametrize("error", [EntryNotFoundError("not cached"), HubError("503"), ConnectionError("no network")])
 def test_weights_that_cannot_be_reached_are_named(monkeypatch, error) -> None:
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     hub(monkeypatch, answer=fails(error))
     with pytest.raises(FileNotFoundError, match=rf"kaiko-ai/midnight: {error}.*pass weights="):
@@ -429,7 +429,7 @@ def test_weights_that_cannot_be_reached_are_named(monkeypatch, error) -> None:
 
 
 def test_without_the_hub_its_extra_is_named(monkeypatch) -> None:
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"hist2scrna\[encoders\].*or pass weights="):
@@ -438,7 +438,7 @@ def test_without_the_hub_its_extra_is_named(monkeypatch) -> None:
 
 def test_a_real_cache_is_read_without_a_connection(monkeypatch, tmp_path) -> None:
     constants = pytest.importorskip("huggingface_hub.constants")
-    from hist2scrna.pp._encoder_weights import hub_file
+    from hist2scrna.encoders.weights import hub_file
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

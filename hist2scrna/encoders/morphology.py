@@ -1,27 +1,83 @@
-"""Hand-made numbers of a patch of H&E: stain, color and texture, the same for every flip and quarter turn."""
+"""Features by hand: stain, color and texture of a patch of H&E, the same for every flip and quarter turn."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+
+from hist2scrna.encoders.encoder import Encoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
+NAME, VERSION = "morphology", "1"
+# The patch on the spot, and one three times as wide.
+FIELDS_OF_VIEW = {"spot": 1, "wide": 3}
+# Nuclei are some 8 um wide: at 1 um a pixel their texture is seen, whatever the camera.
+PIXEL_UM, FEWEST_PX = 1.0, 32
+CHUNK_PIXELS = 2**20
 QUANTILES = (5, 25, 50, 75, 95)
-# Standard deviations of the Gaussians in pixels; what lies between two of them is one band of texture.
+# Standard deviations of the Gaussians in pixels; the difference of two neighbors is one band of texture.
 BLURS = (1.0, 2.0, 4.0, 8.0)
 NUCLEAR_BAND = 1
+# Lower peaks of the nuclear band are grain.
 BLOB_HEIGHT = 0.01
 # Gray levels of the co-occurrence matrix, the density of the highest, and the distances in pixels.
 LEVELS, DENSEST, DISTANCES = 8, 0.25, (1, 3)
 TEXTURE = ("contrast", "homogeneity", "ASM", "entropy", "correlation")
-# Below these a density has no spread: float32 and eight-bit colors tell no more.
+# Smaller spreads of a density are taken as none, and darker colors as this dark: eight bits tell no more.
 FLAT, DARKEST = 1e-3, 1 / 255
 
 
-def patch_statistics(patches: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+def morphology_encoder() -> Encoder:
+    """Return the features by hand as an encoder: those of two fields of view, at 1 and 3 um a pixel."""
+    return Encoder(
+        NAME,
+        describe,
+        version=VERSION,
+        px=FIELDS_OF_VIEW["wide"] * round(150 / PIXEL_UM),
+        um_per_px=PIXEL_UM,
+        fields_of_view=tuple(FIELDS_OF_VIEW.values()),
+        least_tokens=FEWEST_PX,
+        width=len(feature_names()),
+        license="BSD-3-Clause",
+        pooling="statistics",
+        weights="none",
+        by_name=True,
+    )
+
+
+def describe(patches: Tensor) -> Tensor:
+    """Return the statistics of patches `(n, 3, h, w)` in 0..1 as `(n, 52)`, on their device.
+
+    Raises
+    ------
+    ValueError
+        If gradients are asked for: these features have none.
+    """
+    if patches.requires_grad:
+        raise ValueError(f"Features of the encoder {NAME!r} have no gradient by the pixels. Take another encoder.")
+    pixels = patches.detach().float().cpu().numpy()
+    size = max(1, CHUNK_PIXELS // (pixels.shape[-1] * pixels.shape[-2]))
+    rows = [
+        np.stack(list(patch_statistics(pixels[start : start + size]).values()), axis=1)
+        for start in range(0, len(pixels), size)
+    ]
+    return torch.from_numpy(np.concatenate(rows)).to(patches.device)
+
+
+@cache
+def feature_names() -> tuple[str, ...]:
+    """Return the names of the features, in order: those of the patch on the spot first."""
+    statistics = patch_statistics(np.zeros((1, 3, 8, 8), dtype=np.uint8))
+    return tuple(f"{view}_{name}" for view in FIELDS_OF_VIEW for name in statistics)
+
+
+def patch_statistics(patches: NDArray[np.uint8] | NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Describe each patch by stain, color and texture.
 
     The statistics are the same for the eight flips and quarter turns of a patch. Lengths are pixels: cut the patches at
@@ -30,7 +86,7 @@ def patch_statistics(patches: NDArray[np.uint8]) -> dict[str, NDArray[np.float32
     Parameters
     ----------
     patches
-        `(n, 3, h, w)` uint8.
+        `(n, 3, h, w)` uint8, or float32 in 0..1.
 
     Returns
     -------
@@ -56,45 +112,47 @@ def patch_statistics(patches: NDArray[np.uint8]) -> dict[str, NDArray[np.float32
     Raises
     ------
     ValueError
-        If the patches are not `(n, 3, h, w)` uint8 with sides of 8 pixels or more.
+        If the patches are not `(n, 3, h, w)` uint8 or float32 with sides of 8 pixels or more.
     """
-    if patches.ndim != 4 or patches.shape[1] != 3 or min(patches.shape[2:]) < 8 or patches.dtype != np.uint8:
+    known = patches.dtype in (np.uint8, np.float32)
+    if patches.ndim != 4 or patches.shape[1] != 3 or min(patches.shape[2:]) < 8 or not known:
         raise ValueError(
-            f"Expected patches of shape (n, 3, h, w), uint8, with sides of 8 pixels or more, found {patches.shape} "
-            f"{patches.dtype}."
+            "Expected patches of shape (n, 3, h, w), uint8 or float32, with sides of 8 pixels or more, found "
+            f"{patches.shape} {patches.dtype}."
         )
     from skimage.color import rgb2hed
 
-    colors = np.moveaxis(patches, 1, -1).astype(np.float32) / np.float32(255)
+    scale = np.float32(255 if patches.dtype == np.uint8 else 1)
+    colors = np.moveaxis(patches, 1, -1).astype(np.float32) / scale
     hematoxylin, eosin = np.moveaxis(rgb2hed(np.maximum(colors, DARKEST))[..., :2], -1, 0)
-    found = _color(colors)
+    statistics = _color(colors)
     for name, density in (("hematoxylin", hematoxylin), ("eosin", eosin)):
         pixels = density.reshape(len(density), -1)
-        found |= {f"{name}_mean": pixels.mean(axis=1), f"{name}_sd": pixels.std(axis=1)}
-        found |= {
+        statistics |= {f"{name}_mean": pixels.mean(axis=1), f"{name}_sd": pixels.std(axis=1)}
+        statistics |= {
             f"{name}_q{q:02d}": value
             for q, value in zip(QUANTILES, np.percentile(pixels, QUANTILES, axis=1), strict=True)
         }
-        found |= _bands(name, density)
-    found["stain_correlation"] = _correlation(hematoxylin, eosin)
+        statistics |= _bands(name, density)
+    statistics["stain_correlation"] = _correlation(hematoxylin, eosin)
     for distance in DISTANCES:
-        found |= _co_occurrence(hematoxylin, distance)
-    return {name: np.asarray(value, dtype=np.float32) for name, value in found.items()}
+        statistics |= _co_occurrence(hematoxylin, distance)
+    return {name: np.asarray(value, dtype=np.float32) for name, value in statistics.items()}
 
 
 def _color(colors: NDArray[np.floating]) -> dict[str, NDArray[np.floating]]:
     from skimage.color import rgb2hsv
 
-    found: dict[str, NDArray[np.floating]] = {}
+    statistics: dict[str, NDArray[np.floating]] = {}
     for channel, name in enumerate(("red", "green", "blue")):
-        found |= {f"{name}_mean": colors[..., channel].mean(axis=(1, 2))}
-        found |= {f"{name}_sd": colors[..., channel].std(axis=(1, 2))}
+        statistics |= {f"{name}_mean": colors[..., channel].mean(axis=(1, 2))}
+        statistics |= {f"{name}_sd": colors[..., channel].std(axis=(1, 2))}
     hue, saturation, _ = np.moveaxis(rgb2hsv(colors), -1, 0)
     direction = 2 * np.pi * hue
-    found |= {"hue_cos": (saturation * np.cos(direction)).mean(axis=(1, 2))}
-    found |= {"hue_sin": (saturation * np.sin(direction)).mean(axis=(1, 2))}
-    found |= {"saturation_mean": saturation.mean(axis=(1, 2)), "saturation_sd": saturation.std(axis=(1, 2))}
-    return found
+    statistics |= {"hue_cos": (saturation * np.cos(direction)).mean(axis=(1, 2))}
+    statistics |= {"hue_sin": (saturation * np.sin(direction)).mean(axis=(1, 2))}
+    statistics |= {"saturation_mean": saturation.mean(axis=(1, 2)), "saturation_sd": saturation.std(axis=(1, 2))}
+    return statistics
 
 
 def _bands(name: str, density: NDArray[np.float32]) -> dict[str, NDArray[np.floating]]:
@@ -102,19 +160,19 @@ def _bands(name: str, density: NDArray[np.float32]) -> dict[str, NDArray[np.floa
 
     blurred = [gaussian_filter(density, sigma, axes=(1, 2), mode="reflect") for sigma in BLURS]
     coarser = [*blurred[1:], blurred[-1].mean(axis=(1, 2), keepdims=True)]
-    found = {}
+    statistics = {}
     for number, (fine, coarse) in enumerate(zip(blurred, coarser, strict=True)):
         band = fine - coarse
         band -= band.mean(axis=(1, 2), keepdims=True)
         square = band * band
         variance = square.mean(axis=(1, 2))
-        found[f"{name}_band{number}_sd"] = np.log10(np.sqrt(variance) + FLAT)
-        found[f"{name}_band{number}_skew"] = (square * band).mean(axis=(1, 2)) / (variance + FLAT**2) ** 1.5
+        statistics[f"{name}_band{number}_sd"] = np.log10(np.sqrt(variance) + FLAT)
+        statistics[f"{name}_band{number}_skew"] = (square * band).mean(axis=(1, 2)) / (variance + FLAT**2) ** 1.5
     if name == "hematoxylin":
         band = blurred[NUCLEAR_BAND] - blurred[NUCLEAR_BAND + 1]
         peaks = (band >= maximum_filter(band, size=3, axes=(1, 2), mode="reflect")) & (band > BLOB_HEIGHT)
-        found[f"{name}_blobs"] = 1000 * peaks.mean(axis=(1, 2))
-    return found
+        statistics[f"{name}_blobs"] = 1000 * peaks.mean(axis=(1, 2))
+    return statistics
 
 
 def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.floating]:

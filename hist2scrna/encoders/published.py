@@ -1,4 +1,7 @@
-"""Pathology encoders by name: what each is, what it reads, and under which license."""
+"""The published pathology encoders by name: what each is, what it reads, and under which license.
+
+To add one, add its row here; a test compares the number of its weights with the published one.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,24 @@ NO_DERIVATIVES = "CC-BY-NC-ND-4.0"
 
 @dataclass(frozen=True)
 class EncoderEntry:
-    """A published encoder of patches.
+    """A published encoder of patches: what is known of it before its weights are read.
 
     Attributes
     ----------
     name
-        Name here.
+        What it is called in this package.
     hub_id
         Repository of the weights on the Hugging Face hub.
     width
         Length of the vector of a patch.
     license
-        Of the weights.
+        License of the weights.
     gated
         Whether the hub asks for consent or an application before it gives them.
     colors
         Mean and standard deviation of red, green and blue in 0..1, by which patches are normalized.
     architecture, arguments
-        Model of timm, and what differs from its defaults.
+        Model of timm, and arguments that differ from its defaults.
     swiglu
         Whether the perceptrons are gated by SiLU (SwiGLU) instead of GELU.
     registers
@@ -47,11 +50,12 @@ class EncoderEntry:
     token_px
         Side of a token in pixels.
     pooling
-        `"class"`: the class token; `"class+mean"`: that, then the mean of the patch tokens. CONCH has its own.
+        `"class"`: the class token; `"class+mean"`: the class token, then the mean of the patch tokens. CONCH has a
+        pooling of its own.
     px, um_per_px
         Side of the input in pixels, and the pixel that the encoder was trained on: `px * um_per_px` microns of tissue.
     package
-        What must be installed for the architecture.
+        Package that must be installed for the architecture.
     """
 
     name: str
