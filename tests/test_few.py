@@ -18,7 +18,6 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 import hist2scrna as h2s
-from hist2scrna.fitting import inference
 from hist2scrna.fitting.closed_form.counts import (
     DISPERSION_PRIOR,
     DROPOUT_PRIOR,
@@ -384,31 +383,6 @@ def test_by_donor_the_intervals_hold_for_another_donor() -> None:
 
 
 # -- on a picture ------------------------------------------------------------------------------------------------------
-def test_views_see_the_middle_and_more() -> None:
-    model = FewSections(3, patch_px=256)
-    model.load_imagenet()
-    patches = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        features = model._describe(patches).reshape(2, 3, -1)
-        edited = patches.clone()
-        edited[:, :, :64] = 0
-        outside = model._describe(edited).reshape(2, 3, -1)
-    # The upper quarter is out of both inner views.
-    torch.testing.assert_close(outside[:, :2], features[:, :2])
-    assert (outside[:, 2] - features[:, 2]).abs().max() > 0.1
-    # Of each network and stage: mean, mean of the central half, standard deviation.
-    place = 0
-    for network in model.networks:
-        for maps in network(patches[:, :, 96:160, 96:160]):
-            own = features[:, 0, place : place + 3 * maps.shape[1]].reshape(2, 3, -1)
-            expected = maps.numpy()
-            np.testing.assert_allclose(own[:, 0], expected.mean(axis=(2, 3)), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(own[:, 1], expected[:, :, 1:3, 1:3].mean(axis=(2, 3)), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(own[:, 2], expected.std(axis=(2, 3)), rtol=1e-3, atol=1e-3)
-            place += 3 * maps.shape[1]
-    assert place == features.shape[2]
-
-
 def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     sections = ad.concat(
         [make_section(f"s{i}", seed=i, n_spots=24) for i in range(3)], uns_merge="unique", merge="same"
@@ -459,23 +433,6 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     features = encode_spots(plain, spots, everyone, batch_size=8, device=torch.device("cpu"), progress=False)
     torch.testing.assert_close(plain.feature_mean, features.mean(dim=0), atol=1e-5, rtol=1e-4)
     assert (varied.feature_mean - features.mean(dim=0)).abs().max() > 1e-2
-
-
-def test_half_precision_on_a_cpu_changes_features_far_less_than_spots_differ(make_section, monkeypatch) -> None:
-    model = FewSections(3, patch_px=256)
-    model.load_imagenet()
-    spots = spots_of(
-        make_section(n_spots=16), library_key=None, spatial_key="spatial", patch_px=256, patch_per_spot=6.0
-    )
-    found = {}
-    for there in (False, True):
-        monkeypatch.setattr(inference, "has_bfloat16", lambda device, there=there: there)
-        found[there] = encode_spots(
-            model, spots, np.arange(16), batch_size=8, device=torch.device("cpu"), progress=False
-        )
-    changed = (found[True] - found[False]).std(dim=0)
-    assert 0 < changed.max()
-    assert (changed / found[False].std(dim=0)).median() < 0.1
 
 
 def test_what_belongs_to_training_step_by_step_is_refused_or_chooses_a_network(make_section) -> None:
