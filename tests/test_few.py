@@ -108,7 +108,8 @@ def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
             if candidate == penalty:
                 np.testing.assert_allclose(found.left_out[:, i], left_out, atol=1e-5)
         np.testing.assert_allclose(found.errors[:, i], errors, rtol=1e-5)
-        assert penalty == PENALTIES[int(np.argmin(errors))]
+        # Two penalties may be equally good up to rounding.
+        assert errors[list(PENALTIES).index(penalty)] <= min(errors) * (1 + 1e-5)
     # Noise is shrunk further than any signal.
     assert found.penalty[2] > 10 * found.penalty[:2].max()
 
@@ -215,7 +216,7 @@ def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds(one_s
         return priors - np.log(likelihood).sum()
 
     best = optimize.minimize(loss, [-1, DROPOUT_START], bounds=[LOG_DISPERSION_BOUNDS, (-15, 15)], tol=1e-12).x
-    assert (best[0] == LOG_DISPERSION_BOUNDS[0]) == one_spot_has_it_all
+    assert (best[0] < LOG_DISPERSION_BOUNDS[0] + 1e-6) == one_spot_has_it_all
     np.testing.assert_allclose([found.log_dispersion[0], found.dropout_logits[0]], best, atol=2e-3)
     assert found.intercept[0] == pytest.approx(total + np.log1p(np.exp(best[1])), abs=2e-3)
 

@@ -163,7 +163,9 @@ def test_the_validation_counts_never_become_less_likely(spots, likelihood, facto
     counts = draw(spots, mu, phi * factor, dropout, seed=2)
     before = state(model)
     shift = recalibrate(model, spots, np.arange(N_SPOTS))
-    assert log_likelihood(counts, *predicted(model, spots)) >= log_likelihood(counts, mu, phi, dropout)
+    # The dispersions are kept in float32: where the best shift is next to none, rounding them costs a few of its steps.
+    lost = log_likelihood(counts, mu, phi, dropout) - log_likelihood(counts, *predicted(model, spots))
+    assert lost <= 4 * np.finfo(np.float32).eps * abs(log_likelihood(counts, mu, phi, dropout))
     if factor < 1:
         assert shift == 0.0
         assert changed(before, state(model)) == set()
