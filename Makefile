@@ -1,5 +1,6 @@
 # make demo   set everything up, then simulate, fit, predict an unseen section and evaluate (written to demo/)
 # make test   set everything up, then run the tests
+# make test-kernels   the numeric tests again, with the instructions of older processors and with two threads
 # make lint   ruff and mypy      make docs   the documentation, in docs/_build/html
 # make clean  remove all of it
 #
@@ -16,13 +17,19 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	if $$p $(IS_RECENT) >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-kernels lint docs clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/hist2scrna demo --out demo
 
 test: $(VENV)/.development
 	$(BIN)/python -m pytest
+
+# The kernels of PyTorch, oneDNN, MKL and OpenBLAS are chosen one by one.
+test-kernels: $(VENV)/.development
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow"
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell \
+		OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "numeric and not slow"
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

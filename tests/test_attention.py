@@ -24,6 +24,8 @@ from hist2scrna.tl import attention, fit, predict
 from hist2scrna.training import inference
 from hist2scrna.training.saliency import saliency, separate
 
+pytestmark = pytest.mark.numeric
+
 FAST = {"preset": "tiny", "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
 CPU = {"device": torch.device("cpu"), "progress": False}

@@ -17,6 +17,8 @@ from hist2scrna.slides.batches import BlockSampler, induced_edges, make_batch, s
 from hist2scrna.slides.graph import build_graph
 from hist2scrna.slides.spots import Spots
 
+pytestmark = pytest.mark.numeric
+
 
 def random_graph(n, edges, seed):
     rng = np.random.default_rng(seed)

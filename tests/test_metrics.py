@@ -16,6 +16,8 @@ from hist2scrna import metrics
 from hist2scrna.metrics import blocks as blocks_module
 from hist2scrna.metrics.calibration import MOST_MEASURED
 
+pytestmark = pytest.mark.numeric
+
 FORMATS = [np.asarray, sparse.csr_array, sparse.csc_array, sparse.csr_matrix]
 
 

@@ -7,6 +7,8 @@ import torch
 
 from hist2scrna.models import SpotBatch, create_model
 
+pytestmark = pytest.mark.numeric
+
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
 
 

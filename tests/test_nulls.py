@@ -8,6 +8,8 @@ from scipy import sparse
 
 from hist2scrna.nulls import HIGHEST_DISPERSION, LOWEST_DISPERSION, Nulls
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def counts() -> np.ndarray:

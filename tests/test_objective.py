@@ -11,6 +11,8 @@ from sklearn.metrics import log_loss
 from hist2scrna.models import Prediction, SpotBatch
 from hist2scrna.training.objective import Objective
 
+pytestmark = pytest.mark.numeric
+
 RNG = np.random.default_rng(0)
 N, G = 12, 5
 

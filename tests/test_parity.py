@@ -17,7 +17,7 @@ from hist2scrna.models import SpotBatch, create_model
 from hist2scrna.models.contract import Prediction
 from hist2scrna.training.objective import Objective
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.numeric]
 NAMED = os.environ.get("HIST2SCRNA_FIXTURES")
 FOLDER = Path(NAMED) if NAMED else Path(__file__).parents[2] / "shared" / "fixtures"
 RUNS = sorted(FOLDER.glob("*.pt"))

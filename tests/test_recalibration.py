@@ -20,6 +20,8 @@ from hist2scrna.training import recalibration
 from hist2scrna.training.inference import predict_blocks
 from hist2scrna.training.recalibration import recalibrate_dispersion
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 N_SPOTS, N_GENES = 320, 40
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}

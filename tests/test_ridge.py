@@ -17,6 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from hist2scrna.models.contract import SpotBatch
 from hist2scrna.models.ridge import LABEL_PENALTIES, PENALTIES, Ridge
 
+pytestmark = pytest.mark.numeric
+
 N, D, G = 90, 12, 5
 
 

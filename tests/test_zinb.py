@@ -11,6 +11,8 @@ from sklearn.metrics import mean_poisson_deviance
 
 from hist2scrna.zinb import NB, ZINB, Poisson
 
+pytestmark = pytest.mark.numeric
+
 EDGE = float(np.log(1e8))
 LOGS = st.floats(-EDGE, EDGE)
 LOGITS = st.floats(-50, 50)
