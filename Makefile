@@ -25,9 +25,10 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.development
 	$(BIN)/python -m pytest
 
+# The kernels of PyTorch, oneDNN and MKL are chosen one by one.
 test-kernels: $(VENV)/.development
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m "numeric and not slow"
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "numeric and not slow"
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow"
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "numeric and not slow"
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

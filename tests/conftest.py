@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# One thread, unless asked for more: with a busy neighbor on one of two cores, two threads wait for each other at every
+# loop and take seven times as long. Processes that tests start inherit it. Before NumPy, whose BLAS reads it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,10 +24,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# One thread, unless asked for more: with a busy neighbor on one of two cores, two threads wait for each other at every
-# loop and take seven times as long. Processes that tests start inherit it.
-THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
-os.environ.setdefault("MPLBACKEND", "Agg")
+THREADS = int(os.environ["OMP_NUM_THREADS"])
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")

@@ -17,6 +17,8 @@ from hist2scrna.models.registry import create_model
 from hist2scrna.spots.graph import build_graph
 from hist2scrna.spots.read import Spots
 
+pytestmark = pytest.mark.numeric
+
 
 def random_graph(n, edges, seed):
     rng = np.random.default_rng(seed)

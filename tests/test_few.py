@@ -47,6 +47,7 @@ def regression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.repeat(np.arange(3), 30)
 
 
+@pytest.mark.numeric
 def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
     x, y, group = regression
     kernel = np.exp(-0.2 * np.square(x[:, None] - x).sum(axis=2))
@@ -68,11 +69,13 @@ def test_with_every_spot_a_landmark_it_is_kernel_ridge(regression) -> None:
             if candidate == penalty:
                 np.testing.assert_allclose(found.left_out[:, i], left_out, atol=1e-5)
         np.testing.assert_allclose(found.errors[:, i], errors, rtol=1e-5)
-        assert penalty == PENALTIES[int(np.argmin(errors))]
+        # Two penalties may be equally good up to rounding.
+        assert errors[list(PENALTIES).index(penalty)] <= min(errors) * (1 + 1e-5)
     # Noise is shrunk further than any signal.
     assert found.penalty[2] > 10 * found.penalty[:2].max()
 
 
+@pytest.mark.numeric
 def test_with_fewer_landmarks_it_is_nystroem(regression) -> None:
     x, y, group = regression
     theirs = Nystroem(gamma=0.2, n_components=20, random_state=0).fit(x)
@@ -93,6 +96,7 @@ def negative_binomial(rng, mu, theta) -> np.ndarray:
     return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float32)
 
 
+@pytest.mark.numeric
 def test_the_decoder_finds_loadings_and_dispersion() -> None:
     rng = np.random.default_rng(0)
     scores = np.concatenate([0.4 * rng.normal(size=(3000, 1)), rng.normal(size=(3000, 2))], axis=1)
@@ -105,6 +109,7 @@ def test_the_decoder_finds_loadings_and_dispersion() -> None:
     np.testing.assert_allclose(found.log_dispersion, np.log(theta), atol=0.15)
 
 
+@pytest.mark.numeric
 def test_the_loadings_of_a_gene_are_the_optimum_that_scipy_finds() -> None:
     rng = np.random.default_rng(6)
     scores = rng.normal(size=(150, 3)) * [0.5, 1.0, 1.0]
@@ -122,6 +127,7 @@ def test_the_loadings_of_a_gene_are_the_optimum_that_scipy_finds() -> None:
     np.testing.assert_allclose(found.loadings[:, 0], best[:3], atol=1e-4)
 
 
+@pytest.mark.numeric
 def test_what_the_prediction_misses_goes_into_dispersion_and_mean() -> None:
     rng = np.random.default_rng(1)
     known, missed = rng.normal(size=(4000, 1)), 0.7 * rng.normal(size=(4000, 1))
@@ -139,6 +145,7 @@ def test_what_the_prediction_misses_goes_into_dispersion_and_mean() -> None:
         assert (np.abs(at - 0.5) < level / 2).mean() == pytest.approx(level, abs=0.04)
 
 
+@pytest.mark.numeric
 def test_the_dispersion_of_a_gene_is_the_optimum_that_scipy_finds() -> None:
     rng = np.random.default_rng(2)
     score = 0.5 * rng.normal(size=(200, 1))
@@ -155,6 +162,7 @@ def test_the_dispersion_of_a_gene_is_the_optimum_that_scipy_finds() -> None:
     assert found.log_dispersion[0] == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("one_spot_has_it_all", [False, True])
 def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds(one_spot_has_it_all) -> None:
     """Of a gene that one spot has, log theta ends at its bound."""
@@ -175,11 +183,12 @@ def test_dispersion_and_dropout_of_a_gene_are_the_optimum_that_scipy_finds(one_s
         return priors - np.log(likelihood).sum()
 
     best = optimize.minimize(loss, [-1, DROPOUT_START], bounds=[LOG_DISPERSION_BOUNDS, (-15, 15)], tol=1e-12).x
-    assert (best[0] == LOG_DISPERSION_BOUNDS[0]) == one_spot_has_it_all
+    assert (best[0] < LOG_DISPERSION_BOUNDS[0] + 1e-6) == one_spot_has_it_all
     np.testing.assert_allclose([found.log_dispersion[0], found.dropout_logits[0]], best, atol=2e-3)
     assert found.intercept[0] == pytest.approx(total + np.log1p(np.exp(best[1])), abs=2e-3)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 def test_each_gene_keeps_its_total_whatever_was_predicted(likelihood) -> None:
     """A gene of one batch, predicted for the other alone: the likeliest intercept would be 40 times too high."""
@@ -193,6 +202,7 @@ def test_each_gene_keeps_its_total_whatever_was_predicted(likelihood) -> None:
     assert (present * mu).sum() == pytest.approx(counts.sum(), rel=1e-3)
 
 
+@pytest.mark.numeric
 def test_dropout_is_found_where_it_is_and_nowhere_else() -> None:
     rng = np.random.default_rng(3)
     scores = 0.3 * rng.normal(size=(4000, 1))
@@ -204,6 +214,7 @@ def test_dropout_is_found_where_it_is_and_nowhere_else() -> None:
     assert dropout[1] < 0.02
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson"])
 def test_a_gene_without_counts_is_predicted_near_zero(likelihood) -> None:
     scores = np.random.default_rng(4).normal(size=(50, 2))
@@ -253,6 +264,7 @@ def unseen() -> ad.AnnData:
     return draw_sections(seed=1, n_sections=4)
 
 
+@pytest.mark.numeric
 def test_an_unseen_section_is_predicted_with_honest_intervals(fitted, unseen) -> None:
     evaluation = h2s.tl.evaluate(unseen, fitted, labels_key="cell_type", library_key="library_id", progress=False)
     scores = evaluation.results
@@ -290,6 +302,7 @@ def test_saved_and_loaded_it_predicts_the_same(fitted, unseen, tmp_path) -> None
         np.testing.assert_array_equal(one.layers[f"hist2scrna_{layer}"], two.layers[f"hist2scrna_{layer}"])
 
 
+@pytest.mark.numeric
 def test_a_spot_depends_on_itself_alone_and_on_no_batch(fitted, unseen) -> None:
     whole = fitted.predict(unseen, copy=True, progress=False).layers["hist2scrna_mean"]
     part = fitted.predict(unseen[5:17].copy(), copy=True, batch_size=3, progress=False).layers["hist2scrna_mean"]
@@ -401,6 +414,7 @@ def test_it_is_the_default_and_says_so(make_section, caplog) -> None:
     assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
 
 
+@pytest.mark.numeric
 def test_what_differs_between_two_looks_counts_least() -> None:
     rng = np.random.default_rng(0)
     real, chance = rng.normal(size=(300, 3)), rng.normal(size=(2, 300, 2)) * [5.0, 0.5]

@@ -82,7 +82,7 @@ def test_reach_is_two_edges_and_no_further(name):
         moved = batch()
         moved.patches[spot] = 255 - moved.patches[spot]
         moved.features[spot] += 1
-        return (network(moved).log_mu[0] - network(batch()).log_mu[0]).abs().max() > 1e-7
+        return (network(moved).log_mu[0] - network(batch()).log_mu[0]).abs().max() > 1e-5
 
     network, alone = model(name), model(name, graph=False)
     assert (network.context.kind, network.context.hops) == ("hops", 2)
@@ -97,7 +97,7 @@ def test_lightweight_tells_directions_apart():
     network = model("hist2scrna-lightweight")
     here, there = batch(), batch()
     there.xy = -there.xy
-    assert (network(here).log_mu - network(there).log_mu).abs().max() > 1e-6
+    assert (network(here).log_mu - network(there).log_mu).abs().max() > 1e-3
 
 
 def test_float_patches_equal_bytes():

@@ -13,6 +13,7 @@ from hist2scrna.models import Prediction, SpotBatch
 
 pytestmark = pytest.mark.numeric
 
+
 RNG = np.random.default_rng(0)
 N, G = 12, 5
 

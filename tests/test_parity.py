@@ -17,7 +17,7 @@ from hist2scrna.fitting.objective import Objective
 from hist2scrna.models import SpotBatch, create_model
 from hist2scrna.models.contract import Prediction
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.numeric]
 NAMED = os.environ.get("HIST2SCRNA_FIXTURES")
 FOLDER = Path(NAMED) if NAMED else Path(__file__).parents[2] / "shared" / "fixtures"
 RUNS = sorted(FOLDER.glob("*.pt"))

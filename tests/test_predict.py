@@ -19,6 +19,8 @@ from hist2scrna.fitting.batches import make_batch
 from hist2scrna.models import Context
 from hist2scrna.tl import evaluate, fit, predict
 
+pytestmark = pytest.mark.numeric
+
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
 

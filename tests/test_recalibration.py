@@ -22,6 +22,7 @@ from hist2scrna.trained.model import TrainedModel
 
 pytestmark = pytest.mark.numeric
 
+
 CPU = torch.device("cpu")
 N_SPOTS, N_GENES = 320, 40
 FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}

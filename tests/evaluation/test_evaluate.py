@@ -30,6 +30,17 @@ NAMES = keys.OutputKeys()
 UNS = {"model": "made up", "likelihood": "zinb", "scale": "counts", "library_size": "predicted"}
 
 
+def close(found: Any, expected: Any) -> bool:
+    """Nested results alike: the same sums over another layout in memory may be added up in another order."""
+    if isinstance(expected, dict):
+        return set(found) == set(expected) and all(close(found[key], value) for key, value in expected.items())
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(close, found, expected))
+    if isinstance(expected, float):
+        return found == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True)
+    return found == expected
+
+
 def section(name: str, n_spots: int = 50, seed: int = 0) -> AnnData:
     """ZINB counts of which the parameters are the prediction."""
     rng, genes = np.random.default_rng(seed), np.random.default_rng(99)
@@ -204,7 +215,7 @@ def test_gene_means_score_exactly_as_the_mean_baseline(two) -> None:
     found = run(two)
     scores = found.results["scores"]["counts"]
     assert scores["model"]["overall"] == pytest.approx(scores["mean_baseline"]["overall"], rel=1e-12)
-    assert scores["model"]["by_gene"] == scores["mean_baseline"]["by_gene"]
+    assert scores["model"]["by_gene"] == pytest.approx(scores["mean_baseline"]["by_gene"], rel=1e-12, nan_ok=True)
     assert found.headline["collapsed"]
     assert found.headline["pearson"] == found.headline["beats_mean_baseline"] == 0
     assert found.results["constant_genes"]["prediction"]["n"] == N_GENES
@@ -403,7 +414,7 @@ def test_only_modeled_genes_are_scored(one) -> None:
     found = run(one)
     assert list(found.genes.index) == [g for g in one.var_names if g not in ("g2", "g5")]
     smaller = run(one[:, found.genes.index].copy())
-    assert smaller.headline == found.headline
+    assert close(smaller.headline, found.headline)
     assert smaller.results["panel"] == found.results["panel"]
 
 
@@ -434,7 +445,7 @@ def test_counts_may_be_in_a_layer_of_any_format(one, kind) -> None:
     found = run(one, layer="raw").results
     assert found["data"].pop("layer") == "raw"
     assert expected["data"].pop("layer") == "X"
-    assert found == expected
+    assert close(found, expected)
 
 
 def test_empty_spots_are_left_out(one) -> None:
@@ -445,7 +456,7 @@ def test_empty_spots_are_left_out(one) -> None:
     assert found.results["data"]["n_spots"] == 48
     assert found.results["data"]["n_spots_left_out"] == 2
     rest = run(one[[i for i in range(50) if i not in (1, 7)]].copy())
-    assert found.headline == rest.headline
+    assert close(found.headline, rest.headline)
 
 
 def test_mse_models_are_scored_on_their_own_scale(one) -> None:
