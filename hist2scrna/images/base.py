@@ -61,7 +61,7 @@ class SectionImage(ABC):
 
     def level_for(self, scale: float) -> int:
         """Return the coarsest level with at least `scale` image pixels per full-resolution pixel (else the finest)."""
-        fine = [i for i, own in enumerate(self.scales) if own >= scale * 0.999]
+        fine = [i for i, value in enumerate(self.scales) if value >= scale * 0.999]
         return max(fine, key=lambda i: -self.scales[i]) if fine else 0
 
     def strided(self, level: int, step: int, first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.uint8]:

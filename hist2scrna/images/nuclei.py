@@ -118,16 +118,16 @@ class NucleusSegmenter:
     def tiles(self, side: int) -> list[tuple[int, int, int, int]]:
         """Return x, y, width and height of the tiles, `side` pixels of 0.5 um or less, that hold tissue."""
         width, height = self.image.size
-        own = self.tissue.scale * self.image.full_resolution
-        found = []
+        mask_scale = self.tissue.scale * self.image.full_resolution
+        tiles = []
         for y in range(0, height, side):
             for x in range(0, width, side):
                 right, bottom = min(x + side, width), min(y + side, height)
-                first, last = np.floor(np.array([x, y]) * own), np.ceil(np.array([right, bottom]) * own)
+                first, last = np.floor(np.array([x, y]) * mask_scale), np.ceil(np.array([right, bottom]) * mask_scale)
                 (left, top), (after, below) = first.astype(int), last.astype(int)
                 if self.tissue.mask[top:below, left:after].any():
-                    found.append((x, y, right - x, bottom - y))
-        return found
+                    tiles.append((x, y, right - x, bottom - y))
+        return tiles
 
     def nuclei(self, x: int, y: int, width: int, height: int) -> pd.DataFrame:
         """Return the nuclei of one tile.
@@ -147,24 +147,24 @@ class NucleusSegmenter:
         owned = ((name >= (x, y)) & (name < (x + width, y + height))).all(axis=1)
         owned &= self.tissue.at((name + 0.5) * self.image.full_resolution)
         label = np.where(np.concatenate([[False], owned])[label], label, 0)
-        found = pd.DataFrame(
+        measured = pd.DataFrame(
             regionprops_table(label, density, properties=("label", "bbox", "centroid", *MEASURED)), copy=False
         )
-        name = name[found["label"].to_numpy(dtype=np.int64) - 1]
+        name = name[measured["label"].to_numpy(dtype=np.int64) - 1]
         far = np.stack(
             [
-                name[:, 0] - left - found["bbox-1"],
-                found["bbox-3"] - 1 + left - name[:, 0],
-                name[:, 1] - top - found["bbox-0"],
-                found["bbox-2"] - 1 + top - name[:, 1],
+                name[:, 0] - left - measured["bbox-1"],
+                measured["bbox-3"] - 1 + left - name[:, 0],
+                name[:, 1] - top - measured["bbox-0"],
+                measured["bbox-2"] - 1 + top - name[:, 1],
             ]
         ).max(axis=0)
-        nuclei = found[list(MEASURED)].rename(columns=MEASURED)
+        nuclei = measured[list(MEASURED)].rename(columns=MEASURED)
         for key, unit in UNITS.items():
             nuclei[key] *= unit
         # From the axis of the columns towards that of the rows; scikit-image measures from the rows.
         nuclei["orientation_deg"] = np.mod(90 - np.degrees(nuclei["orientation_deg"]), 180)
-        center = found[["centroid-1", "centroid-0"]].to_numpy() + (left + 0.5, top + 0.5)
+        center = measured[["centroid-1", "centroid-0"]].to_numpy() + (left + 0.5, top + 0.5)
         nuclei[["x", "y"]] = center * self.image.full_resolution
         nuclei[["seed_x", "seed_y"]] = name
         return nuclei[far <= REACH]

@@ -95,17 +95,17 @@ def _metadata(group: Any) -> Mapping[str, Any]:
 
 def _image(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the group of the image, and its `multiscales`."""
-    told = _metadata(root)
-    if told.get(MULTISCALES):
-        return root, told[MULTISCALES][0]
+    metadata = _metadata(root)
+    if metadata.get(MULTISCALES):
+        return root, metadata[MULTISCALES][0]
     inside = {name: group for name, group in _groups(root) if _metadata(group).get(MULTISCALES)}
-    if not inside or BIOFORMATS not in told:
-        found = (
+    if not inside or BIOFORMATS not in metadata:
+        hint = (
             f"Groups in it that have: {list(inside)[:MOST_LISTED]}. Give the path of one."
             if inside
             else "Give an OME-Zarr."
         )
-        raise ImageError(f"'{path}' is a Zarr group without 'multiscales' in its attributes. {found}")
+        raise ImageError(f"'{path}' is a Zarr group without 'multiscales' in its attributes. {hint}")
 
     def area(name: str) -> int:
         first = _metadata(inside[name])[MULTISCALES][0]["datasets"][0]["path"]
@@ -119,4 +119,4 @@ def _image(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
 def _groups(root: Any) -> list[tuple[str, Any]]:
     """Return the groups in a group and in these, by path."""
     first = list(root.groups())
-    return first + [(f"{name}/{inner}", group) for name, own in first for inner, group in own.groups()]
+    return first + [(f"{name}/{inner}", group) for name, outer in first for inner, group in outer.groups()]

@@ -49,7 +49,7 @@ class OpenSlideImage(TiledImage):
         self._slides: dict[int, Any] = {}
         self.path = path
         unreadable = f"File '{path}' is not a whole-slide image that OpenSlide can read"
-        with reading(unreadable, own=openslide.OpenSlideError):
+        with reading(unreadable, reader_error=openslide.OpenSlideError):
             slide = self._slide()
             sizes = list(slide.level_dimensions)
             x, y = (
@@ -72,5 +72,5 @@ class OpenSlideImage(TiledImage):
         corner = (round(left * shrunk), round(top * shrunk))
         from openslide import OpenSlideError
 
-        with reading(f"Image '{self.path}' is damaged at {corner}", own=OpenSlideError):
+        with reading(f"Image '{self.path}' is damaged at {corner}", reader_error=OpenSlideError):
             return as_rgb(np.asarray(self._slide().read_region(corner, self._levels[level], (width, height))))

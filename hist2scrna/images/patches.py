@@ -98,6 +98,6 @@ class PatchSource:
     def _read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         patches = np.empty((len(index), self.channels, self.px, self.px), dtype=np.uint8)
         for code in np.unique(self.section[index]):
-            own = self.section[index] == code
-            patches[own] = cut_patches(self.images[code], self.xy[index[own]], self.side[code], self.px)
+            within = self.section[index] == code
+            patches[within] = cut_patches(self.images[code], self.xy[index[within]], self.side[code], self.px)
         return patches

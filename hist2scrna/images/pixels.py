@@ -42,16 +42,16 @@ class ImageError(ValueError):
 
 
 @contextmanager
-def reading(what: str, instead: str = AGAIN, own: type[Exception] = ValueError) -> Iterator[None]:
+def reading(what: str, instead: str = AGAIN, reader_error: type[Exception] = ValueError) -> Iterator[None]:
     """Turn what a reader raises on a damaged file into :class:`ImageError`: `what`, the cause, the way out.
 
-    `own` is an exception of the reader that is none of Python's.
+    `reader_error` is an exception of the reader that is none of Python's.
     """
     try:
         yield
     except ImageError:
         raise
-    except (*DAMAGE, own) as error:
+    except (*DAMAGE, reader_error) as error:
         cause = " ".join(str(error).split())
         raise ImageError(f"{what}: {cause[:200] or type(error).__name__}. {instead}") from error
 
@@ -99,7 +99,7 @@ def as_rgb(window: NDArray[Any], *, premultiplied: bool = False) -> NDArray[np.u
     """Return `(height, width, 3)` uint8 of pixels that are gray or have 1, 3 or 4 channels, the last the opacity.
 
     Sixteen bits are divided by 257, floats in 0..1 multiplied by 255: by the range of the type, never by the values
-    found, so that a stain is equally dark in every window and slide. What lies behind transparent pixels is white.
+    in it, so that a stain is equally dark in every window and image. What lies behind transparent pixels is white.
 
     Parameters
     ----------

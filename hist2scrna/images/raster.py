@@ -37,8 +37,8 @@ class RasterImage(TiledImage):
     def __init__(self, path: Path, scale: float = 1.0) -> None:
         with reading(f"File '{path}' is not an image that can be read", KINDS), _opened(path) as image:
             size, self._format = image.size, image.format
-            told = {"exif", "xmp"} & set(image.info)
-            check_orientation(str(path), image.getexif().get(ORIENTATION) if told else None)
+            has_exif = {"exif", "xmp"} & set(image.info)
+            check_orientation(str(path), image.getexif().get(ORIENTATION) if has_exif else None)
         if size[0] * size[1] > pixels.MAX_DECODED_PIXELS:
             raise _too_large(path, f"{size[0]} x {size[1]}")
         self._lay_out(path, scale, [size], [size])
@@ -92,8 +92,8 @@ def _rgb(image: Any, path: Path) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _too_large(path: Path, found: str) -> ImageError:
+def _too_large(path: Path, size: str) -> ImageError:
     return ImageError(
-        f"Image '{path}' has {found} pixels, over the budget for decoding it whole. "
+        f"Image '{path}' has {size} pixels, over the budget for decoding it whole. "
         "Convert it to a tiled, pyramidal TIFF, which is read by window."
     )

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MICRONS = {
-    **dict.fromkeys(("um", "µm", "μm", "micrometer", "micrometer", "micron", "microns"), 1.0),
-    **dict.fromkeys(("nm", "nanometer", "nanometer"), 1e-3),
-    **dict.fromkeys(("mm", "millimeter", "millimeter"), 1e3),
-    **dict.fromkeys(("cm", "centimeter", "centimeter"), 1e4),
+    **dict.fromkeys(("um", "µm", "μm", "micrometer", "micrometre", "micron", "microns"), 1.0),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
     **dict.fromkeys(("m", "meter", "metre"), 1e6),
     **dict.fromkeys(("in", "inch"), 25_400.0),
 }
@@ -49,8 +49,8 @@ def square(x: float | None, y: float | None, origin: str) -> float | None:
 
 def aperio_mpp(description: str) -> float | None:
     """Return what `MPP` in the description of an Aperio file says; the magnification (`AppMag`) tells no scale."""
-    found = re.search(r"\|\s*MPP\s*=\s*([0-9.,]+)", description) if description.startswith("Aperio") else None
-    return in_microns(found[1].replace(",", "."), "um") if found else None
+    match = re.search(r"\|\s*MPP\s*=\s*([0-9.,]+)", description) if description.startswith("Aperio") else None
+    return in_microns(match[1].replace(",", "."), "um") if match else None
 
 
 def ome_xml_mpp(xml: str, width: int, height: int, origin: str) -> float | None:
@@ -60,10 +60,11 @@ def ome_xml_mpp(xml: str, width: int, height: int, origin: str) -> float | None:
     except ElementTree.ParseError:
         return None
     for element in every:
-        own = element.attrib
-        same = (own.get("SizeX"), own.get("SizeY")) == (str(width), str(height))
+        attributes = element.attrib
+        same = (attributes.get("SizeX"), attributes.get("SizeY")) == (str(width), str(height))
         if element.tag.rpartition("}")[2] == "Pixels" and same:
-            x, y = (in_microns(own.get(f"PhysicalSize{a}"), own.get(f"PhysicalSize{a}Unit", "µm")) for a in "XY")
+            sides = [(attributes.get(f"PhysicalSize{a}"), attributes.get(f"PhysicalSize{a}Unit", "µm")) for a in "XY"]
+            x, y = (in_microns(*side) for side in sides)
             return square(x, y, origin)
     return None
 

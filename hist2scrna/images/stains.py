@@ -38,12 +38,12 @@ class StainStack(SectionImage):
         first = parts[0]
         extent = np.array(first.size()) / first.scale
         for part in parts[1:]:
-            own = np.array(part.size()) / part.scale
-            if (np.abs(own / extent - 1) > LARGEST_SHIFT).any():
+            size = np.array(part.size()) / part.scale
+            if (np.abs(size / extent - 1) > LARGEST_SHIFT).any():
                 raise ValueError(
                     f"The stains of a section must be registered: {first.origin} is {extent[0]:.0f} x {extent[1]:.0f} "
-                    f"full-resolution pixels, {part.origin} is {own[0]:.0f} x {own[1]:.0f}. Align them, or check their "
-                    "scale factors."
+                    f"full-resolution pixels, {part.origin} is {size[0]:.0f} x {size[1]:.0f}. Align them, or check "
+                    "their scale factors."
                 )
         self.parts = tuple(parts)
         self.scales = first.scales

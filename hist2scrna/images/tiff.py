@@ -118,16 +118,16 @@ class TiffImage(TiledImage):
             _check_complete(level, path)
 
     def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
-        own = self._levels[level]
+        source = self._levels[level]
         _, _, width, height = self.extent(level, row, column)
         with reading(f"Image '{self.path}' is damaged in row {row}, column {column} of its tiles of level {level}"):
-            tile = own.read(row, column)
+            tile = source.read(row, column)
             if tile is None:
                 return np.full((height, width, 3), WHITE, dtype=np.uint8)
-            pixels = as_rgb(tile[:height, :width], premultiplied=own.premultiplied)
+            pixels = as_rgb(tile[:height, :width], premultiplied=source.premultiplied)
             if pixels.shape[:2] != (height, width):
                 raise ImageError(f"Image '{self.path}' is damaged: a tile of level {level} is too small. {AGAIN}")
-        return WHITE - pixels if own.inverted else pixels
+        return WHITE - pixels if source.inverted else pixels
 
 
 def _largest(series: Sequence[Any], path: Path) -> Any:
@@ -135,16 +135,16 @@ def _largest(series: Sequence[Any], path: Path) -> Any:
     if not series:
         raise ImageError(f"File '{path}' holds no image. {AGAIN}")
 
-    def area(own: Any) -> int:
-        keyframe = own.levels[0].keyframe
+    def area(one: Any) -> int:
+        keyframe = one.levels[0].keyframe
         return int(keyframe.imagewidth) * int(keyframe.imagelength)
 
-    images = [own for own in series if own.axes in AXES and own.dtype is not None and _channels(own) in (1, 3, 4)]
+    images = [one for one in series if one.axes in AXES and one.dtype is not None and _channels(one) in (1, 3, 4)]
     if not images:
-        own = max(series, key=area)
+        one = max(series, key=area)
         raise ImageError(
             f"Expected '{path}' to hold an RGB or gray image (axes YXS, CYX or YX; 1, 3 or 4 channels), found axes "
-            f"{own.axes!r} with shape {own.shape}. Save the H&E image alone, channels last."
+            f"{one.axes!r} with shape {one.shape}. Save the H&E image alone, channels last."
         )
     largest = max(images, key=area)
     if len(series) > 1:
@@ -154,7 +154,7 @@ def _largest(series: Sequence[Any], path: Path) -> Any:
             len(series),
             largest.name or "the first",
             largest.shape,
-            [(own.name, own.shape) for own in series if own is not largest],
+            [(one.name, one.shape) for one in series if one is not largest],
         )
     return largest
 
@@ -167,10 +167,10 @@ def _levels(largest: Any, series: Sequence[Any]) -> list[Any]:
     """
     levels = list(largest.levels)
     if largest.kind in WITHOUT_NAMES:
-        for own in series:
-            reduced = own.levels[0].keyframe.is_reduced or own.levels[0].keyframe.is_subifd
-            if own is not largest and reduced and own.axes == largest.axes and own.dtype == largest.dtype:
-                levels += own.levels
+        for one in series:
+            reduced = one.levels[0].keyframe.is_reduced or one.levels[0].keyframe.is_subifd
+            if one is not largest and reduced and one.axes == largest.axes and one.dtype == largest.dtype:
+                levels += one.levels
     return sorted(levels, key=lambda level: -int(level.keyframe.imagewidth))
 
 
@@ -196,7 +196,7 @@ def _level(series: Any, axes: str, path: Path) -> _Level:
         )
     pages = list(series.pages)
     stacked = axes == "CYX" and page.samplesperpixel == 1
-    if any(own is None for own in pages) or len(pages) != (_channels(series) if stacked else 1):
+    if any(one is None for one in pages) or len(pages) != (_channels(series) if stacked else 1):
         raise ImageError(f"File '{path}' lacks pages of its image ({series.shape}, axes {axes}). {AGAIN}")
     channels = 1 if stacked else int(page.samplesperpixel)
     extra = tuple(page.extrasamples)
@@ -207,7 +207,7 @@ def _level(series: Any, axes: str, path: Path) -> _Level:
     return _Level(
         size=(width, height),
         tile=(int(tile[0]), int(tile[1])),
-        planes=tuple(_plane(own) for own in pages),
+        planes=tuple(_plane(one) for one in pages),
         separate=int(page.samplesperpixel) if page.planarconfig == 2 else 1,
         inverted=page.photometric == MIN_IS_WHITE,
         premultiplied=extra[-1:] == (PREMULTIPLIED,),
@@ -226,9 +226,9 @@ def _check_complete(level: _Level, path: Path) -> None:
 
     tiles = [-(-edge // tile) for edge, tile in zip(level.size, level.tile, strict=True)]
     for plane in level.planes:
-        needed, held = tiles[0] * tiles[1] * level.separate, min(len(plane.offsets), len(plane.counts))
-        if held < needed:
-            raise ImageError(f"Image '{path}' is damaged: {held} of {needed} tiles are listed. {AGAIN}")
+        needed, listed = tiles[0] * tiles[1] * level.separate, min(len(plane.offsets), len(plane.counts))
+        if listed < needed:
+            raise ImageError(f"Image '{path}' is damaged: {listed} of {needed} tiles are listed. {AGAIN}")
         end = int(np.max(np.add(plane.offsets[:needed], plane.counts[:needed])))
         size = File(plane.path).stat().st_size
         if end > size:

@@ -34,7 +34,7 @@ class TileCache:
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
-        self.held = 0
+        self.nbytes = 0
         self._tiles: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
         # Another thread of the parent may hold the lock at the very moment of the fork.
@@ -45,7 +45,7 @@ class TileCache:
         self.clear()
 
     def get(self, key: Hashable, decode: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Return the tile `key`, read-only; `decode` makes it where it is not held."""
+        """Return the tile `key`, read-only; `decode` makes it where it is not kept."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
@@ -56,9 +56,9 @@ class TileCache:
         with self._lock:
             if key not in self._tiles:
                 self._tiles[key] = tile
-                self.held += tile.nbytes
-            while self.held > self.limit and len(self._tiles) > 1:
-                self.held -= self._tiles.popitem(last=False)[1].nbytes
+                self.nbytes += tile.nbytes
+            while self.nbytes > self.limit and len(self._tiles) > 1:
+                self.nbytes -= self._tiles.popitem(last=False)[1].nbytes
         return tile
 
     def holds(self, key: Hashable) -> bool:
@@ -69,13 +69,13 @@ class TileCache:
         """Drop the tiles whose key begins with `image`."""
         with self._lock:
             for key in [key for key in self._tiles if isinstance(key, tuple) and key[0] == image]:
-                self.held -= self._tiles.pop(key).nbytes
+                self.nbytes -= self._tiles.pop(key).nbytes
 
     def clear(self) -> None:
         """Drop all."""
         with self._lock:
             self._tiles.clear()
-            self.held = 0
+            self.nbytes = 0
 
 
 CACHE = TileCache()
@@ -194,6 +194,6 @@ def level_scale(full: tuple[int, int], size: tuple[int, int]) -> float:
     then it is exactly that number. Else it is the ratio of the longer sides.
     """
     whole = max(1, round(max(full) / max(size)))
-    if all(own in (edge // whole, -(-edge // whole)) for own, edge in zip(size, full, strict=True)):
+    if all(side in (edge // whole, -(-edge // whole)) for side, edge in zip(size, full, strict=True)):
         return 1.0 / whole
     return max(size) / max(full)

@@ -113,10 +113,10 @@ class TissueMask:
         number = np.arange(RAYS)
         radius = diameter / 2 * np.sqrt((number + 0.5) / RAYS)
         angle = number * np.pi * (3 - np.sqrt(5))
-        found = np.zeros(len(xy), dtype=np.float32)
+        hits = np.zeros(len(xy), dtype=np.float32)
         for offset in np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1):
-            found += self.at(xy + offset)
-        return found / np.float32(RAYS)
+            hits += self.at(xy + offset)
+        return hits / np.float32(RAYS)
 
 
 def tissue_mask(image: SectionImage, mpp: float) -> TissueMask:

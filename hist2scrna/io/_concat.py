@@ -70,7 +70,7 @@ def concat(
         parts = [_named(adata, i, library_key) for i, adata in enumerate(adatas)]
     names = [str(c) for part in parts for c in part.obs[library_key].cat.categories]
     libraries = [name for part in parts for name in part.uns.get(keys.SPATIAL, {})]
-    repeated = [name for held in (names, libraries) for name, n in Counter(held).items() if n > 1]
+    repeated = [name for repeatable in (names, libraries) for name, n in Counter(repeatable).items() if n > 1]
     if repeated:
         raise ValueError(
             f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and images could not be told "

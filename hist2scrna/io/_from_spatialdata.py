@@ -107,8 +107,8 @@ def from_spatialdata(
     order = centers.index.get_indexer(pd.Index(instances))
     if (order < 0).any() or not centers.index.is_unique:
         lost = instances[order < 0]
-        found = f"{len(lost)} rows without, the first is {lost[0]!r}" if len(lost) else "elements with the same name"
-        raise ValueError(f"Expected one element of {region!r} for each row of the table, found {found}.")
+        problem = f"{len(lost)} rows without, the first is {lost[0]!r}" if len(lost) else "elements with the same name"
+        raise ValueError(f"Expected one element of {region!r} for each row of the table, problem {problem}.")
     xy = transform(to_image, centers[["x", "y"]].to_numpy(dtype=np.float64)[order])
 
     kept: Mapping[str, Any] = adata.uns.get(keys.SPATIAL, {}).get(library, {})

@@ -33,8 +33,9 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
     """Read a folder with a patch, counts, coordinates, edges and a label for each spot.
 
     The patches stay files, and are read when they are needed: `folder` must stay where it is. What the folder holds is
-    told in :func:`write_patch_folder`. `gene_expression.csv`, `spatial_edges.csv`, `cell_types.csv` and `metadata.json`
-    may be missing. Spots have the order of `spatial_coordinates.csv`; the other tables are matched by `spot_id`.
+    described in :func:`write_patch_folder`. `gene_expression.csv`, `spatial_edges.csv`, `cell_types.csv` and
+    `metadata.json` may be missing. Spots have the order of `spatial_coordinates.csv`; the other tables are matched by
+    `spot_id`.
 
     Parameters
     ----------
@@ -78,20 +79,21 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
     for needed in (folder, folder / layout.PATCHES, folder / layout.COORDINATES):
         if not needed.exists():
             raise FileNotFoundError(f"No '{needed}'. A folder of patches has patches/ and {layout.COORDINATES} in it.")
-    told = _read_metadata(folder / layout.METADATA)
-    side_um = _side_um(folder, told, patch_um)
+    metadata = _read_metadata(folder / layout.METADATA)
+    side_um = _side_um(folder, metadata, patch_um)
     names, xy, libraries = _read_coordinates(folder / layout.COORDINATES)
     position = {name: i for i, name in enumerate(names)}
     files = _find_patches(folder, names)
     if libraries is None:
-        libraries = [next(iter(told.libraries)) if len(told.libraries) == 1 else folder.resolve().name] * len(names)
-    present = dict.fromkeys([*[name for name in told.libraries if name in set(libraries)], *libraries])
+        library = next(iter(metadata.libraries)) if len(metadata.libraries) == 1 else folder.resolve().name
+        libraries = [library] * len(names)
+    present = dict.fromkeys([*[name for name in metadata.libraries if name in set(libraries)], *libraries])
     obs = pd.DataFrame(
         {keys.LIBRARY: pd.Categorical(libraries, categories=list(present)), keys.PATCH_FILE: files},
         index=pd.Index(names, dtype=object),
     )
     if (folder / layout.LABELS).is_file():
-        obs[keys.CELL_TYPE] = _read_labels(folder / layout.LABELS, position, told.cell_types)
+        obs[keys.CELL_TYPE] = _read_labels(folder / layout.LABELS, position, metadata.cell_types)
     genes: list[str] = []
     matrix = None
     if (folder / layout.EXPRESSION).is_file():
@@ -107,13 +109,13 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
     adata.uns[keys.SPATIAL] = {
         name: {
             keys.IMAGES: {},
-            keys.SCALEFACTORS: dict(told.libraries.get(name, {}).get(keys.SCALEFACTORS, {})),
-            keys.METADATA: {**told.libraries.get(name, {}).get(keys.METADATA, {}), **where},
+            keys.SCALEFACTORS: dict(metadata.libraries.get(name, {}).get(keys.SCALEFACTORS, {})),
+            keys.METADATA: {**metadata.libraries.get(name, {}).get(keys.METADATA, {}), **where},
         }
         for name in present
     }
-    if told.other:
-        adata.uns[keys.FOLDER_METADATA] = json.dumps(told.other)
+    if metadata.other:
+        adata.uns[keys.FOLDER_METADATA] = json.dumps(metadata.other)
     return adata
 
 
@@ -121,38 +123,38 @@ def _read_metadata(path: Path) -> layout.FolderMetadata:
     if not path.is_file():
         return layout.FolderMetadata()
     try:
-        told = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"'{path}' is no JSON that can be read: {error}.") from error
-    if not isinstance(told, dict):
-        raise ValueError(f"Expected '{path}' to hold an object of names and values, found {type(told).__name__}.")
-    own = told.get(layout.OWN, {})
+    if not isinstance(content, dict):
+        raise ValueError(f"Expected '{path}' to hold an object of names and values, found {type(content).__name__}.")
+    ours = content.get(layout.OWN, {})
     try:
-        if own.get("format_version", 0) > layout.FORMAT_VERSION:
-            raise ValueError(f"it is of format {own['format_version']}: install a newer hist2scrna")
-        side = told.get(layout.SIDE_UM)
+        if ours.get("format_version", 0) > layout.FORMAT_VERSION:
+            raise ValueError(f"it is of format {ours['format_version']}: install a newer hist2scrna")
+        side = content.get(layout.SIDE_UM)
         side = None if side is None else float(side)
         if side is not None and not (math.isfinite(side) and side > 0):
             raise ValueError(f"expected {layout.SIDE_UM!r} to be positive, found {side}")
-        cell_types = [str(name) for name in own.get("cell_types", [])]
+        cell_types = [str(name) for name in ours.get("cell_types", [])]
         libraries = {
-            str(name): {k: dict(v) for k, v in entry.items()} for name, entry in own.get("libraries", {}).items()
+            str(name): {k: dict(v) for k, v in entry.items()} for name, entry in ours.get("libraries", {}).items()
         }
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}': {error}.") from error
-    other = {key: value for key, value in told.items() if key not in layout.OWN_KEYS}
+    other = {key: value for key, value in content.items() if key not in layout.OWN_KEYS}
     return layout.FolderMetadata(side, cell_types, libraries, other)
 
 
-def _side_um(folder: Path, told: layout.FolderMetadata, patch_um: float | None) -> float | None:
+def _side_um(folder: Path, metadata: layout.FolderMetadata, patch_um: float | None) -> float | None:
     if patch_um is None:
-        return told.side_um
+        return metadata.side_um
     if not (math.isfinite(patch_um) and patch_um > 0):
         raise ValueError(f"Expected `patch_um` to be a positive number, found {patch_um}.")
-    if told.side_um is not None and not math.isclose(told.side_um, patch_um, rel_tol=1e-3):
+    if metadata.side_um is not None and not math.isclose(metadata.side_um, patch_um, rel_tol=1e-3):
         raise ValueError(
-            f"`patch_um` is {patch_um:g}, but '{folder / layout.METADATA}' says that the patches are {told.side_um:g} "
-            "um wide. Leave patch_um out, or correct the file."
+            f"`patch_um` is {patch_um:g}, but '{folder / layout.METADATA}' says that the patches are "
+            f"{metadata.side_um:g} um wide. Leave patch_um out, or correct the file."
         )
     return float(patch_um)
 
@@ -192,14 +194,14 @@ def _number(text: str, path: Path, line: int, column: str) -> float:
 
 def _find_patches(folder: Path, names: Sequence[str]) -> list[str]:
     patches = folder / layout.PATCHES
-    found = [layout.find_patch(patches, name) for name in names]
-    missing = [name for name, file in zip(names, found, strict=True) if file is None]
+    existing = [layout.find_patch(patches, name) for name in names]
+    missing = [name for name, file in zip(names, existing, strict=True) if file is None]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(names)} spots in '{folder / layout.COORDINATES}' have no patch in '{patches}': "
             f"the first is {missing[0]!r}, whose file would be '{layout.patch_name(missing[0])}'."
         )
-    files = [file for file in found if file is not None]
+    files = [file for file in existing if file is not None]
     sides = [png_side(patches / file) for file in files]
     odd = next((i for i, side in enumerate(sides) if side != sides[0]), None)
     if odd is not None:
@@ -251,7 +253,7 @@ def _read_expression(path: Path, position: Mapping[str, int], whole: bool) -> tu
     return genes, matrix.astype(np.float32 if whole and largest <= EXACT_IN_FLOAT32 else np.float64)
 
 
-def _read_labels(path: Path, position: Mapping[str, int], told: Sequence[str]) -> pd.Categorical:
+def _read_labels(path: Path, position: Mapping[str, int], cell_types: Sequence[str]) -> pd.Categorical:
     rows = layout.table_rows(path)
     layout.check_header(path, next(rows)[1], layout.LABEL_HEADER)
     seen: dict[int, int] = {}
@@ -267,8 +269,8 @@ def _read_labels(path: Path, position: Mapping[str, int], told: Sequence[str]) -
             "these are left without a label."
         )
     present = {label for label in labels if label is not None}
-    found = sorted(present, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))
-    return pd.Categorical(labels, categories=list(told) if present <= set(told) else found)
+    in_order = sorted(present, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))
+    return pd.Categorical(labels, categories=list(cell_types) if present <= set(cell_types) else in_order)
 
 
 def _read_edges(path: Path, n: int) -> sparse.csr_matrix:

@@ -216,8 +216,8 @@ def _write_counts(path: Path, names: Sequence[str], genes: pd.Index, counts: Any
 
 def _edges(adata: AnnData, spots: Spots) -> np.ndarray:
     """Return `(e, 2)` source and target: as given, else as found."""
-    given = keys.CONNECTIVITIES in adata.obsp
-    matrix = sparse.coo_array(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES] if given else spots.graph.adjacency))
+    stored = keys.CONNECTIVITIES in adata.obsp
+    matrix = sparse.coo_array(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES] if stored else spots.graph.adjacency))
     kept = matrix.data != 0
     if (matrix.data[kept] != 1).any():
         warn_user(

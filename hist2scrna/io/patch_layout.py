@@ -136,7 +136,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"'{path}' is empty: expected a header.")
 
 
-def check_header(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
+def check_header(path: Path, header: Sequence[str], expected: Sequence[str]) -> None:
     """Raise ValueError unless the header is as expected."""
-    if list(found) != list(expected):
-        raise ValueError(f"'{path}': expected the header {','.join(expected)!r}, found {','.join(found)!r}.")
+    if list(header) != list(expected):
+        raise ValueError(f"'{path}': expected the header {','.join(expected)!r}, found {','.join(header)!r}.")

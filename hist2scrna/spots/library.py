@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from hist2scrna.images.stains import StainStack, stack_of_array
 from hist2scrna.messages import require_key, warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
 
@@ -25,6 +27,9 @@ PARTS = (keys.IMAGES, keys.SCALEFACTORS, keys.METADATA)
 WHERE = f"adata.uns['{keys.SPATIAL}']"
 # Files of CELLxGENE keep the full-resolution image under these names, without a scale factor.
 AT_FULL_RESOLUTION = ("fullres", "full")
+
+# By the identity of the entry, which its images keep alive.
+_shared: ContextVar[dict[int, LibraryImages] | None] = ContextVar("_shared", default=None)
 
 
 def libraries(adata: AnnData) -> dict[str, Mapping[str, Any]]:
@@ -103,7 +108,31 @@ def open_image(adata: AnnData, library: str | None, *, img_key: str | Sequence[s
     FileNotFoundError, ImportError, ValueError
         If a file is missing, needs OpenSlide, or cannot be read.
     """
-    return LibraryImages(*library_entry(adata, library)).image(img_key)
+    return images_of(*library_entry(adata, library)).image(img_key)
+
+
+@contextmanager
+def images_shared() -> Iterator[None]:
+    """Within the block, all that reads the same entry of `.uns["spatial"]` shares its opened images.
+
+    For functions that call others with the same AnnData, as evaluating calls predicting.
+    """
+    if _shared.get() is not None:
+        yield
+        return
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def images_of(name: str, entry: Mapping[str, Any]) -> LibraryImages:
+    """Return the images of a library: within :func:`images_shared`, those that are open already."""
+    shared = _shared.get()
+    if shared is None:
+        return LibraryImages(name, entry)
+    return shared.setdefault(id(entry), LibraryImages(name, entry))
 
 
 class LibraryImages:

@@ -11,7 +11,15 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.messages import require_key
-from hist2scrna.spots.library import LibraryImages, has_image, libraries, library_entry, no_library, open_given
+from hist2scrna.spots.library import (
+    LibraryImages,
+    has_image,
+    images_of,
+    libraries,
+    library_entry,
+    no_library,
+    open_given,
+)
 from hist2scrna.spots.scale import SectionScale, section_scale
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
@@ -50,7 +58,7 @@ class Section:
     def _library(self) -> LibraryImages:
         if not self.entry:
             raise KeyError(no_library(self.libraries, self.name))
-        return LibraryImages(self.name, self.entry)
+        return images_of(self.name, self.entry)
 
     @property
     def has_image(self) -> bool:
