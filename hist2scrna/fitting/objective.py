@@ -28,7 +28,8 @@ def expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the negative log-likelihood of the counts, mean over spots and genes (squared error for `mse`)."""
     counts = _given(batch.counts)
     if prediction.value is not None:
-        return F.mse_loss(prediction.value, log_normalized(counts) / math.log(prediction.log_base))
+        target = log_normalized(counts) if prediction.target == "log_normalized" else torch.log1p(counts)
+        return F.mse_loss(prediction.value, target / math.log(prediction.log_base))
     if prediction.distribution is None:
         raise ValueError("The prediction has neither counts nor log-normalized expression.")
     return -prediction.distribution.log_prob(counts).mean()
@@ -64,7 +65,7 @@ def smoothness_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
 def pearson_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return one minus the Pearson correlation over the core spots, on log-normalized values: mean of varying genes."""
     truth = log_normalized(_given(batch.counts))
-    guess = prediction.mean if prediction.log_mu is None else log_normalized(prediction.mean)
+    guess = prediction.read_out if prediction.log_mu is None else log_normalized(prediction.mean)
     truth = truth - truth.mean(dim=0)
     guess = guess - guess.mean(dim=0)
     varies = truth.square().sum(dim=0) > 0

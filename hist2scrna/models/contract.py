@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Likelihood = Literal["zinb", "nb", "poisson", "mse"]
 LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
+# What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
+Target = Literal["log_normalized", "log_counts"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,12 @@ class Prediction:
     dropout_logits
         `(n_core, G)`, logit of the zero-inflation probability.
     value
-        `(n_core, G)`, log(1 + 1e4 x / library size) to the base `log_base`, for `mse`.
+        `(n_core, G)`, for `mse`: log(1 + 1e4 x / library size) to the base `log_base`, or log(1 + x) where `target` is
+        `"log_counts"`.
     log_base
         Base of the logarithm in which `value` stands, and in which its squared error is taken.
+    target
+        Of what `value` is the logarithm.
     log_library
         `(n_core,)`, the library size that the model reads from the tissue.
     label_logits
@@ -134,6 +139,7 @@ class Prediction:
     log_library: Tensor | None = None
     label_logits: Tensor | None = None
     log_base: float = math.e
+    target: Target = "log_normalized"
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
     log_normalized: Tensor | None = None
@@ -152,9 +158,14 @@ class Prediction:
 
     @property
     def mean(self) -> Tensor:
-        """`(n_core, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm."""
+        """`(n_core, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm.
+
+        Where the target is `"log_counts"`, the logarithm is undone: the result is in units of the counts, and lies
+        below their mean, as a mean of logarithms does.
+        """
         if self.value is not None:
-            return self.value if self.log_base == math.e else self.value * math.log(self.log_base)
+            natural = self.value if self.log_base == math.e else self.value * math.log(self.log_base)
+            return natural if self.target == "log_normalized" else torch.expm1(natural).clamp(min=0)
         if self.log_mu is None:
             raise ValueError("The prediction has neither `log_mu` nor `value`.")
         mu = self.log_mu.float().exp()
@@ -167,8 +178,10 @@ class Prediction:
         What the model says of it, as `value` or as `log_normalized`; else the expectation under the predicted
         distribution, with the sum of the means of the spot for its library size.
         """
-        if self.value is not None:
+        if self.value is not None and self.target == "log_normalized":
             return self.mean
+        if self.value is not None:
+            return torch.log1p(self.mean * (TARGET_SUM / self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)))
         if self.log_normalized is not None:
             return self.log_normalized
         if self.distribution is None:
@@ -219,6 +232,10 @@ class SpotModel(nn.Module):
         It reads array columns and rows, and its neighbors are the nearest four on the array.
     estimates_log
         It fills :attr:`Prediction.log_normalized` beside a distribution of counts.
+    target
+        What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
+    observation
+        What a row of AnnData is: a `"spot"` (or a cell), or a `"slide"`, which has no place in an image.
     frozen_encoder
         Its encoder is pretrained and not trained on: it may be run in bfloat16 on a CPU too.
     """
@@ -226,6 +243,8 @@ class SpotModel(nn.Module):
     context: Context
     needs: Literal["patches", "features"]
     likelihood: Likelihood
+    target: Target = "log_normalized"
+    observation: ClassVar[Literal["spot", "slide"]] = "spot"
     on_array: ClassVar[bool] = False
     estimates_log: ClassVar[bool] = False
     frozen_encoder: ClassVar[bool] = False

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import Tensor, nn
-
-from hist2scrna.models.array_position import ArrayPosition
-from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel
-from hist2scrna.models.layers import RawPixels, TransformerBlock
-from hist2scrna.models.reference import load_renamed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-HEADS = 16
-HEAD_WIDTH = 64
-
-NAMES = [
-    (r"(patch_embedding\..*)", r"\1"),
-    (r"([xy])_embed\.weight", r"position.\1.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.norm\.(.*)", r"blocks.\1.norm1.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.(.*)", r"blocks.\1.attn.qkv.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.(.*)", r"blocks.\1.attn.proj.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.norm\.(.*)", r"blocks.\1.norm2.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.(.*)", r"blocks.\1.mlp.\2"),
-    (r"gene_head\.0\.(.*)", r"norm.\1"),
-    (r"gene_head\.1\.(.*)", r"heads.expression.\1"),
-]
+from hist2scrna.models.layers import RawPixels
+from hist2scrna.models.section_transformer import SectionTransformer
 
 
-class HisToGene(SpotModel):
+class HisToGene(SectionTransformer):
     """The published HisToGene, weight for weight, with fused attention.
 
     Each patch is flattened and projected; embeddings of the array column and row are added; a transformer reads all
@@ -55,9 +31,7 @@ class HisToGene(SpotModel):
         Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
     """
 
-    needs = "patches"
-    on_array = True
-    likelihood = "mse"
+    log_base = 10.0
 
     def __init__(
         self,
@@ -70,48 +44,13 @@ class HisToGene(SpotModel):
         dropout: float = 0.1,
         n_pos: int = 64,
     ) -> None:
-        super().__init__()
-        self.context = Context("section")
-        self.pixels: nn.Module = RawPixels()
-        self.patch_embedding = nn.Linear(3 * patch_size**2, dim)
-        self.position = ArrayPosition(n_pos, dim)
-        self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(dim, HEADS, dropout, head_width=HEAD_WIDTH, qkv_bias=False, mlp_width=2 * dim)
-            for _ in range(n_layers)
+        super().__init__(
+            n_genes,
+            n_classes,
+            RawPixels(),
+            patch_size=patch_size,
+            n_layers=n_layers,
+            dim=dim,
+            dropout=dropout,
+            n_pos=n_pos,
         )
-        self.norm = nn.LayerNorm(dim)
-        self.heads = nn.ModuleDict({"expression": nn.Linear(dim, n_genes)})
-        if n_classes:
-            self.heads["cell_type"] = nn.Linear(dim, n_classes)
-
-    def encode(self, batch: SpotBatch) -> Tensor:
-        """Return the projection of each flattened patch, `(n, dim)`."""
-        if batch.patches is None:
-            raise ValueError("histogene reads patches, but the batch holds none.")
-        # The original flattens (x, y, color).
-        return self.patch_embedding(self.pixels(batch.patches).permute(0, 2, 3, 1).flatten(1))
-
-    def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
-        """Read all spots of a section together and predict the core spots."""
-        if batch.grid is None:
-            raise ValueError("histogene reads array positions, but the batch holds none.")
-        mixed = self.drop(tokens + self.position(batch.grid)).unsqueeze(0)
-        for block in self.blocks:
-            mixed = block(mixed)
-        hidden = mixed.squeeze(0)[: batch.n_core]
-        normed = self.norm(hidden)
-        prediction = Prediction(embedding=hidden, value=self.heads["expression"](normed).float(), log_base=10.0)
-        if "cell_type" in self.heads:
-            prediction.label_logits = self.heads["cell_type"](normed)
-        return prediction
-
-    def load_reference_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load the state dict of an original checkpoint, as `torch.load(path, weights_only=True)` gives it.
-
-        Raises
-        ------
-        ValueError
-            If this model was made with other options than the checkpoint; nothing is loaded then.
-        """
-        load_renamed(self, state, NAMES, may_lack=("heads.cell_type",))

@@ -145,3 +145,11 @@ class RawPixels(nn.Module):
         """Map `(n, 3, H, W)` to `(n, 3, W, H)`."""
         values = patches.float() if patches.dtype == torch.uint8 else patches * 255
         return values.transpose(-1, -2)
+
+
+class UnitPixels(nn.Module):
+    """Turn uint8 patches into floats in 0..1; float patches, as augmentation gives them, are in 0..1 already."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map `(n, channels, H, W)` to the same shape."""
+        return patches.float() / 255 if patches.dtype == torch.uint8 else patches
