@@ -38,6 +38,9 @@ FOLDER_METADATA = "folder_metadata"
 # -- written by pp ---------------------------------------------------------------------------------------------------
 MORPHOLOGY = "X_morphology"
 TISSUE_FRACTION = "tissue_fraction"
+# `.uns` of slides that pool_patches made, and their number of patches in `.obs`.
+POOLED = "pooled"
+N_PATCHES = "n_patches"
 # What `.uns` says of features, and a model that is trained on them keeps: some licenses bind such models too.
 ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
 

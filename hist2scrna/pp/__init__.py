@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_extract_features": ["extract_features"],
         "_morphology": ["morphology_features"],
         "_normalize_stain": ["normalize_stain"],
+        "_pool_patches": ["pool_patches"],
         "_segment_nuclei": ["segment_nuclei"],
         "_tissue_grid": ["tissue_grid"],
     },
