@@ -1,4 +1,4 @@
-"""Preprocessing: numbers of the picture around each spot."""
+"""Preprocessing: features of the image around each spot, and spots or nuclei where there is only an image."""
 
 import lazy_loader
 

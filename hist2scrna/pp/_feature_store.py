@@ -1,14 +1,15 @@
-"""The rows of features as they come: in memory, or in a folder from which an interrupted run goes on."""
+"""Features as they are computed: in memory, or in a folder from which an interrupted run continues."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from hist2scrna.files import replaced_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,7 @@ SAMPLED = 32
 
 
 class FeatureStore:
-    """Rows of float32, NaN until they are written: a finished row is finite, for no other is let in.
+    """Rows of float32, NaN until they are written; only finite rows are accepted, so a finite row is a finished one.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class FeatureStore:
     folder
         Where to keep them; None: in memory.
     manifest
-        What must be the same for an interrupted run to go on; plain values.
+        What must be the same for an interrupted run to continue; plain values.
 
     Raises
     ------
@@ -53,25 +54,24 @@ class FeatureStore:
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise FileExistsError(
-                f"'{self.folder}' exists and holds no {MANIFEST}: it is no store of features, and is left as it is."
+                f"'{self.folder}' exists and holds no {MANIFEST}: it is not a store of features, and was left as it is."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        scratch = self.folder / f".{MANIFEST}"
-        scratch.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(scratch, self.folder / MANIFEST)
+        with replaced_whole(self.folder / MANIFEST) as file:
+            file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
     def _compare(self, manifest: dict[str, Any]) -> None:
         assert self.folder is not None
         try:
-            held = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            stored = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"'{self.folder / MANIFEST}' is damaged: {error}. Delete the folder.") from error
-        differing = [name for name in manifest if held.get(name) != manifest[name]]
+        differing = [name for name in manifest if stored.get(name) != manifest[name]]
         if differing:
-            found = "; ".join(f"{name} {held.get(name)!r} there, {manifest[name]!r} here" for name in differing)
+            settings = "; ".join(f"{name} {stored.get(name)!r} there, {manifest[name]!r} here" for name in differing)
             raise ValueError(
-                f"The store '{self.folder}' was begun with other settings, and cannot be gone on with: {found}. Pass "
-                "the same settings, or another store=."
+                f"The store '{self.folder}' was begun with other settings, so the run cannot continue: {settings}. "
+                "Pass the same settings, or another store=."
             )
 
     def _open(self) -> None:
@@ -92,7 +92,7 @@ class FeatureStore:
 
     @property
     def finished(self) -> NDArray[np.bool_]:
-        """`(n,)`, which rows are there."""
+        """`(n,)`, which rows have been written."""
         if self.rows is None:
             return np.zeros(self.n, dtype=bool)
         step = 4096
@@ -107,16 +107,15 @@ class FeatureStore:
     def _create(self, width: int) -> NDArray[np.float32]:
         if self.folder is None:
             return np.full((self.n, width), np.nan, dtype=np.float32)
-        scratch = self.folder / f".{FEATURES}"
-        rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=(self.n, width))
-        rows[:] = np.nan
-        rows.flush()
-        del rows
-        os.replace(scratch, self.folder / FEATURES)
+        with replaced_whole(self.folder / FEATURES) as file:
+            rows = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(self.n, width))
+            rows[:] = np.nan
+            rows.flush()
+            del rows
         return np.load(self.folder / FEATURES, mmap_mode="r+")
 
     def flush(self) -> None:
-        """Let what was written reach the disk."""
+        """Write to disk what is still in memory."""
         if isinstance(self.rows, np.memmap):
             self.rows.flush()
 
@@ -127,7 +126,7 @@ class FeatureStore:
 
 
 def spots_identity(spots: Spots) -> dict[str, Any]:
-    """Tell spots and their pictures from others: by coordinates, sections, and some patches all over the tissue."""
+    """Return what tells spots and their images from others: coordinates, sections, and patches all over the tissue."""
     assert spots.patches is not None
     digest = hashlib.sha256(spots.xy.tobytes())
     digest.update(spots.section.tobytes())

@@ -1,4 +1,4 @@
-"""A section of which there is only the picture: opened, its scale found, its entry for `.uns["spatial"]`."""
+"""A section of which there is only the image: open it, find its scale, and make its entry for `.uns["spatial"]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hist2scrna.images.base import SectionImage
 
-# Longer sides of the two pictures that Space Ranger writes.
+# Longer sides of the two images that Space Ranger writes.
 PREVIEWS = {"hires": 2000, "lowres": 600}
 
 
@@ -34,8 +34,8 @@ def positive(value: Any, argument: str) -> float:
     return float(value)
 
 
-def open_picture(image: Any, mpp: float | None) -> tuple[SectionImage, float]:
-    """Return the picture and its microns per full-resolution pixel: `mpp`, else what the file says.
+def open_scaled(image: Any, mpp: float | None) -> tuple[SectionImage, float]:
+    """Return the image and its microns per full-resolution pixel: `mpp`, else what the file says.
 
     Raises
     ------
@@ -44,35 +44,35 @@ def open_picture(image: Any, mpp: float | None) -> tuple[SectionImage, float]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no RGB picture, or nothing tells its scale.
+        If it is not an RGB image, or nothing tells its scale.
     """
     if isinstance(image, AnnData) or not (isinstance(image, str | Path) or hasattr(image, "dtype")):
         raise TypeError(
-            "Expected `image` to be the path of a picture or an array (height, width, 3), found "
-            f"{type(image).__name__}. Of an AnnData, give the picture in "
+            "Expected `image` to be the path of an image or an array (height, width, 3), found "
+            f"{type(image).__name__}. For an AnnData, pass the image in "
             f"adata.uns['{keys.SPATIAL}'][library]['{keys.IMAGES}'], or the path in '{keys.METADATA}'."
         )
-    picture = open_given(image)
+    opened = open_given(image)
     if mpp is not None:
-        return picture, positive(mpp, "mpp")
-    if picture.mpp is None:
+        return opened, positive(mpp, "mpp")
+    if opened.mpp is None:
         raise ValueError(
-            f"Nothing tells the microns per pixel of the picture ({picture.origin}). Pass mpp= (about 0.25 for a scan "
+            f"Nothing tells the microns per pixel of the image ({opened.origin}). Pass mpp= (about 0.25 for a scan "
             "at 40x, 0.5 at 20x)."
         )
-    return picture, float(picture.mpp)
+    return opened, float(opened.mpp)
 
 
-def picture_entry(image: Any, picture: SectionImage, mpp: float, spot_px: float | None) -> dict[str, dict[str, Any]]:
+def library_entry(image: Any, opened: SectionImage, mpp: float, spot_px: float | None) -> dict[str, dict[str, Any]]:
     """Return the entry of the section in `.uns["spatial"]`.
 
-    Of a file, its path and two previews (2,000 and 600 pixels); an array is kept as it is, as `hires`.
+    For a file, its path and two previews (2,000 and 600 pixels) are kept; an array is kept itself, as `hires`.
 
     Parameters
     ----------
     image
-        What the user gave.
-    picture
+        The argument of the user.
+    opened
         The same, opened.
     mpp
         Microns per full-resolution pixel.
@@ -87,18 +87,18 @@ def picture_entry(image: Any, picture: SectionImage, mpp: float, spot_px: float 
     if isinstance(image, str | Path):
         metadata[keys.SOURCE_IMAGE_PATH] = str(Path(image).resolve())
         for name, longest in PREVIEWS.items():
-            images[name], factors[keys.image_scale(name)] = _preview(picture, longest)
+            images[name], factors[keys.image_scale(name)] = _preview(opened, longest)
     else:
-        assert isinstance(picture, ArrayImage)
-        images["hires"], factors[keys.image_scale("hires")] = picture.array, 1.0
+        assert isinstance(opened, ArrayImage)
+        images["hires"], factors[keys.image_scale("hires")] = opened.array, 1.0
     return {keys.IMAGES: images, keys.SCALEFACTORS: factors, keys.METADATA: metadata}
 
 
-def _preview(picture: SectionImage, longest: int) -> tuple[NDArray[np.uint8], float]:
-    """Return a picture of at most `longest` pixels, shrunk from one about twice as fine, and its scale."""
+def _preview(opened: SectionImage, longest: int) -> tuple[NDArray[np.uint8], float]:
+    """Return an image of at most `longest` pixels, shrunk from one about twice as fine, and its scale."""
     from PIL import Image
 
-    fine, scale = thumbnail(picture, 2 * longest)
+    fine, scale = thumbnail(opened, 2 * longest)
     shrink = min(1.0, longest / max(fine.shape))
     if shrink == 1:
         return fine, scale

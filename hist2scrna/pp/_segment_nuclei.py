@@ -1,4 +1,4 @@
-"""The nuclei of a picture, one an observation."""
+"""The nuclei of an image, one observation each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anndata import AnnData
 from hist2scrna import keys
 from hist2scrna.images.nuclei import MEASURED, NucleusSegmenter
 from hist2scrna.images.tissue import tissue_mask
-from hist2scrna.pp._image import open_picture, picture_entry, positive
+from hist2scrna.pp._image import library_entry, open_scaled, positive
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +28,22 @@ def segment_nuclei(
     library_id: str = "section",
     progress: bool = True,
 ) -> AnnData:
-    """Find the nuclei in an H&E picture, for single-cell prediction where there is no assay.
+    """Find the nuclei in an H&E image, for single-cell prediction where there is no assay.
 
     Classical image analysis, without any training: hematoxylin by color deconvolution, a threshold that follows the
-    surroundings, and a watershed from the distance to the rim and the contrast; see
-    `hist2scrna.images.nuclei.NucleusSegmenter` for the steps and their sources. It works at 0.5 um a pixel, whatever
-    the picture has, within the tissue that :func:`hist2scrna.pp.tissue_grid` finds. Tiles are read with a margin, and
-    thresholds are those of the section: the nuclei are the same whatever `tile_px` is, and memory is bounded by a tile.
-    Where nuclei lie upon one another, in thick or frozen sections, counts are too low.
+    surroundings, and a watershed on the distance to the rim and the contrast; see
+    `hist2scrna.images.nuclei.NucleusSegmenter` for the steps and their sources. It works at 0.5 um per pixel, whatever
+    the resolution of the image, within the tissue that :func:`hist2scrna.pp.tissue_grid` finds. Tiles are read with a
+    margin, and thresholds hold for the whole section: the nuclei do not depend on `tile_px`, and memory is bounded by a
+    tile. Where nuclei overlap, in thick or frozen sections, too few are found.
 
     Parameters
     ----------
     image
-        The H&E picture: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
+        The H&E image: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
         0..1. Its pixels are the full-resolution pixels, at most 1.5 um wide.
     mpp
-        Microns per pixel; None: as the file says.
+        Microns per pixel; None: from the metadata of the file.
     min_area_um2, max_area_um2
         Nuclei that are smaller (12: 4 um across) or larger (400: 23 um across) are left out.
     tile_px
@@ -55,18 +55,18 @@ def segment_nuclei(
 
     Returns
     -------
-    AnnData without genes (`X` None, `n_vars` 0), one nucleus an observation, from top to bottom;
-    :func:`hist2scrna.tl.predict` takes it as it is.
+    AnnData without genes (`X` None, `n_vars` 0), one observation per nucleus, from top to bottom, ready for
+    :func:`hist2scrna.tl.predict`.
 
     `.obsm["spatial"]` : float64 (n_obs, 2)
         Centroids in full-resolution pixels, x right, y down.
     `.obs["area_um2"]`, `.obs["perimeter_um"]` : float64
         Area and perimeter.
     `.obs["major_axis_um"]`, `.obs["minor_axis_um"]`, `.obs["eccentricity"]`, `.obs["orientation_deg"]` : float64
-        Of the ellipse with the same second moments; the direction of its long axis in degrees, 0 to 180, from the right
-        towards below.
+        Axes and eccentricity of the ellipse with the same second moments; direction of its long axis in degrees, 0 to
+        180, clockwise from the right.
     `.obs["solidity"]` : float64
-        Area over that of the convex hull.
+        Area divided by the area of the convex hull.
     `.obs["hematoxylin"]` : float64
         Mean density of hematoxylin, as :func:`skimage.color.rgb2hed` scales it, relative to the glass.
     `.obs["library_id"]` : categorical
@@ -82,7 +82,7 @@ def segment_nuclei(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If an argument is out of range, the array is no RGB picture, nothing tells the microns per pixel or they are
+        If an argument is out of range, the array is not an RGB image, nothing tells the microns per pixel or they are
         above 1.5, or there is no tissue, or no nucleus in it.
 
     Examples
@@ -97,8 +97,8 @@ def segment_nuclei(
         raise ValueError(f"Expected `min_area_um2` to be below `max_area_um2`, found {smallest:g} and {largest:g}.")
     if isinstance(tile_px, bool) or not isinstance(tile_px, int) or tile_px < SMALLEST_TILE:
         raise ValueError(f"Expected `tile_px` to be a whole number of at least {SMALLEST_TILE}, found {tile_px!r}.")
-    picture, scale = open_picture(image, mpp)
-    segmenter = NucleusSegmenter(picture, scale, tissue_mask(picture, scale))
+    opened, scale = open_scaled(image, mpp)
+    segmenter = NucleusSegmenter(opened, scale, tissue_mask(opened, scale))
     parts = []
     for tile in tqdm(segmenter.tiles(tile_px), desc="segmenting", unit="tile", disable=not progress):
         part = segmenter.nuclei(*tile)
@@ -106,7 +106,7 @@ def segment_nuclei(
     nuclei = pd.concat(parts, ignore_index=True).sort_values(["seed_y", "seed_x"], ignore_index=True)
     if nuclei.empty:
         raise ValueError(
-            f"No nucleus of {smallest:g} to {largest:g} um2 found in the tissue of the picture ({picture.origin}). "
+            f"No nucleus of {smallest:g} to {largest:g} um2 found in the tissue of the image ({opened.origin}). "
             f"Check that it is stained by hematoxylin, and mpp= (here {scale:g}), or widen the range."
         )
     log.info("%d nuclei, %.1f um2 in the median", len(nuclei), nuclei["area_um2"].median())
@@ -115,5 +115,5 @@ def segment_nuclei(
     return AnnData(
         obs=obs,
         obsm={keys.SPATIAL: nuclei[["x", "y"]].to_numpy()},
-        uns={keys.SPATIAL: {library_id: picture_entry(image, picture, scale, None)}},
+        uns={keys.SPATIAL: {library_id: library_entry(image, opened, scale, None)}},
     )

@@ -1,4 +1,4 @@
-"""A lattice of spots over the tissue of a picture."""
+"""A lattice of spots over the tissue of an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from hist2scrna import keys
 from hist2scrna.images.tissue import lattice_points, tissue_mask
-from hist2scrna.pp._image import open_picture, picture_entry, positive
+from hist2scrna.pp._image import library_entry, open_scaled, positive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,49 +31,50 @@ def tissue_grid(
     library_id: str = "section",
     min_tissue: float = 0.5,
 ) -> AnnData:
-    """Lay a lattice of spots over the tissue of a picture, for prediction where there is no assay.
+    """Lay a lattice of spots over the tissue of an image, for prediction where there is no assay.
 
-    The tissue is found on a thumbnail, so that whole slides are never decoded: pixels whose optical density in green,
-    relative to the glass, exceeds half of Otsu's threshold, without dust and ink; see
+    Tissue is found on a thumbnail, so that whole-slide images are never decoded: it is where the optical density in
+    green, relative to the glass, exceeds half of Otsu's threshold, without dust and ink; see
     `hist2scrna.images.tissue.stained_ground`.
 
-    A spacing below that of the training gives a map with more spots than any assay measured: each is still predicted
-    from a patch of the size that the model was trained on. Models that read neighbors count distances in units of the
+    A spacing smaller than in training gives a map with more spots than any assay measures: each is still predicted from
+    a patch of the size that the model was trained on. Models that read neighbors measure distances in units of the
     distance between neighbors, whatever that is in microns: a finer lattice shows them a smaller neighborhood than in
-    training. Models on the patch alone predict the same for a spot on any lattice.
+    training. Models that read the patch alone predict the same for a spot on any lattice.
 
     Parameters
     ----------
     image
-        The H&E picture: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
+        The H&E image: a path (JPEG, PNG, TIFF, SVS, ...), or an array (height, width, 3), uint8, uint16 or float in
         0..1. Its pixels are the full-resolution pixels.
     spacing_um
         Distance between the centers of neighboring spots in microns. 100 um, as on Visium.
     spot_um
-        Diameter of a spot in microns, over which tissue is measured and which plots draw; None: `spacing_um`.
+        Diameter of a spot in microns, in which the tissue fraction is measured and with which plots draw it; None:
+        `spacing_um`.
     lattice
         `"hexagonal"` (six neighbors, as Visium) or `"square"` (four, as Spatial Transcriptomics).
     mpp
-        Microns per pixel; None: as the file says.
+        Microns per pixel; None: from the metadata of the file.
     library_id
         Name of the section.
     min_tissue
-        Spots with a smaller fraction of tissue are left out; 0 keeps all centers on the picture.
+        Spots with a smaller fraction of tissue are left out; 0 keeps all centers on the image.
 
     Returns
     -------
-    AnnData without genes (`X` None, `n_vars` 0); :func:`hist2scrna.tl.predict` takes it as it is.
+    AnnData without genes (`X` None, `n_vars` 0), ready for :func:`hist2scrna.tl.predict`.
 
     `.obsm["spatial"]` : float64 (n_obs, 2)
         Centers in full-resolution pixels, x right, y down.
     `.obs["array_col"]`, `.obs["array_row"]` : int
-        Place on the lattice; on a hexagonal one columns count in half steps, as Visium's do.
+        Position on the lattice; on a hexagonal one, columns count half steps, as on Visium.
     `.obs["tissue_fraction"]` : float32
         Fraction of the spot that is tissue.
     `.obs["library_id"]` : categorical
         `library_id`.
     `.uns["spatial"][library_id]` : dict
-        `images` (of a path: previews `hires` and `lowres` of 2,000 and 600 pixels; of an array: itself, as `hires`),
+        `images` (for a path: previews `hires` and `lowres` of 2,000 and 600 pixels; for an array: itself, as `hires`),
         `scalefactors` (`tissue_hires_scalef`, `spot_diameter_fullres`, `mpp`) and `metadata` (`source_image_path`).
 
     Raises
@@ -83,8 +84,8 @@ def tissue_grid(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If an argument is out of range, the array is no RGB picture, nothing tells the microns per pixel, or there is no
-        tissue.
+        If an argument is out of range, the array is not an RGB image, nothing tells the microns per pixel, or there is
+        no tissue.
 
     Examples
     --------
@@ -98,9 +99,9 @@ def tissue_grid(
         raise ValueError(f"Expected `lattice` to be one of {list(get_args(Lattice))}, found {lattice!r}.")
     if not 0 <= min_tissue <= 1:
         raise ValueError(f"Expected `min_tissue` to be within 0 and 1, found {min_tissue!r}.")
-    picture, scale = open_picture(image, mpp)
-    mask = tissue_mask(picture, scale)
-    width, height = (edge / picture.scale for edge in picture.size())
+    opened, scale = open_scaled(image, mpp)
+    mask = tissue_mask(opened, scale)
+    width, height = (edge / opened.scale for edge in opened.size())
     xy, place = lattice_points(width, height, spacing / scale, lattice)
     fraction = mask.fraction(xy, diameter / scale)
     kept = fraction >= min_tissue
@@ -114,7 +115,7 @@ def tissue_grid(
     return AnnData(
         obs=_observations(place[kept], fraction[kept], library_id),
         obsm={keys.SPATIAL: xy[kept]},
-        uns={keys.SPATIAL: {library_id: picture_entry(image, picture, scale, diameter / scale)}},
+        uns={keys.SPATIAL: {library_id: library_entry(image, opened, scale, diameter / scale)}},
     )
 
 

@@ -1,4 +1,4 @@
-"""Several stains: H&E with another picture or with single markers, from named images, lists, files or one array."""
+"""Several stains: H&E with another image or with single markers, from named images, lists, files or one array."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAST = {"preset": "tiny", "patch_px": 16, "max_epochs": 1, "progress": False, "l
 
 @pytest.fixture
 def stained():
-    """A section with H&E, a second picture at half the resolution, and two markers."""
+    """A section with H&E, a second image at half the resolution, and two markers."""
     (section,) = h2s.datasets.simulate("small", n_spots=30, n_genes=10, seed=4)
     entry = section.uns["spatial"]["section_0"]
     he = entry["images"]["hires"][:, : entry["images"]["hires"].shape[1] // 2 * 2]
@@ -67,7 +67,7 @@ def test_fit_and_predict_on_two_stains(stained, tmp_path) -> None:
     section.uns["spatial"]["section_0"]["images"]["ihc"][:] = 0
     after = again.predict(section, copy=True, progress=False)
     assert np.abs(before.layers["hist2scrna_mean"] - after.layers["hist2scrna_mean"]).max() > 0
-    with pytest.raises(ValueError, match="reads 6 channels, the picture here has 3"):
+    with pytest.raises(ValueError, match=r"reads 6 channels, the \w+ here has 3"):
         again.predict(section, img_key="he", copy=True, progress=False)
 
 
@@ -87,7 +87,7 @@ def test_files_and_arrays_side_by_side(stained, tmp_path) -> None:
     assert model.options["channels"] == 5
 
 
-def test_pictures_of_different_extent_are_refused(stained) -> None:
+def test_images_of_different_extent_are_refused(stained) -> None:
     section, he, _ = stained
     with pytest.raises(ValueError, match="must be registered"):
         open_given([he, he[:-20]])
@@ -99,7 +99,7 @@ def test_pictures_of_different_extent_are_refused(stained) -> None:
 
 def test_models_of_rgb_refuse_more(stained) -> None:
     section, _, _ = stained
-    with pytest.raises(ValueError, match="reads RGB pictures, these have 6"):
+    with pytest.raises(ValueError, match=r"reads RGB \w+, these have 6"):
         h2s.tl.fit(section, model="stnet", img_key=["he", "ihc"], **{**FAST, "preset": None, "patch_px": 32})
 
 

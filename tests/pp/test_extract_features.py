@@ -12,7 +12,7 @@ from torch import nn
 import hist2scrna as h2s
 from hist2scrna.pp import extract_features
 
-PX, UM = 32, 64.0  # of pictures at 2 um a pixel: patches are cut, not resampled
+PX, UM = 32, 64.0  # of images at 2 um a pixel: patches are cut, not resampled
 
 
 def whole(make_section, library: str = "s0", **options) -> ad.AnnData:
@@ -30,11 +30,11 @@ def shuffled(make_section) -> ad.AnnData:
 
 
 def sliced(adata: ad.AnnData) -> np.ndarray:
-    """The patches of all spots, by slicing the pictures."""
+    """The patches of all spots, by slicing the images."""
     patches = []
     for library, (x, y) in zip(adata.obs["library_id"], adata.obsm["spatial"].astype(int), strict=True):
-        picture = adata.uns["spatial"][library]["images"]["hires"]
-        patches.append(picture[y - PX // 2 : y + PX // 2, x - PX // 2 : x + PX // 2])
+        pixels = adata.uns["spatial"][library]["images"]["hires"]
+        patches.append(pixels[y - PX // 2 : y + PX // 2, x - PX // 2 : x + PX // 2])
     return np.stack(patches)
 
 
@@ -93,7 +93,7 @@ def test_mean_color_is_that_of_the_sliced_patches_in_the_order_of_the_spots(make
     np.testing.assert_allclose(features, sliced(adata).mean(axis=(1, 2)) / 255, rtol=1e-5)
 
 
-def test_pictures_are_read_one_after_the_other(make_section) -> None:
+def test_images_are_read_one_after_the_other(make_section) -> None:
     adata = shuffled(make_section)
     truth = sliced(adata).mean(axis=(1, 2)) / 255
     seen: list[np.ndarray] = []
@@ -278,8 +278,8 @@ def _moved(adata):
 
 
 def _repainted(adata):
-    picture = adata.uns["spatial"]["s0"]["images"]["hires"]
-    adata.uns["spatial"]["s0"]["images"]["hires"] = 255 - picture
+    pixels = adata.uns["spatial"]["s0"]["images"]["hires"]
+    adata.uns["spatial"]["s0"]["images"]["hires"] = 255 - pixels
 
 
 def _nothing(adata):

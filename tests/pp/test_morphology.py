@@ -1,163 +1,19 @@
-"""Hand-made features: closed forms, symmetry, scikit-image, and what is written where."""
+"""Features by hand: each spot has those of its own tissue, and what is written where."""
 
 from __future__ import annotations
 
 import anndata as ad
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
-from skimage.color import hed2rgb, rgb2hed
-from skimage.feature import graycomatrix, graycoprops
 
 from hist2scrna import keys
-from hist2scrna.encoders.morphology import BLOB_HEIGHT, DENSEST, LEVELS, patch_statistics
-from hist2scrna.pp import _morphology, morphology_features
-
-
-def stained(hematoxylin: np.ndarray, eosin: np.ndarray | float = 0.0) -> np.ndarray:
-    """One patch of these densities, eight bits a color."""
-    densities = np.stack(np.broadcast_arrays(hematoxylin, eosin, 0.0), axis=-1)
-    return np.round(hed2rgb(densities) * 255).astype(np.uint8).transpose(2, 0, 1)[None]
+from hist2scrna.encoders.morphology import feature_names, patch_statistics
+from hist2scrna.pp import _morphology, extract_features, morphology_features
 
 
 def described(patch: np.ndarray) -> dict[str, float]:
     return {name: float(value[0]) for name, value in patch_statistics(patch).items()}
-
-
-@given(st.floats(0.01, 0.12), st.floats(0.01, 0.12))
-def test_densities_of_a_stain_that_was_mixed_are_found(hematoxylin, eosin) -> None:
-    found = described(stained(np.full((16, 16), hematoxylin), eosin))
-    for name, density in (("hematoxylin", hematoxylin), ("eosin", eosin)):
-        for what in ("mean", "q05", "q50", "q95"):
-            # Half a step of eight bits, on the darkest of the three colors.
-            assert found[f"{name}_{what}"] == pytest.approx(density, abs=0.004)
-
-
-def test_half_a_stained_patch_has_the_moments_of_two_values() -> None:
-    density = np.zeros((32, 32))
-    density[:, :16] = 0.1
-    found = described(stained(density))
-    assert found["hematoxylin_mean"] == pytest.approx(0.05, abs=0.002)
-    assert found["hematoxylin_sd"] == pytest.approx(0.05, abs=0.002)
-    assert found["hematoxylin_q25"] == pytest.approx(0, abs=0.002)
-    assert found["hematoxylin_q75"] == pytest.approx(0.1, abs=0.002)
-
-
-@pytest.mark.parametrize("other", [1.0, -1.0])
-def test_correlation_of_the_stains(other) -> None:
-    wave = 0.03 * np.random.default_rng(0).uniform(-1, 1, (48, 48))
-    found = described(stained(0.08 + wave, 0.08 + other * wave))
-    assert found["stain_correlation"] == pytest.approx(other, abs=0.03)
-
-
-@pytest.mark.parametrize("gray", [0, 1, 128, 255])
-def test_a_flat_patch_has_no_texture(gray) -> None:
-    found = described(np.full((1, 3, 24, 24), gray, dtype=np.uint8))
-    assert np.isfinite(list(found.values())).all()
-    assert found["red_mean"] == pytest.approx(gray / 255)
-    flat = {"_sd": 0, "_skew": 0, "_blobs": 0, "stain_correlation": 0, "contrast": 0, "homogeneity": 1, "entropy": 0}
-    for name, value in found.items():
-        for ending, expected in flat.items():
-            if name.endswith("_sd") and "_band" in name:
-                assert value == pytest.approx(-3, abs=1e-3), name
-            elif ending in name:
-                assert value == pytest.approx(expected, abs=1e-4), name
-
-
-@pytest.mark.parametrize(("cycles", "band"), [(12, 0), (6, 1), (3, 2), (1, 3)])
-def test_the_energy_of_a_wave_lies_in_the_bands_of_its_length(cycles, band) -> None:
-    # A half-sample cosine keeps its shape under a blur with reflected borders, and loses exp(-w^2 sigma^2 / 2).
-    size, amplitude = 96, 0.08
-    frequency = 2 * np.pi * cycles / size
-    wave = amplitude * np.cos(frequency * (np.arange(size) + 0.5))
-    found = described(stained(np.broadcast_to(0.1 + wave, (size, size))))
-    left = [np.exp(-((frequency * sigma) ** 2) / 2) for sigma in (1, 2, 4, 8)] + [0.0]
-    expected = [amplitude / np.sqrt(2) * (left[i] - left[i + 1]) for i in range(4)]
-    assert int(np.argmax(expected)) == band
-    for number, energy in enumerate(expected):
-        assert 10 ** found[f"hematoxylin_band{number}_sd"] - 1e-3 == pytest.approx(energy, rel=0.05, abs=1e-3)
-
-
-@pytest.mark.parametrize("n_nuclei", [0, 1, 9])
-def test_blobs_are_the_nuclei_that_were_drawn(n_nuclei) -> None:
-    y, x = np.mgrid[:90, :90]
-    density = np.full((90, 90), 0.02)
-    for number in range(n_nuclei):
-        row, column = divmod(number, 3)
-        density += 0.15 * np.exp(-((y - 15.3 - 28 * row) ** 2 + (x - 16.4 - 28 * column) ** 2) / (2 * 3.0**2))
-    found = described(stained(density, 0.03))["hematoxylin_blobs"]
-    assert found * 90 * 90 / 1000 == pytest.approx(n_nuclei, abs=1e-3)
-    assert BLOB_HEIGHT > 0
-
-
-@pytest.mark.parametrize("distance", [1, 3])
-def test_co_occurrence_is_that_of_scikit_image(distance) -> None:
-    rng = np.random.default_rng(4)
-    density = rng.uniform(0, 0.25, (30, 41)) * np.linspace(0.3, 1, 41)
-    patch = stained(density)
-    found = described(patch)
-    held = rgb2hed(np.maximum(np.moveaxis(patch[0], 0, -1).astype(np.float32) / 255, 1 / 255))[..., 0]
-    level = np.clip(held * (LEVELS / DENSEST), 0, LEVELS - 1).astype(np.uint8)
-    angles = {distance: [0, np.pi / 2], distance * np.sqrt(2): [np.pi / 4, 3 * np.pi / 4]}
-    total = sum(
-        graycomatrix(level, [d], a, levels=LEVELS, symmetric=True).sum(axis=3, keepdims=True) for d, a in angles.items()
-    )
-    for what in ("contrast", "homogeneity", "ASM", "entropy", "correlation"):
-        expected = graycoprops(total.astype(float), what)[0, 0]
-        assert found[f"hematoxylin_{what}_{distance}"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-
-
-def _views(patch: np.ndarray) -> np.ndarray:
-    turned = [np.rot90(patch, k, axes=(2, 3)) for k in range(4)]
-    return np.concatenate(turned + [view[..., ::-1] for view in turned])
-
-
-@settings(max_examples=25)
-@given(arrays(np.uint8, (1, 3, 5, 5)), st.integers(0, 2**16))
-def test_flips_and_turns_change_nothing(coarse, seed) -> None:
-    patch = np.kron(coarse, np.ones((1, 1, 4, 4), dtype=np.uint8))
-    noise = np.random.default_rng(seed).integers(0, 20, patch.shape)
-    patch = np.clip(patch + noise, 0, 255).astype(np.uint8)
-    for name, values in patch_statistics(_views(patch)).items():
-        # A peak, of which a patch has few, is one or none: rounding may decide between two equal ones.
-        slack = 1000 / 400 if name == "hematoxylin_blobs" else 2e-3 * max(1.0, float(np.abs(values).max()))
-        assert np.ptp(values) <= slack, name
-
-
-def test_flips_and_turns_of_tissue_change_nothing_at_all() -> None:
-    rng = np.random.default_rng(5)
-    density = np.kron(rng.uniform(0, 0.15, (10, 10)), np.ones((6, 6))) + rng.uniform(0, 0.03, (60, 60))
-    for name, values in patch_statistics(_views(stained(density, 0.1 - density[::-1] / 3))).items():
-        assert np.ptp(values) <= 1e-4 * max(1.0, float(np.abs(values).max())), name
-        assert np.isfinite(values).all()
-
-
-def test_patches_do_not_change_each_other() -> None:
-    patches = np.random.default_rng(6).integers(0, 256, (5, 3, 20, 20)).astype(np.uint8)
-    together = patch_statistics(patches)
-    for i in range(5):
-        for name, value in patch_statistics(patches[i : i + 1]).items():
-            np.testing.assert_allclose(value[0], together[name][i], rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    "patches",
-    [
-        np.zeros((2, 20, 20, 3), dtype=np.uint8),
-        np.zeros((2, 3, 7, 20), dtype=np.uint8),
-        np.zeros((3, 20, 20), dtype=np.uint8),
-        np.zeros((2, 3, 20, 20)),
-    ],
-)
-def test_what_is_no_patch_is_refused(patches) -> None:
-    with pytest.raises(ValueError, match=r"\(n, 3, h, w\), uint8 or float32"):
-        patch_statistics(patches)
-
-
-# -- AnnData ----------------------------------------------------------------------------------------------------------
 
 
 def features_of(adata, **options) -> np.ndarray:
@@ -199,14 +55,14 @@ def test_a_copy_leaves_adata_as_it_is(make_section) -> None:
 
 def test_features_are_those_of_the_patch_around_the_spot(make_section) -> None:
     adata = make_section()
-    picture = adata.uns["spatial"]["s0"]["images"]["hires"]
-    # At 1 um a pixel, around whole coordinates, the patch is a window of 54 pixels of the picture as it is.
+    pixels = adata.uns["spatial"]["s0"]["images"]["hires"]
+    # At 1 um a pixel, around whole coordinates, the patch is a window of 54 pixels of the image as it is.
     adata.obsm["spatial"] = np.round(adata.obsm["spatial"])
     written = morphology_features(adata, mpp=1.0, patch_um=54, progress=False, copy=True)
     names, features = list(written.uns["X_morphology"]["names"]), written.obsm["X_morphology"]
     for spot in (0, 17, 39):
         x, y = adata.obsm["spatial"][spot].astype(int)
-        window = picture[y - 27 : y + 27, x - 27 : x + 27].transpose(2, 0, 1)[None]
+        window = pixels[y - 27 : y + 27, x - 27 : x + 27].transpose(2, 0, 1)[None]
         for name, value in described(np.ascontiguousarray(window)).items():
             assert features[spot, names.index(f"spot_{name}")] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
@@ -245,7 +101,7 @@ def joined(make_section) -> ad.AnnData:
     return ad.concat([first, second], uns_merge="unique")
 
 
-def test_each_section_has_its_own_picture(make_section) -> None:
+def test_each_section_has_its_own_image(make_section) -> None:
     adata = joined(make_section)
     together = features_of(adata, library_key="library_id")
     for name in ("s0", "s1"):
@@ -274,10 +130,10 @@ def test_standardized_by_section(make_section) -> None:
 
 def test_a_finer_scan_of_the_same_tissue_gives_the_same_numbers(make_section, tmp_path) -> None:
     adata = make_section()
-    picture = Image.fromarray(adata.uns["spatial"]["s0"]["images"]["hires"])
-    picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
-    picture.save(tmp_path / "coarse.png")
-    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(tmp_path / "fine.png")
+    scanned = Image.fromarray(adata.uns["spatial"]["s0"]["images"]["hires"])
+    scanned = scanned.resize((scanned.width * 2, scanned.height * 2), Image.Resampling.BICUBIC)
+    scanned.save(tmp_path / "coarse.png")
+    scanned.resize((scanned.width * 2, scanned.height * 2), Image.Resampling.NEAREST).save(tmp_path / "fine.png")
     found = []
     for name, finer in (("coarse", 2), ("fine", 4)):
         scan = adata.copy()
@@ -308,7 +164,7 @@ def _nan(adata):
     ("spoil", "options", "error", "message"),
     [
         (_no_images, {}, KeyError, r"No images.*Pass image="),
-        (lambda a: a.uns.pop("spatial"), {}, KeyError, r"No adata\.uns\['spatial'\]"),
+        (lambda a: a.uns.pop("spatial"), {}, KeyError, r"No library in adata\.uns\['spatial'\]"),
         (lambda a: None, {"image": "nowhere.png"}, FileNotFoundError, r"nowhere\.png"),
         (_nan, {}, ValueError, r"NaN.*adata\.obsm\['spatial'\].*'s0_5'"),
         (lambda a: None, {"spatial_key": "xy"}, KeyError, r"'xy' not found in adata\.obsm.*\['spatial'\]"),
@@ -365,3 +221,15 @@ def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data,
     assert np.square(target[held_out] - predicted).mean() < 0.97 * mean_baseline
     assert np.nanmean(pearson_by_gene(target[held_out], predicted)) > 0.15
     assert np.nanmean(depth_partial_pearson(target[held_out], predicted, library[held_out])) > 0.04
+
+
+def test_the_encoder_of_the_same_name_differs_in_the_smoothing_of_the_wide_view_alone(make_section) -> None:
+    adata = make_section()
+    adata.obsm["spatial"] = np.round(adata.obsm["spatial"])
+    by_hand = features_of(adata)
+    extract_features(adata, "morphology", key_added="encoded", progress=False)
+    encoded = adata.obsm["encoded"]
+    assert (adata.uns["encoded"]["patch_um"], adata.uns["encoded"]["patch_px"]) == (324.0, 324)
+    np.testing.assert_allclose(encoded[:, :52], by_hand[:, :52], rtol=1e-3, atol=1e-3)
+    means = [i for i, name in enumerate(feature_names()) if name.startswith("wide") and name.endswith("_mean")]
+    np.testing.assert_allclose(encoded[:, means], by_hand[:, means], rtol=0.05, atol=5e-3)

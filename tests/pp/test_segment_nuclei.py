@@ -38,9 +38,9 @@ def painted(
     glass = np.ones((height, width), dtype=bool)
     glass[rim:-rim, rim:-rim] = False
     hematoxylin[glass] = eosin[glass] = 0
-    picture = 245 * hed2rgb(np.stack([hematoxylin, eosin, np.zeros_like(eosin)], axis=-1))
-    picture += np.random.default_rng(0).normal(0, noise, picture.shape)
-    return np.round(picture.clip(0, 255)).astype(np.uint8)
+    pixels = 245 * hed2rgb(np.stack([hematoxylin, eosin, np.zeros_like(eosin)], axis=-1))
+    pixels += np.random.default_rng(0).normal(0, noise, pixels.shape)
+    return np.round(pixels.clip(0, 255)).astype(np.uint8)
 
 
 def scattered(width_um: float, height_um: float, number: int, seed: int = 0) -> list[tuple[float, ...]]:
@@ -55,8 +55,8 @@ def scattered(width_um: float, height_um: float, number: int, seed: int = 0) -> 
     return placed
 
 
-def segment(picture, **options) -> ad.AnnData:
-    return h2s.pp.segment_nuclei(picture, **({"mpp": MPP, "progress": False} | options))
+def segment(pixels, **options) -> ad.AnnData:
+    return h2s.pp.segment_nuclei(pixels, **({"mpp": MPP, "progress": False} | options))
 
 
 def matched(found_um: np.ndarray, truth_um: np.ndarray, within: float = 3.0) -> tuple[float, float, np.ndarray]:
@@ -74,9 +74,9 @@ def drawn() -> tuple[list[tuple[float, ...]], np.ndarray]:
 
 
 def test_drawn_nuclei_are_found_where_and_as_large_as_they_are(drawn) -> None:
-    nuclei, picture = drawn
+    nuclei, pixels = drawn
     truth = np.array(nuclei)
-    found = segment(picture)
+    found = segment(pixels)
     recall, precision, distance = matched(found.obsm["spatial"] * MPP, truth[:, :2])
     assert recall >= 0.97
     assert precision >= 0.97
@@ -121,7 +121,7 @@ def test_a_long_nucleus_is_one() -> None:
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.4, 0.5, 0.735])
-def test_microns_do_not_depend_on_the_pixels_of_the_picture(mpp) -> None:
+def test_microns_do_not_depend_on_the_pixels_of_the_image(mpp) -> None:
     nuclei = scattered(150, 110, 25, seed=3)
     found = segment(painted(round(150 / mpp), round(110 / mpp), nuclei, mpp=mpp), mpp=mpp)
     truth = np.array(nuclei)
@@ -150,11 +150,11 @@ def test_tiles_leave_no_seam_in_a_crowd() -> None:
     # Nuclei that touch without end, at a scale that is no whole ratio: the hardest for a border.
     rng = np.random.default_rng(5)
     places = rng.uniform(12, (238, 188), (600, 2))
-    picture = painted(500, 400, [(x, y, *rng.uniform(3, 6, 2), rng.uniform(0, 180)) for x, y in places])
-    whole = segment(picture, mpp=0.47, tile_px=2048)
+    pixels = painted(500, 400, [(x, y, *rng.uniform(3, 6, 2), rng.uniform(0, 180)) for x, y in places])
+    whole = segment(pixels, mpp=0.47, tile_px=2048)
     assert whole.n_obs > 150
     for tile in (128, 256):
-        same(segment(picture, mpp=0.47, tile_px=tile), whole)
+        same(segment(pixels, mpp=0.47, tile_px=tile), whole)
 
 
 def test_tiles_leave_no_seam_on_a_real_slide(shared_data) -> None:
@@ -167,8 +167,8 @@ def test_tiles_leave_no_seam_on_a_real_slide(shared_data) -> None:
 
 
 def test_a_nucleus_on_the_border_of_four_tiles_is_found_once_and_whole() -> None:
-    picture = painted(400, 360, [(64, 64, 6, 6, 0)], noise=0)
-    found = segment(picture, tile_px=128)
+    pixels = painted(400, 360, [(64, 64, 6, 6, 0)], noise=0)
+    found = segment(pixels, tile_px=128)
     assert found.n_obs == 1
     np.testing.assert_allclose(found.obsm["spatial"][0], [128, 128], atol=0.6)
     assert found.obs["area_um2"].iloc[0] == pytest.approx(36 * np.pi, rel=0.13)
@@ -189,9 +189,9 @@ def test_no_window_is_larger_than_a_tile_and_its_margin(monkeypatch) -> None:
 
 
 def test_tiles_without_tissue_are_left_out() -> None:
-    picture = painted(600, 300, scattered(150, 130, 20))
-    picture[:, 320:] = 245
-    image = ArrayImage(picture, 1.0, "half")
+    pixels = painted(600, 300, scattered(150, 130, 20))
+    pixels[:, 320:] = 245
+    image = ArrayImage(pixels, 1.0, "half")
     tiles = NucleusSegmenter(image, MPP, tissue_mask(image, MPP)).tiles(100)
     assert {x for x, _, _, _ in tiles} == {0, 100, 200, 300}
     assert {(w, h) for _, _, w, h in tiles} == {(100, 100)}
@@ -199,8 +199,8 @@ def test_tiles_without_tissue_are_left_out() -> None:
 
 @pytest.mark.parametrize("um", [0.3, 0.5, 0.94, 1.7])
 def test_windows_agree_with_the_whole_and_with_patches(um) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (90, 140, 3)).astype(np.uint8)
-    image = ArrayImage(picture, 1.0, "noise")
+    pixels = np.random.default_rng(1).integers(0, 256, (90, 140, 3)).astype(np.uint8)
+    image = ArrayImage(pixels, 1.0, "noise")
     resampled = ResampledImage(image, 0.47, um)
     width, height = resampled.size
     assert (width, height) == (round(140 * 0.47 / um), round(90 * 0.47 / um))
@@ -217,10 +217,10 @@ def test_windows_agree_with_the_whole_and_with_patches(um) -> None:
 
 
 def test_densities_are_those_of_scikit_image() -> None:
-    picture = np.random.default_rng(2).integers(1, 256, (40, 50, 3)).astype(np.uint8)
-    expected = rgb2hed(picture / 255)[..., 0]
-    density = hematoxylin_density(picture, np.full(3, 255.0))
-    od = -np.log10(picture / 255)
+    pixels = np.random.default_rng(2).integers(1, 256, (40, 50, 3)).astype(np.uint8)
+    expected = rgb2hed(pixels / 255)[..., 0]
+    density = hematoxylin_density(pixels, np.full(3, 255.0))
+    od = -np.log10(pixels / 255)
     ink = od[..., 0] > 1.4 * od[..., 1] + 0.05
     assert ink.any()
     np.testing.assert_allclose(density[~ink], expected[~ink], atol=1e-6)
@@ -231,14 +231,14 @@ def test_densities_are_those_of_scikit_image() -> None:
 
 
 def test_what_is_written(drawn, tmp_path) -> None:
-    picture = drawn[1]
-    found = segment(picture, library_id="s3", min_area_um2=40, max_area_um2=80)
+    pixels = drawn[1]
+    found = segment(pixels, library_id="s3", min_area_um2=40, max_area_um2=80)
     assert found.X is None
     assert found.n_vars == 0
     assert found.obs["area_um2"].between(40, 80).all()
     assert list(found.obs["library_id"].cat.categories) == ["s3"]
     entry = found.uns["spatial"]["s3"]
-    assert entry["images"]["hires"] is picture
+    assert entry["images"]["hires"] is pixels
     # Without spots, as of a single-cell assay: patches take the width for cells.
     assert entry["scalefactors"] == {"mpp": 0.5, "tissue_hires_scalef": 1.0}
     assert found.obs_names.is_unique
@@ -295,4 +295,4 @@ def test_a_model_predicts_on_it_with_no_further_argument(drawn) -> None:
 )
 def test_errors_say_what_to_do(drawn, options, error, message) -> None:
     with pytest.raises(error, match=message):
-        segment(**({"picture": drawn[1]} if "image" not in options else {"picture": options.pop("image")}), **options)
+        segment(**({"pixels": drawn[1]} if "image" not in options else {"pixels": options.pop("image")}), **options)

@@ -22,17 +22,17 @@ MPP = 2.0
 
 
 def drawn(width: int = 700, height: int = 500, glass: tuple[int, int, int] = GLASS) -> tuple[np.ndarray, np.ndarray]:
-    """A picture wider than high, 2 um a pixel, and its tissue: an ellipse at the left, a marker at the top right."""
+    """An image wider than high, 2 um a pixel, and its tissue: an ellipse at the left, a marker at the top right."""
     y, x = np.mgrid[:height, :width]
     tissue = ((x - 220) / 180) ** 2 + ((y - 260) / 150) ** 2 < 1
     tissue |= (abs(x - 640) < 30) & (abs(y - 50) < 30)
     # A lumen 240 um across stays a hole.
     tissue &= (x - 220) ** 2 + (y - 260) ** 2 > 60**2
-    picture = np.where(tissue[..., None], PINK, glass).astype(float)
+    pixels = np.where(tissue[..., None], PINK, glass).astype(float)
     nuclei = tissue & (x % 9 < 4) & (y % 11 < 4)
-    picture[nuclei] = PURPLE
-    picture += np.random.default_rng(0).normal(0, 4, picture.shape)
-    return np.round(picture.clip(0, 255)).astype(np.uint8), tissue
+    pixels[nuclei] = PURPLE
+    pixels += np.random.default_rng(0).normal(0, 4, pixels.shape)
+    return np.round(pixels.clip(0, 255)).astype(np.uint8), tissue
 
 
 def overlap(found: np.ndarray, truth: np.ndarray) -> float:
@@ -41,10 +41,10 @@ def overlap(found: np.ndarray, truth: np.ndarray) -> float:
 
 @pytest.mark.parametrize("glass", [GLASS, (255, 255, 255), (234, 217, 233), (150, 148, 151)])
 def test_drawn_tissue_is_found_on_any_glass(glass) -> None:
-    picture, tissue = drawn(glass=glass)
+    pixels, tissue = drawn(glass=glass)
     if max(glass) < 200:
-        picture = np.where(tissue[..., None], picture // 2, picture)
-    found = tissue_mask(ArrayImage(picture, 1.0, "drawn"), MPP)
+        pixels = np.where(tissue[..., None], pixels // 2, pixels)
+    found = tissue_mask(ArrayImage(pixels, 1.0, "drawn"), MPP)
     assert found.scale == 1.0
     assert found.mask.mean() == pytest.approx(tissue.mean(), rel=0.06)
     assert overlap(found.mask, tissue) > 0.94
@@ -61,41 +61,41 @@ def test_drawn_tissue_is_found_on_any_glass(glass) -> None:
     ],
 )
 def test_what_is_no_tissue_is_left_out(ink, radius) -> None:
-    picture, tissue = drawn()
-    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    pixels, tissue = drawn()
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     stain = (x - 500) ** 2 + (y - 400) ** 2 < radius**2
-    picture[stain] = ink
-    found = tissue_mask(ArrayImage(picture, 1.0, "drawn"), MPP).mask
+    pixels[stain] = ink
+    found = tissue_mask(ArrayImage(pixels, 1.0, "drawn"), MPP).mask
     assert (found & stain).sum() < 0.1 * stain.sum()
     assert overlap(found, tissue) > 0.95
 
 
 def test_eosin_that_ran_onto_the_glass_is_left_out() -> None:
-    picture, tissue = drawn()
-    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    pixels, tissue = drawn()
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     faint = np.exp(-((x - 430) ** 2 + (y - 300) ** 2) / (2 * 70.0**2))[..., None]
-    run = np.where(tissue[..., None], picture, picture - faint * (2, 28, 10)).clip(0, 255).astype(np.uint8)
+    run = np.where(tissue[..., None], pixels, pixels - faint * (2, 28, 10)).clip(0, 255).astype(np.uint8)
     assert overlap(tissue_mask(ArrayImage(run, 1.0, "drawn"), MPP).mask, tissue) > 0.95
 
 
-def test_a_picture_that_is_tissue_all_over_is_all_tissue() -> None:
+def test_an_image_that_is_tissue_all_over_is_all_tissue() -> None:
     rng = np.random.default_rng(1)
-    picture = (np.array(PINK) + rng.normal(0, 8, (200, 300, 1))).clip(0, 255).astype(np.uint8)
-    assert stained_ground(picture, 3.0).all()
+    pixels = (np.array(PINK) + rng.normal(0, 8, (200, 300, 1))).clip(0, 255).astype(np.uint8)
+    assert stained_ground(pixels, 3.0).all()
 
 
 def test_small_holes_are_filled() -> None:
-    picture, tissue = drawn()
-    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    pixels, tissue = drawn()
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     hole = (x - 120) ** 2 + (y - 260) ** 2 < 14**2
     assert tissue[hole].all()
-    picture[hole] = GLASS
-    assert tissue_mask(ArrayImage(picture, 1.0, "drawn"), MPP).mask[hole].all()
+    pixels[hole] = GLASS
+    assert tissue_mask(ArrayImage(pixels, 1.0, "drawn"), MPP).mask[hole].all()
 
 
 def test_the_fraction_of_a_disc_is_that_of_the_mask() -> None:
-    picture, _ = drawn()
-    mask = tissue_mask(ArrayImage(picture, 1.0, "drawn"), MPP)
+    pixels, _ = drawn()
+    mask = tissue_mask(ArrayImage(pixels, 1.0, "drawn"), MPP)
     xy = np.random.default_rng(2).uniform((0, 0), (700, 500), (200, 2))
     y, x = np.mgrid[:500, :700] + 0.5
     expected = [mask.mask[(x - a) ** 2 + (y - b) ** 2 < 20**2].sum() / (np.pi * 20**2) for a, b in xy]
@@ -121,8 +121,8 @@ def test_neighbors_are_one_spacing_apart(width, height, spacing, lattice) -> Non
 
 @pytest.mark.parametrize("lattice", ["hexagonal", "square"])
 def test_spots_cover_the_tissue_at_the_spacing_asked_for(lattice) -> None:
-    picture, tissue = drawn()
-    slide = h2s.pp.tissue_grid(picture, spacing_um=50, lattice=lattice, mpp=MPP, library_id="drawn")
+    pixels, tissue = drawn()
+    slide = h2s.pp.tissue_grid(pixels, spacing_um=50, lattice=lattice, mpp=MPP, library_id="drawn")
     xy = slide.obsm["spatial"]
     assert slide.X is None
     assert slide.n_vars == 0
@@ -133,7 +133,7 @@ def test_spots_cover_the_tissue_at_the_spacing_asked_for(lattice) -> None:
     assert tissue[row, column].mean() > 0.9
     cell = 25**2 * (np.sqrt(3) / 2 if lattice == "hexagonal" else 1)
     assert slide.n_obs == pytest.approx(tissue.sum() / cell, rel=0.08)
-    # The marker is at the top right: x is to the right, y down, on a picture that is wider than high.
+    # The marker is at the top right: x is to the right, y down, on a pixels that is wider than high.
     assert ((abs(xy[:, 0] - 640) < 30) & (abs(xy[:, 1] - 50) < 30)).any()
     assert (slide.obs["tissue_fraction"] >= 0.5).all()
     steps = (25 / 2, 25 * np.sqrt(3) / 2) if lattice == "hexagonal" else (25, 25)
@@ -141,10 +141,10 @@ def test_spots_cover_the_tissue_at_the_spacing_asked_for(lattice) -> None:
 
 
 def test_what_is_written(tmp_path) -> None:
-    picture, _ = drawn()
-    slide = h2s.pp.tissue_grid(picture, spacing_um=60, spot_um=40, mpp=MPP, library_id="s7", min_tissue=0)
+    pixels, _ = drawn()
+    slide = h2s.pp.tissue_grid(pixels, spacing_um=60, spot_um=40, mpp=MPP, library_id="s7", min_tissue=0)
     entry = slide.uns["spatial"]["s7"]
-    assert entry["images"]["hires"] is picture
+    assert entry["images"]["hires"] is pixels
     assert entry["scalefactors"] == {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 20.0, "mpp": 2.0}
     assert list(slide.obs["library_id"].cat.categories) == ["s7"]
     assert slide.obs["tissue_fraction"].dtype == np.float32
@@ -156,8 +156,8 @@ def test_what_is_written(tmp_path) -> None:
 
 
 def test_a_file_is_named_and_has_previews(tmp_path) -> None:
-    picture, _ = drawn()
-    Image.fromarray(np.kron(picture, np.ones((4, 4, 1), dtype=np.uint8))).save(tmp_path / "slide.png")
+    pixels, _ = drawn()
+    Image.fromarray(np.kron(pixels, np.ones((4, 4, 1), dtype=np.uint8))).save(tmp_path / "slide.png")
     slide = h2s.pp.tissue_grid(str(tmp_path / "slide.png"), mpp=MPP / 4)
     entry = slide.uns["spatial"]["section"]
     assert entry["metadata"]["source_image_path"] == str((tmp_path / "slide.png").resolve())
@@ -218,8 +218,8 @@ def model() -> h2s.TrainedModel:
 
 @pytest.mark.parametrize("spacing_um", [100.0, 50.0])
 def test_a_model_predicts_on_it_with_no_further_argument(model, spacing_um) -> None:
-    picture, _ = drawn()
-    slide = h2s.pp.tissue_grid(picture, spacing_um=spacing_um, mpp=MPP)
+    pixels, _ = drawn()
+    slide = h2s.pp.tissue_grid(pixels, spacing_um=spacing_um, mpp=MPP)
     predicted = h2s.tl.predict(slide, model, progress=False)
     assert predicted.shape == (slide.n_obs, len(model.genes))
     assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
@@ -235,8 +235,8 @@ def test_a_model_predicts_on_it_with_no_further_argument(model, spacing_um) -> N
 def test_spots_of_real_sections_lie_on_the_tissue_found(shared_data, section) -> None:
     from hist2scrna.spots.library import open_given
 
-    picture = open_given(shared_data / "her2st" / f"{section}.jpg")
-    mask = tissue_mask(picture, 100 / 136)
+    pixels = open_given(shared_data / "her2st" / f"{section}.jpg")
+    mask = tissue_mask(pixels, 100 / 136)
     spots = pd.read_csv(shared_data / "her2st" / f"{section}_selection.tsv", sep="\t").query("selected == 1")
     xy = spots[["pixel_x", "pixel_y"]].to_numpy(dtype=float)
     assert (mask.fraction(xy, 136) >= 0.5).mean() >= 0.95
