@@ -98,6 +98,12 @@ def resolve(dotted: str) -> object:
     return value
 
 
+def test_the_layers_are_those_of_the_developer_guide() -> None:
+    text = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*) \|", text, flags=re.MULTILINE)
+    assert [set(re.findall(r"`([^`]+)`", row)) for row in rows] == LAYERS
+
+
 def test_import_is_light() -> None:
     loaded = json.loads(run_python("import sys, json, hist2scrna; print(json.dumps(sorted(sys.modules)))"))
     assert "hist2scrna" in loaded
