@@ -166,7 +166,7 @@ def lattice_points(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the points of a lattice over an image, row by row, and their column and row on it.
 
-    The lattice is centerd on the image, so that what is left over is shared by both sides. On a hexagonal one every
+    The lattice is centered on the image, so that what is left over is shared by both sides. On a hexagonal one every
     second row is shifted by half the spacing, and columns count in half steps: column and row are both even or both
     odd, as on Visium.
 

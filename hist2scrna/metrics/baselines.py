@@ -81,9 +81,9 @@ class Baselines:
         logs = log_normalize(table)
         log_mean = _sums(logs) / n
         depth = np.log(library)
-        centerd = depth - depth.mean()
-        spread = centerd @ centerd
-        slope = np.asarray(logs.T @ centerd) / spread if spread > 0 else np.zeros(len(rate))
+        centered = depth - depth.mean()
+        spread = centered @ centered
+        slope = np.asarray(logs.T @ centered) / spread if spread > 0 else np.zeros(len(rate))
         squares = rate**2 * (library @ library)
         return cls(
             rate=rate,

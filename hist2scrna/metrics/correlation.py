@@ -103,11 +103,11 @@ def partial_correlation(truth: Floats, prediction: Floats, depth: Floats, plain:
 
     `plain` are the moments of the rows as they are.
     """
-    centerd = depth - depth.mean()
-    power = centerd @ centerd
+    centered = depth - depth.mean()
+    power = centered @ centered
     if power == 0:
         return plain.pearson
-    unit = centerd / np.sqrt(power * len(depth))
+    unit = centered / np.sqrt(power * len(depth))
     # Not by BLAS: its threads and those that work on other blocks would be in each other's way.
     with_truth = np.einsum("ij,j->i", truth - plain.truth_mean[:, None], unit)
     with_prediction = np.einsum("ij,j->i", prediction - plain.prediction_mean[:, None], unit)

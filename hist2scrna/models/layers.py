@@ -104,7 +104,7 @@ def perceptron(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequenti
 
 
 class PatchNormalization(nn.Module):
-    """Turn uint8 patches, or float patches in 0..1, into floats centerd on zero.
+    """Turn uint8 patches, or float patches in 0..1, into floats centered on zero.
 
     Mean and standard deviation of the first three channels are those of ImageNet, the convention of nearly every
     encoder of histology; those of further stains are 0.5 and 0.25.

@@ -38,7 +38,7 @@ def adata(folder: Path) -> ad.AnnData:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Two made-up sections in the layout of a local folder: a picture of 120 x 80 pixels, four spots, three genes."""
+    """Two made-up sections in the layout of a local folder: an image of 120 x 80 pixels, four spots, three genes."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -92,9 +92,9 @@ def test_sections_come_in_the_given_order(folder: Path) -> None:
     assert list(adata.uns["spatial"]) == ["C5", "C3"]
 
 
-def on_tissue(picture: np.ndarray, xy: np.ndarray, radius: int) -> float:
+def on_tissue(pixels: np.ndarray, xy: np.ndarray, radius: int) -> float:
     """Fraction of spots whose window is darker than the threshold between glass and tissue."""
-    gray = picture.astype(float).mean(axis=2)
+    gray = pixels.astype(float).mean(axis=2)
     threshold = threshold_otsu(gray)
     windows = [
         gray[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
@@ -106,18 +106,18 @@ def on_tissue(picture: np.ndarray, xy: np.ndarray, radius: int) -> float:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_spots_lie_on_tissue(adata: ad.AnnData, section: str) -> None:
     entry = adata.uns["spatial"][section]
-    picture, scalefactors = entry["images"]["hires"], entry["scalefactors"]
+    pixels, scalefactors = entry["images"]["hires"], entry["scalefactors"]
     scale = scalefactors["tissue_hires_scalef"]
     xy = adata[adata.obs["library_id"] == section].obsm["spatial"] * scale
     radius = round(scalefactors["spot_diameter_fullres"] * scale / 2)
-    height, width = picture.shape[:2]
-    fraction = on_tissue(picture, xy, radius)
+    height, width = pixels.shape[:2]
+    fraction = on_tissue(pixels, xy, radius)
     assert fraction > 0.95
     for wrong in (xy[:, ::-1], (width, 0) + xy * (-1, 1), (0, height) + xy * (1, -1)):
-        assert on_tissue(picture, wrong, radius) < fraction - 0.15
+        assert on_tissue(pixels, wrong, radius) < fraction - 0.15
 
 
-def test_default_leaves_the_full_picture_in_its_file(folder: Path, adata: ad.AnnData) -> None:
+def test_default_leaves_the_full_image_in_its_file(folder: Path, adata: ad.AnnData) -> None:
     for section in SECTIONS:
         entry = adata.uns["spatial"][section]
         assert Path(entry["metadata"]["source_image_path"]) == (folder / f"{section}.jpg").resolve()
@@ -125,30 +125,30 @@ def test_default_leaves_the_full_picture_in_its_file(folder: Path, adata: ad.Ann
         assert entry["scalefactors"]["spot_diameter_um"] == 100.0
 
 
-def test_image_scale_shrinks_the_whole_picture(folder: Path, tmp_path: Path) -> None:
+def test_image_scale_shrinks_the_whole_image(folder: Path, tmp_path: Path) -> None:
     adata = her2st(folder, sections=["C3"], img_scale=0.1)
     entry = adata.uns["spatial"]["C3"]
-    picture = entry["images"]["hires"]
+    pixels = entry["images"]["hires"]
     assert entry["scalefactors"]["tissue_hires_scalef"] == 0.1
     assert "source_image_path" not in entry["metadata"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         full = np.asarray(Image.open(folder / "C3.jpg"))
     height, width = (length // 10 for length in full.shape[:2])
-    assert picture.shape == (round(full.shape[0] / 10), round(full.shape[1] / 10), 3)
+    assert pixels.shape == (round(full.shape[0] / 10), round(full.shape[1] / 10), 3)
     blocks = full[: height * 10, : width * 10].reshape(height, 10, width, 10, 3).mean(axis=(1, 3))
-    close = np.corrcoef(blocks.ravel(), picture[:height, :width].ravel())[0, 1]
-    shifted = np.corrcoef(blocks[1:].ravel(), picture[: height - 1, :width].ravel())[0, 1]
+    close = np.corrcoef(blocks.ravel(), pixels[:height, :width].ravel())[0, 1]
+    shifted = np.corrcoef(blocks[1:].ravel(), pixels[: height - 1, :width].ravel())[0, 1]
     assert close > 0.99 > shifted
-    assert np.abs(blocks - picture[:height, :width]).mean() < 2
+    assert np.abs(blocks - pixels[:height, :width]).mean() < 2
     adata.write_h5ad(tmp_path / "c3.h5ad")
     again = ad.read_h5ad(tmp_path / "c3.h5ad")
-    np.testing.assert_array_equal(again.uns["spatial"]["C3"]["images"]["hires"], picture)
+    np.testing.assert_array_equal(again.uns["spatial"]["C3"]["images"]["hires"], pixels)
     pd.testing.assert_frame_equal(again.obsm["cell_type_proportions"], adata.obsm["cell_type_proportions"])
     assert list(again.obs["cell_type"].cat.categories) == list(adata.obs["cell_type"].cat.categories)
 
 
-def test_real_pictures_pass_without_a_warning(folder: Path) -> None:
+def test_real_images_pass_without_a_warning(folder: Path) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -232,7 +232,7 @@ def test_bad_files_are_named(tiny: Path) -> None:
     expect("C2.tsv.gz", b"", "tabs")
     expect("C2_selection.tsv", b"x\ty\n1\t2\n", "found .*'x', 'y'")
     expect("C2_proportions_major.tsv", b"\tCAFs\n1x1\t1.0\n", "lacks 2 spots of C2")
-    expect("C2.jpg", b"no picture", "cannot identify")
+    expect("C2.jpg", b"no image", "cannot identify")
     expect("C2.jpg", (tiny / "C2.jpg").read_bytes()[:900], "truncated")
     for wrong in (b"0.5", b"-1"):
         fields = counts.split(b"\n")
@@ -243,7 +243,7 @@ def test_bad_files_are_named(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [12000, 14000])
-def test_oversized_picture_is_refused_from_its_header(tiny: Path, side: int) -> None:
+def test_oversized_image_is_refused_from_its_header(tiny: Path, side: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Image.new("1", (side, side)).save(tiny / "C2.jpg", format="PNG")

@@ -24,7 +24,7 @@ def sections() -> list[ad.AnnData]:
     return simulate(n_sections=3, n_spots=200, n_genes=200, seed=3)
 
 
-def picture_of(section: ad.AnnData) -> np.ndarray:
+def image_of(section: ad.AnnData) -> np.ndarray:
     (entry,) = section.uns["spatial"].values()
     return entry["images"]["hires"]
 
@@ -34,7 +34,7 @@ def assert_same(left: ad.AnnData, right: ad.AnnData) -> None:
     assert left.obs.equals(right.obs)
     np.testing.assert_array_equal(left.to_df(), right.to_df())
     np.testing.assert_array_equal(left.obsm["spatial"], right.obsm["spatial"])
-    np.testing.assert_array_equal(picture_of(left), picture_of(right))
+    np.testing.assert_array_equal(image_of(left), image_of(right))
     for layer in TRUTH:
         np.testing.assert_array_equal(left.layers[layer], right.layers[layer])
 
@@ -68,7 +68,7 @@ def spot_colors(section: ad.AnnData, xy: np.ndarray | None = None) -> np.ndarray
     """Mean and spread of hematoxylin, eosin and residual in the disc of each spot."""
     (entry,) = section.uns["spatial"].values()
     radius = entry["scalefactors"]["spot_diameter_fullres"] / 2
-    stains = rgb2hed(picture_of(section))
+    stains = rgb2hed(image_of(section))
     rows, columns = np.ogrid[: stains.shape[0], : stains.shape[1]]
     features = []
     for x, y in section.obsm["spatial"] if xy is None else xy:
@@ -96,9 +96,9 @@ def test_slots(preset: str, level: str, shape: tuple[int, int]) -> None:
     assert section.var_names[0] == "gene_0000"
     assert section.obs_names[7] == f"section_0_{level}_007"
     assert list(section.obs["library_id"].cat.categories) == ["section_0"]
-    picture = picture_of(section)
-    height, width, _ = picture.shape
-    assert picture.dtype == np.uint8
+    image = image_of(section)
+    height, width, _ = image.shape
+    assert image.dtype == np.uint8
     assert width > 1.1 * height
     assert (section.obsm["spatial"] > 0).all()
     assert (section.obsm["spatial"] < (width, height)).all()
@@ -146,7 +146,7 @@ def test_genes_are_shared_and_stains_are_not(sections: list[ad.AnnData]) -> None
     stains = [s.uns["simulation"]["stain"][f"section_{i}"]["vectors"] for i, s in enumerate(sections)]
     assert np.abs(stains[0] - stains[1]).max() > 0.005
     np.testing.assert_allclose(np.linalg.norm(stains, axis=2), 1)
-    glass = [np.median(picture_of(section)[-4:].reshape(-1, 3), axis=0) for section in sections]
+    glass = [np.median(image_of(section)[-4:].reshape(-1, 3), axis=0) for section in sections]
     assert len({tuple(color) for color in glass}) == 3
 
 
@@ -185,7 +185,7 @@ def test_dispersion_and_dropout_lie_in_their_ranges(sections: list[ad.AnnData]) 
     assert np.corrcoef(level, pi)[0, 1] < -0.4
 
 
-def test_picture_tells_the_type_on_an_unseen_section(sections: list[ad.AnnData]) -> None:
+def test_image_tells_the_type_on_an_unseen_section(sections: list[ad.AnnData]) -> None:
     *train, test = sections
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     classifier.fit(
@@ -196,7 +196,7 @@ def test_picture_tells_the_type_on_an_unseen_section(sections: list[ad.AnnData])
     chance = test.obs["cell_type"].value_counts(normalize=True).max()
     accuracy = np.mean(classifier.predict(spot_colors(test)) == truth)
     assert accuracy > chance + 0.35
-    height, width, _ = picture_of(test).shape
+    height, width, _ = image_of(test).shape
     xy = test.obsm["spatial"]
     for wrong in ((width, 0) + xy * (-1, 1), (0, height) + xy * (1, -1), xy[:, ::-1].clip(0, height - 60)):
         assert np.mean(classifier.predict(spot_colors(test, wrong)) == truth) < chance + 0.15
@@ -241,32 +241,32 @@ def test_neighbors_matter_just_if_asked(effect: float) -> None:
         assert abs(gain_responding) < 0.03
 
 
-def test_neighbor_effect_leaves_the_picture() -> None:
+def test_neighbor_effect_leaves_the_image() -> None:
     with_effect, without = (simulate(n_spots=20, n_genes=10, neighbor_effect=effect)[0] for effect in (1, 0))
-    np.testing.assert_array_equal(picture_of(with_effect), picture_of(without))
+    np.testing.assert_array_equal(image_of(with_effect), image_of(without))
     responds = with_effect.var_names.isin(with_effect.uns["simulation"]["neighbor_genes"])
     mu, mu_without = with_effect.layers["true_mu"], without.layers["true_mu"]
     np.testing.assert_allclose(mu[:, ~responds], mu_without[:, ~responds], rtol=1e-6)
     assert np.abs(np.log(mu / mu_without)[:, responds]).mean() > 0.5
 
 
-def test_resolution_scales_the_picture_alone() -> None:
+def test_resolution_scales_the_image_alone() -> None:
     coarse, fine = (simulate(n_spots=20, n_genes=10, mpp=mpp)[0] for mpp in (1.0, 0.5))
     np.testing.assert_array_equal(coarse.to_df(), fine.to_df())
     np.testing.assert_allclose(fine.obsm["spatial"], 2 * coarse.obsm["spatial"])
-    np.testing.assert_allclose(picture_of(fine).shape[:2], 2 * np.array(picture_of(coarse).shape[:2]), atol=1)
+    np.testing.assert_allclose(image_of(fine).shape[:2], 2 * np.array(image_of(coarse).shape[:2]), atol=1)
     assert fine.uns["spatial"]["section_0"]["scalefactors"]["spot_diameter_fullres"] == 110.0
     assert fine.uns["spatial"]["section_0"]["scalefactors"]["mpp"] == 0.5
     agreement = np.corrcoef(spot_colors(coarse)[:, 0], spot_colors(fine)[:, 0])[0, 1]
     assert agreement > 0.9
 
 
-def test_cells_are_nuclei_of_the_picture() -> None:
+def test_cells_are_nuclei_of_the_image() -> None:
     (cells,) = simulate(n_spots=300, n_genes=100, level="cell", mpp=0.5)
     (spots,) = simulate(n_spots=50, n_genes=100)
     assert "array_row" not in cells.obs
     assert np.median(cells.to_df().sum(axis=1)) < np.median(spots.to_df().sum(axis=1))
-    hematoxylin = rgb2hed(picture_of(cells))[..., 0]
+    hematoxylin = rgb2hed(image_of(cells))[..., 0]
     x, y = cells.obsm["spatial"].astype(int).T
     tissue = hematoxylin[y.min() : y.max(), x.min() : x.max()]
     assert np.mean(hematoxylin[y, x] > np.quantile(tissue, 0.6)) > 0.95
@@ -321,7 +321,7 @@ def test_written_and_read_again(tmp_path: Path, level: str) -> None:
     np.testing.assert_array_equal(after["stain"]["section_0"]["vectors"], before["stain"]["section_0"]["vectors"])
 
 
-def test_concatenated_sections_keep_their_pictures(tmp_path: Path) -> None:
+def test_concatenated_sections_keep_their_images(tmp_path: Path) -> None:
     parts = simulate(n_sections=3, n_spots=12, n_genes=6)
     whole = ad.concat(parts, uns_merge="unique")
     assert whole.obs_names.is_unique
@@ -331,7 +331,7 @@ def test_concatenated_sections_keep_their_pictures(tmp_path: Path) -> None:
     again = ad.read_h5ad(tmp_path / "whole.h5ad")
     for part in parts:
         library = part.obs["library_id"].iloc[0]
-        np.testing.assert_array_equal(again.uns["spatial"][library]["images"]["hires"], picture_of(part))
+        np.testing.assert_array_equal(again.uns["spatial"][library]["images"]["hires"], image_of(part))
         assert again.uns["spatial"][library]["scalefactors"] == part.uns["spatial"][library]["scalefactors"]
         assert library in again.uns["simulation"]["stain"]
     assert again.uns["simulation"]["seed"] == 0

@@ -39,7 +39,7 @@ def places() -> np.ndarray:
     return np.stack([40 + 100 * (np.arange(N) % 4), 30 + 90 * (np.arange(N) // 4)], axis=1).astype(float)
 
 
-def picture() -> np.ndarray:
+def draw_squares() -> np.ndarray:
     """Landscape, with a square of its own color around each spot."""
     pixels = np.full((HEIGHT, WIDTH, 3), 250, dtype=np.uint8)
     for (x, y), color in zip(places().astype(int), colors(), strict=True):
@@ -66,7 +66,7 @@ AFFINES = {
 
 
 def element(kind: str, own: np.ndarray):
-    """The spots as an element whose own coordinates are mapped by `own` to where they are on the picture."""
+    """The spots as an element whose own coordinates are mapped by `own` to where they are on the image."""
     xy = (np.column_stack([places(), np.ones(N)]) @ np.linalg.inv(own).T)[:, :2]
     names = [f"spot{i}" for i in range(N)]
     if kind == "circles":
@@ -81,7 +81,7 @@ def element(kind: str, own: np.ndarray):
 def make(kind="circles", to_world="same", own="same", *, scales=None, system="global") -> sd.SpatialData:
     to_world, own = np.array(AFFINES[to_world], dtype=float), np.array(AFFINES[own], dtype=float)
     image = Image2DModel.parse(
-        picture().transpose(2, 0, 1), dims=("c", "y", "x"), scale_factors=scales, c_coords=["r", "g", "b"]
+        draw_squares().transpose(2, 0, 1), dims=("c", "y", "x"), scale_factors=scales, c_coords=["r", "g", "b"]
     )
     set_transformation(image, affine(to_world), system)
     spots, names = element(kind, own)
@@ -165,7 +165,7 @@ def test_chained_transformations_and_other_systems():
         take(sdata)
 
 
-def test_a_large_picture_stays_lazy_on_disk(tmp_path, monkeypatch):
+def test_a_large_image_stays_lazy_on_disk(tmp_path, monkeypatch):
     """Of a pyramid in a Zarr store, the preview is a coarse level, and the finest is read by patches."""
     monkeypatch.setattr("hist2scrna.io._from_spatialdata.PREVIEW_PX", 120)
     make(to_world="scaled and moved", scales=[2, 2]).write(tmp_path / "s.zarr")
@@ -257,7 +257,7 @@ def test_there_and_back(make_section, tmp_path):
     assert "hires" in adata.uns["spatial"]["s0"]["images"]
 
 
-def test_a_picture_at_another_scale_and_a_file(make_section, tmp_path):
+def test_an_image_at_another_scale_and_a_file(make_section, tmp_path):
     """A preview at half the size covers the same ground; a TIFF goes in lazily, pixel for pixel."""
     adata = make_section()
     entry = adata.uns["spatial"]["s0"]

@@ -69,7 +69,7 @@ def fit_decoder(
     counts
         `(n, genes)`.
     true_scores, predicted_scores
-        `(n, 1 + programs)`: the centerd log library size, and programs in units of their standard deviation.
+        `(n, 1 + programs)`: the centered log library size, and programs in units of their standard deviation.
     likelihood
         `"zinb"`, `"nb"` or `"poisson"`; `"mse"` estimates nothing.
     """

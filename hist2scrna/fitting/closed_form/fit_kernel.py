@@ -199,7 +199,7 @@ def _place_landmarks(
 
 
 def _programs(model: FewFeatures, counts: Any, dense: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Return centerd log library size and program scores, `(n, 1 + p)`, and what they make of expression.
+    """Return centered log library size and program scores, `(n, 1 + p)`, and what they make of expression.
 
     The second is `(2 + p, genes)`: log-normalized expression for a unit of each score, and its mean. Programs are the
     right singular vectors of log-normalized expression with the log library size regressed out, scores in units of

@@ -51,7 +51,7 @@ def regress(
 
     With `K` the kernel among landmarks, the spots are mapped to `kernel @ K^(-1/2)` and ridge regression is solved
     there: exactly kernel ridge regression where every spot is a landmark, its Nyström approximation (Williams and
-    Seeger, NIPS 2000) where they are fewer. Targets are centerd by their mean.
+    Seeger, NIPS 2000) where they are fewer. Targets are centered by their mean.
 
     Parameters
     ----------
