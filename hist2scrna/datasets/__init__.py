@@ -1,4 +1,4 @@
-"""Sections to try things on: simulated, or fetched from their public homes."""
+"""Example data: simulated sections, and public ones that are downloaded."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Simulated sections in which the image carries the signal, and the truth is known."""
+"""Simulated sections whose expression can be predicted from the image, with known truth."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def simulate(
     neighbor_effect: float = 1.0,
     mpp: float = 1.0,
 ) -> list[ad.AnnData]:
-    r"""Simulate sections with an H&E image and ZINB counts that can be told from it.
+    r"""Simulate sections with an H&E image, and ZINB counts that can be predicted from it.
 
     Cell types occupy smooth domains (at each place, the type whose Gaussian random field is largest). Density, size,
     shape and color of the nuclei depend on the type; the image is drawn by the Beer-Lambert law, with stain

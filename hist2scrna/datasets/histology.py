@@ -259,11 +259,11 @@ def _stamp_nuclei(
     bend: RectBivariateSpline,
     mpp: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rasterise nuclei as uneven ellipses with soft edges and a darker rim: hematoxylin, and cover in [0, 1]."""
+    """Rasterize nuclei as uneven ellipses with soft edges and a darker rim: hematoxylin, and cover in [0, 1]."""
     radius = np.array([m.radius for m in looks])[types] * np.exp(rng.normal(0, 0.14, len(xy)))
     aspect = np.array([m.aspect for m in looks])[types] * np.exp(rng.normal(0, 0.1, len(xy)))
     amount = np.array([m.nucleus for m in looks])[types] * np.exp(rng.normal(0, 0.12, len(xy)))
-    # Spindle-shaped nuclei lie along the fibers, round ones anyhow.
+    # Spindle-shaped nuclei are aligned with the fibers; round ones have random orientations.
     slope_x, slope_y = bend.ev(xy[:, 1], xy[:, 0], dy=1), bend.ev(xy[:, 1], xy[:, 0], dx=1)
     aligned = (
         np.arctan2(FIBER_BEND * slope_y + FIBER_WAVE, FIBER_BEND * slope_x) + np.pi / 2 + rng.normal(0, 0.2, len(xy))

@@ -1,4 +1,4 @@
-"""The image of a section behind one interface, whatever it is read from; and the patches cut from it."""
+"""One interface to the image of a section, whatever it is read from, and the patches cut from it."""
 
 from __future__ import annotations
 

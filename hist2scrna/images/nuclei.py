@@ -1,4 +1,4 @@
-"""Nuclei in H&E: found by color, threshold and watershed, tile by tile, the same whatever the tile."""
+"""Segmentation of nuclei in H&E by color, threshold and watershed; the result does not depend on the tiles."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def hematoxylin_density(image: NDArray[np.uint8], glass: NDArray[np.float64]) ->
     """
     from skimage.color import hed_from_rgb
 
-    # By table: the same value for the same color, wherever it stands.
+    # A lookup table gives the same color the same value in every window.
     shade = np.maximum(np.arange(256), 1)
     table = [np.log10(bare / shade).clip(0).astype(np.float32) for bare in glass]
     red, green, blue = (table[i][image[..., i]] for i in range(3))

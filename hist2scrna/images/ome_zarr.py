@@ -88,7 +88,7 @@ class OmeZarrImage(TiledImage):
 
 
 def _metadata(group: Any) -> Mapping[str, Any]:
-    """Return what NGFF says of a group: under "ome" from 0.5 on, beside everything else before."""
+    """Return the NGFF metadata of a group: under "ome" since version 0.5, at the top level before."""
     attributes = dict(group.attrs)
     return attributes.get("ome") or attributes
 

@@ -1,4 +1,4 @@
-"""What pixels become before a model sees them: 8-bit RGB; and what is said where a file holds none."""
+"""Conversion of pixels to 8-bit RGB, and the errors for files that cannot be read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DAMAGE = (
 
 
 class ImageError(ValueError):
-    """An image that cannot be read, said in words of the package."""
+    """An image cannot be read. The message names the file, the cause and a way out."""
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def check_size(origin: str, width: int, height: int, tile: tuple[int, int]) -> N
 def check_orientation(origin: str, orientation: Any) -> None:
     """Refuse an image that is stored turned or mirrored (Exif and TIFF tag 274; 1, or 0 for unknown, is upright).
 
-    Some programs turn it and others do not, so that nobody can tell to which of the two the coordinates belong.
+    Some programs rotate such an image and others do not, so it is unknown which version the coordinates refer to.
     """
     if orientation not in (None, 0, 1):
         raise ImageError(

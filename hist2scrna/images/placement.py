@@ -1,4 +1,4 @@
-"""Do the spots lie on the image? Scale, orientation and bounds, before anything is trained."""
+"""Check that the spots lie on the image: scale, orientation and bounds."""
 
 from __future__ import annotations
 

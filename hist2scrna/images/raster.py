@@ -1,4 +1,4 @@
-"""JPEG, PNG and whatever else Pillow reads: decoded whole, when first read."""
+"""JPEG, PNG and other formats that Pillow reads: decoded as a whole when first read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Microns per pixel, as image files say it."""
+"""Microns per pixel, from the metadata of image files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def square(x: float | None, y: float | None, origin: str) -> float | None:
     if x is None or y is None:
         return None
     if abs(x - y) > LARGEST_DIFFERENCE * max(x, y):
-        log.warning("%s: its pixels are said to be %g x %g um; not square, so this is not used", origin, x, y)
+        log.warning("%s: ignoring its pixel size of %g x %g um, because the pixels are not square", origin, x, y)
         return None
     return (x + y) / 2
 
@@ -54,7 +54,7 @@ def aperio_mpp(description: str) -> float | None:
 
 
 def ome_xml_mpp(xml: str, width: int, height: int, origin: str) -> float | None:
-    """Return `PhysicalSizeX` and `Y` of the image of a given size in OME-XML; the unit is microns unless told."""
+    """Return `PhysicalSizeX` and `Y` of the image of a given size in OME-XML; the default unit is microns."""
     try:
         every = ElementTree.fromstring(xml).iter()
     except ElementTree.ParseError:
@@ -72,7 +72,7 @@ def ome_xml_mpp(xml: str, width: int, height: int, origin: str) -> float | None:
 def tiff_tags_mpp(resolution: tuple[Any, Any], unit: Any, origin: str) -> float | None:
     """Return what XResolution and YResolution (each a fraction) with ResolutionUnit say, where that may be tissue.
 
-    Print densities are told in the same tags: only 0.05 to 5 um a pixel are believed.
+    The same tags are used for print densities, so only values of 0.05 to 5 um per pixel are accepted.
     """
     sides = []
     for value in resolution:

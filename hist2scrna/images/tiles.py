@@ -1,4 +1,4 @@
-"""Images in files, read tile by tile; the tiles decoded last are kept, up to a bound."""
+"""Images in files, read tile by tile; recently decoded tiles are kept in a cache of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tissue is: stained ground told from glass, on a thumbnail of the image."""
+"""Tissue detection: stained ground is separated from glass on a thumbnail of the image."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TissueMask:
     glass: NDArray[np.float64]
 
     def at(self, xy: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Tell which points `(..., 2)`, full-resolution pixels, lie on tissue; none off the image does."""
+        """Tell which points `(..., 2)`, full-resolution pixels, lie on tissue; points off the image do not."""
         column, row = np.moveaxis(np.floor(to_image_pixels(xy, self.scale)).astype(np.int64), -1, 0)
         height, width = self.mask.shape
         inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
@@ -107,7 +107,7 @@ class TissueMask:
         xy
             `(n, 2)` centers in full-resolution pixels.
         diameter
-            Of the discs, in full-resolution pixels.
+            Diameter of the discs in full-resolution pixels.
         """
         # Points of a sunflower: equal areas, turned by the golden angle (Vogel, Math. Biosci. 1979).
         number = np.arange(RAYS)
@@ -173,7 +173,7 @@ def lattice_points(
     Parameters
     ----------
     width, height, spacing
-        Of the image and between neighbors, in one unit.
+        Size of the image and distance between neighbors, in the same unit.
     lattice
         `"hexagonal"` or `"square"`.
 

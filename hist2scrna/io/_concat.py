@@ -1,4 +1,4 @@
-"""Join sections, with all that they carry."""
+"""Join sections with their images, graphs and metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def concat(
 ) -> ad.AnnData:
     """Join sections into one AnnData that keeps their images, graphs and names apart.
 
-    :func:`anndata.concat` drops `.uns` and `.obsp` unless told; and two sections of one name would share one image.
+    By default, :func:`anndata.concat` drops `.uns` and `.obsp`, and two sections with the same name would share an
+    image.
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ def concat(
     repeated = [name for repeatable in (names, libraries) for name, n in Counter(repeatable).items() if n > 1]
     if repeated:
         raise ValueError(
-            f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and images could not be told "
-            "apart. Pass a dictionary of AnnData by new names."
+            f"Section {repeated[0]!r} occurs in more than one of `adatas`: its spots and images could not be "
+            "distinguished. Pass a dictionary of AnnData by new names."
         )
     _make_unique(parts, library_key)
     for key in dict.fromkeys(key for part in parts for key in part.obsp):

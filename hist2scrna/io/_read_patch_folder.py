@@ -42,8 +42,8 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
     folder
         The folder, with `patches/` and `spatial_coordinates.csv` in it.
     patch_um
-        Side of a patch in microns, where `"patch_um"` in `metadata.json` does not tell it. If neither does, training
-        warns and takes its own `patch_um` for it, else 112; prediction takes that of the model.
+        Side of a patch in microns, needed if `metadata.json` has no `"patch_um"`. If it is unknown, training warns and
+        assumes its own `patch_um`, or 112; prediction assumes that of the model.
     counts
         Refuse expression that is not whole numbers. False reads it as it is: it can be looked at, but no model of
         counts can be trained on it.
@@ -169,7 +169,7 @@ def _read_coordinates(path: Path) -> tuple[list[str], NDArray[np.float64], list[
     xy = []
     for line, (name, x, y, *rest) in rows:
         if not name or name in lines:
-            what = f"{layout.SPOT} is empty" if not name else f"spot {name!r} stands in line {lines[name]} already"
+            what = f"{layout.SPOT} is empty" if not name else f"spot {name!r} is already in line {lines[name]}"
             raise ValueError(f"'{path}', line {line}: {what}.")
         lines[name] = line
         xy.append((_number(x, path, line, "x"), _number(y, path, line, "y")))
@@ -218,7 +218,7 @@ def _row_of(name: str, position: Mapping[str, int], seen: Mapping[int, int], pat
         raise ValueError(f"'{path}', line {line}: spot {name!r} is not in {layout.COORDINATES}.")
     row = position[name]
     if row in seen:
-        raise ValueError(f"'{path}', line {line}: spot {name!r} stands in line {seen[row]} already.")
+        raise ValueError(f"'{path}', line {line}: spot {name!r} is already in line {seen[row]}.")
     return row
 
 

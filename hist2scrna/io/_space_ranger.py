@@ -38,8 +38,8 @@ def read_visium(
 ) -> ad.AnnData:
     """Read a Visium section from the output folder of Space Ranger, of any version.
 
-    As :func:`squidpy.read.visium`, and: positions are taken by the names of their columns, from CSV with or without
-    header or Parquet; a missing image is no error; what does not fit together is refused.
+    Like :func:`squidpy.read.visium`, but positions are read by column name, from Parquet or from CSV with or without
+    header, a missing image is not an error, and files that do not belong together are refused.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def read_visium(
     - `.obs["library_id"]`: categorical; `.obs["in_tissue"]`, `["array_row"]`, `["array_col"]`: int.
     - `.obsm["spatial"]`: float64, full-resolution pixels, x to the right, y down.
     - `.uns["spatial"][library]`: `images["hires"]`, `["lowres"]`, uint8 (height, width, 3); `scalefactors` as Space
-      Ranger has them, and `spot_diameter_um`, 65: what its spot diameter means; `metadata` with
+      Ranger writes them, and `spot_diameter_um`, 65, the diameter in microns; `metadata` with
       `chemistry_description`, `software_version` and `source_image_path`, where known.
 
     Raises
@@ -133,7 +133,7 @@ def _folder(path: str | Path) -> Path:
 
 
 def existing(file: Path) -> Path:
-    """Return the file, or raise FileNotFoundError with what lies beside it."""
+    """Return the file, or raise FileNotFoundError with a list of the files next to it."""
     if not file.exists():
         there = sorted(f.name for f in file.parent.iterdir()) if file.parent.is_dir() else "nothing"
         raise FileNotFoundError(f"No file '{file}'. In that folder: {there}.")

@@ -75,7 +75,7 @@ def to_spatialdata(
     xy = read_coordinates(adata, spatial_key)
     if not adata.obs_names.is_unique:
         raise ValueError(
-            "adata.obs_names repeat, so that a spot cannot be told by name. Call adata.obs_names_make_unique()."
+            "adata.obs_names are not unique, so spots cannot be matched by name. Call adata.obs_names_make_unique()."
         )
     images, shapes, entries = {}, {}, {}
     for part in opened.members:

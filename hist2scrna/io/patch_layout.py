@@ -1,4 +1,4 @@
-"""What a folder of patches holds: its file names, its headers, and how a spot names its patch."""
+"""Layout of a patch folder: file names, table headers, and the file name of the patch of each spot."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ N_SPOTS, N_GENES, SIDE_PX, SIDE_UM, OWN = "n_spots", "n_genes", "patch_px", "pat
 OWN_KEYS = (N_SPOTS, N_GENES, SIDE_PX, SIDE_UM, OWN)
 FORMAT_VERSION = 1
 
-# What file systems take in a name without more ado; the rest is percent-encoded.
+# Characters that all file systems accept in a name; others are percent-encoded.
 PLAIN = " !#$&'()+,;=@[]{}^`~"
 LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
 class FolderMetadata:
-    """What `metadata.json` tells.
+    """Content of `metadata.json`.
 
     Attributes
     ----------
     side_um
-        Side of a patch in microns; None where it is not told.
+        Side of a patch in microns; None if unknown.
     cell_types
         All cell types, in their order.
     libraries
@@ -70,7 +70,7 @@ def find_patch(folder: Path, spot: str) -> str | None:
 
 
 def check_names(names: Iterable[str], where: str) -> list[str]:
-    """Return names that can stand in a table, and be told apart.
+    """Return names that can be written to a table and are unique.
 
     Raises
     ------

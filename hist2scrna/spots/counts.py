@@ -49,7 +49,7 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
         )
     if not adata.var_names.is_unique:
         raise ValueError(
-            "adata.var_names repeat, so a gene cannot be told by name. Call adata.var_names_make_unique()."
+            "adata.var_names repeat, so genes cannot be selected by name. Call adata.var_names_make_unique()."
         )
     return chosen
 

@@ -1,4 +1,4 @@
-"""Patches that lie as files in a folder, one a spot, and are read when they are needed."""
+"""Patches stored as one file per spot, read when they are needed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Source:
     ----------
     library_key
         Column of `.obs` with the section of each spot. None: `"library_id"` if it is there and names libraries of
-        `.uns["spatial"]` (or nothing stands there), else all spots are one section.
+        `.uns["spatial"]` (or that is empty), else all spots are one section.
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key

@@ -12,8 +12,7 @@ import zarr
 from image_files import ome_zarr
 from PIL import Image
 
-from hist2scrna.images.base import SectionImage, cut_patches
-from hist2scrna.images.open import FORMATS, Format, open_file
+from hist2scrna.images.open import open_file
 
 
 def test_what_is_no_image_is_refused(marked_pixels, tmp_path):
@@ -61,24 +60,3 @@ def test_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(ImportError, match=r"p\.ndpi.*hist2scrna\[openslide\]"):
         open_file(tmp_path / "p.ndpi")
-
-
-class TextImage(SectionImage):
-    """An image of one color, which a file of text names: a format of somebody's own."""
-
-    def __init__(self, path, scale=1.0):
-        self.color = [int(value) for value in path.read_text().split()]
-        self.scales, self.origin = (scale,), str(path)
-
-    def size(self, level=0):
-        return 60, 40
-
-    def read(self, level, x, y, width, height):
-        return np.full((height, width, 3), self.color, dtype=np.uint8)
-
-
-def test_a_new_format_is_a_class_and_a_row(tmp_path, monkeypatch):
-    (tmp_path / "a.color").write_text("10 20 30")
-    monkeypatch.setattr("hist2scrna.images.open.FORMATS", [Format(TextImage, (".color",)), *FORMATS])
-    image = open_file(tmp_path / "a.color")
-    assert cut_patches(image, np.array([[30.0, 20.0]]), 8, 4)[0, :, 2, 2].tolist() == [10, 20, 30]
