@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hist2scrna.encoders import encoder_from_card, prepare_encoder
 from hist2scrna.encoders.published import ENCODERS
 from hist2scrna.pp import extract_features
 
@@ -47,6 +48,26 @@ def test_a_published_encoder_gives_what_timm_gives_from_the_same_file(
     assert about["license"] == "CC-BY-NC-ND-4.0"
     assert about["hub_id"] == "MahmoodLab/UNI"
     assert about["pooling"] == "class"
+
+
+def test_a_card_finds_the_weights_again_or_says_that_they_are_others(
+    timm, monkeypatch, tmp_path, random_weights
+) -> None:
+    small_uni(monkeypatch)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, init_values=1e-5)
+    save_file(random_weights(model), tmp_path / "model.safetensors")
+    encoder = prepare_encoder("uni", tmp_path)
+    card = encoder.card()
+    patches = torch.rand(2, 3, 224, 224, requires_grad=True)
+    features = encoder_from_card(card).encode(patches)
+    torch.testing.assert_close(features, encoder.encode(patches))
+    features.sum().backward()
+    assert (patches.grad.abs() > 0).any()
+    moved = (tmp_path / "model.safetensors").rename(tmp_path / "moved.safetensors")
+    assert encoder_from_card(card, moved).sha256 == card["sha256"]
+    save_file(random_weights(model, 1), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="whose sha256 is"):
+        encoder_from_card(card, tmp_path / "other.safetensors")
 
 
 def test_another_size_must_be_whole_tokens(timm, make_section, monkeypatch, tmp_path, random_weights) -> None:
