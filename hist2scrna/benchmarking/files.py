@@ -10,17 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from hist2scrna.benchmarking.table import CEILING, NULLS, PROTOCOL
+from hist2scrna.benchmarking.table import PROTOCOL
 from hist2scrna.evaluation.plain import number, percent, plain
+from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
+from hist2scrna.evaluation.scores import Score, benchmark_scores
 
 SCHEMA_VERSION = 1
-REFERENCES = (*NULLS.values(), CEILING)
+REFERENCES = (*(PREDICTOR_LABELS[name] for name in BASELINES), NOISE_CEILING)
 JOBS, TABLE = "jobs", "table"
-HEADINGS = (
-    *("model", "folds x seeds", "Pearson [95 %]", "of ceiling", "depth-partial [95 %]", "spread", "log-likelihood"),
-    *("coverage 50/80/95", "width 50/80/95", "folds over depth baseline", "collapsed", "failed"),
-    *("fit s", "predict s", "MiB", "parameters"),
-)
 NOTES = """\
 Pearson by gene over the spots of a section, on log-normalized expression, averaged over genes, sections and seeds, then
 over folds. Intervals are Student's t over the folds; folds share training sections, so that they are not independent,
@@ -55,32 +52,47 @@ def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
             f"## {_escape(str(dataset))}\n\n"
             f"- Split: {_escape(words['split'])}\n- Genes: {genes}; {_escape(words['panel'])} ({panel})\n"
             f"- Normalization: {_escape(words['normalization'])}\n- Smoothing: {words['smoothing']}\n"
-            f"- Ceiling: {words['noise_ceiling']}\n"
+            f"- Noise ceiling: {words['noise_ceiling']}\n"
         )
-        lines = ["| " + " | ".join(HEADINGS) + " |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+        headings = _headings()
+        lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join(_line(row)) + " |" for row in rows.to_dict("records")]
         parts.append("\n".join(lines) + "\n")
         parts.append(_by_fold(jobs[jobs["dataset"] == dataset]))
     return "\n".join([*parts, NOTES])
 
 
+def _headings() -> list[str]:
+    scores = [
+        (score.heading or score.label)
+        + (f" {'/'.join(score.levels)}" if score.levels else "")
+        + (" [95 %]" if score.interval else "")
+        for score in benchmark_scores()
+    ]
+    return [
+        *("model", "folds x seeds", *scores, "of noise ceiling", "folds over depth baseline", "collapsed", "failed"),
+        *("fit s", "predict s", "MiB", "parameters"),
+    ]
+
+
 def _by_fold(jobs: pd.DataFrame) -> str:
-    """Return Pearson / depth-partial of each model on each fold, mean over seeds."""
+    """Return the scores of genes that have an interval, of each model on each fold, mean over seeds."""
     folds, models = (list(dict.fromkeys(jobs[name])) for name in ("fold", "model"))
-    scores = jobs.assign(
-        **{name: pd.to_numeric(jobs[name], errors="coerce") for name in ("pearson", "depth_partial")}
-    ).groupby(["model", "fold"])[["pearson", "depth_partial"]]
-    means = scores.mean()
+    shown = [score for score in benchmark_scores() if score.interval and score.of == "gene"]
+    columns = [str(score.column) for score in shown]
+    numbers = jobs.assign(**{name: pd.to_numeric(jobs[name], errors="coerce") for name in columns})
+    means = numbers.groupby(["model", "fold"])[columns].mean()
+    heading = " / ".join(score.heading or score.label for score in shown)
     lines = [
-        "| Pearson / depth-partial | " + " | ".join(map(_escape, folds)) + " |",
+        f"| {heading} | " + " | ".join(map(_escape, folds)) + " |",
         "|---" + "|---:" * len(folds) + "|",
     ]
     for model in sorted(models, key=lambda name: models.index(name) + len(models) * (name in REFERENCES)):
         cells = []
         for fold in folds:
-            known = (model, fold) in means.index and pd.notna(means.loc[(model, fold), "pearson"])
-            found = means.loc[(model, fold)] if known else None
-            cells.append("-" if found is None else " / ".join(number(_cell(float(v))) for v in found))
+            known = (model, fold) in means.index and pd.notna(means.loc[(model, fold), columns[0]])
+            values = means.loc[(model, fold)] if known else []
+            cells.append(" / ".join(number(_cell(float(v))) for v in values) or "-")
         lines.append(f"| {_escape(model)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -88,7 +100,6 @@ def _by_fold(jobs: pd.DataFrame) -> str:
 def _line(row: dict[Any, Any]) -> list[str]:
     row = {name: _cell(value) for name, value in row.items()}
     of_model = row["kind"] == "model"
-    covered, width = ([row[f"{name}_{level}"] for level in (50, 80, 95)] for name in ("coverage", "width"))
     n_complete = row["n_jobs"] - row["n_failed"]
     memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:,.0f}"
     if row["gpu_peak_memory_mib"] is not None:
@@ -96,13 +107,8 @@ def _line(row: dict[Any, Any]) -> list[str]:
     return [
         _escape(str(row["model"])),
         f"{row['n_folds']} x {row['n_core']}" if of_model else f"{row['n_folds']}",
-        _with_interval(row, "pearson"),
+        *(_score_cell(row, score) for score in benchmark_scores()),
         percent(row["score_over_ceiling"]),
-        _with_interval(row, "depth_partial"),
-        number(row["spread_ratio"]),
-        number(row["log_likelihood"]),
-        "-" if None in covered else " / ".join(percent(v) for v in covered),
-        "-" if None in width else " / ".join(f"{v:.2f}" for v in width),
         f"{row['folds_beating_depth_baseline']} of {row['n_folds']}" if of_model else "-",
         f"in {row['n_collapsed']} of {n_complete}" if of_model else "-",
         f"{row['n_failed']} of {row['n_jobs']}" if of_model else "-",
@@ -112,10 +118,14 @@ def _line(row: dict[Any, Any]) -> list[str]:
     ]
 
 
-def _with_interval(row: dict[Any, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    interval = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
-    return number(row[name]) + interval
+def _score_cell(row: dict[Any, Any], score: Score) -> str:
+    write = percent if score.is_share else number
+    if score.levels:
+        values = [row[f"{score.column}_{level}"] for level in score.levels]
+        return "-" if None in values else " / ".join(map(write, values))
+    low, high = (row.get(f"{score.column}_{end}") for end in ("low", "high"))
+    interval = "" if low is None or high is None else f" [{write(low)}, {write(high)}]"
+    return write(row[score.column]) + interval
 
 
 def _escape(text: str) -> str:

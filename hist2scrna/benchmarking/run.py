@@ -20,7 +20,7 @@ import torch
 from hist2scrna.benchmarking.job import EVALUATION, HISTORY, MODEL
 from hist2scrna.benchmarking.process import end_with_parent, peak_memory
 from hist2scrna.benchmarking.sections import Reads, without_expression
-from hist2scrna.evaluation.inputs import layers_to_score
+from hist2scrna.evaluation.read_prediction import layers_to_score
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.provenance import package_versions

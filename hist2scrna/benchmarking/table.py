@@ -11,19 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from hist2scrna.benchmarking.job import Done, Job
-from hist2scrna.evaluation.plain import at
+from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
+from hist2scrna.evaluation.scores import benchmark_columns, value_of
 
-LEVELS = ("50", "80", "95")
-# Scores of any predictor, from an evaluation: column, and the way to it below a predictor's name.
-SCORES: dict[str, tuple[str, ...]] = {
-    "pearson": ("by_gene", "pearson_mean"),
-    "depth_partial": ("by_gene", "depth_partial_mean"),
-    "spread_ratio": ("by_gene", "spread_ratio_median"),
-}
-COUNT_SCORES: dict[str, tuple[str, ...]] = {
-    "log_likelihood": ("log_likelihood",),
-    **{f"{name}_{level}": (name, level) for name in ("coverage", "width") for level in LEVELS},
-}
 HEADLINE = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline", "collapsed", "held_out")
 MEASURED = (
     "fit_seconds",
@@ -38,26 +28,30 @@ MEASURED = (
 )
 PROTOCOL = ("n_genes", "panel", "panel_sha256", "normalization", "smoothing", "split", "noise_ceiling")
 IDENTITY = ("dataset", "fold", "model", "kind", "seed", "status")
-JOB_COLUMNS = (
-    *IDENTITY,
-    *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio", "collapsed"),
-    *COUNT_SCORES,
-    *("beats_mean_baseline", "beats_depth_baseline", "held_out"),
-    *MEASURED,
-    *("n_spots_test", "architecture", "likelihood", "version"),
-    *PROTOCOL,
-)
-NULLS = {"mean_baseline": "mean baseline", "depth_baseline": "depth baseline"}
-CEILING = "noise ceiling"
 COMPLETE = "complete"
-# Means over folds with an interval; of the others, the mean alone.
-WITH_INTERVAL = ("pearson", "depth_partial", "log_likelihood")
-MEANS = (
-    *("pearson", "depth_partial", "score_over_ceiling", "spread_ratio"),
-    *COUNT_SCORES,
-    *("beats_mean_baseline", "beats_depth_baseline"),
-    *("fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib", "n_parameters", "epochs_run"),
-)
+# Numbers of a job that are averaged over folds, besides the scores.
+COSTS = ("fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib", "n_parameters", "epochs_run")
+
+
+def job_columns() -> list[str]:
+    """Return the columns of the table of jobs."""
+    return [
+        *IDENTITY,
+        *benchmark_columns(),
+        *HEADLINE,
+        *MEASURED,
+        *("n_spots_test", "architecture", "likelihood", "version"),
+        *PROTOCOL,
+    ]
+
+
+def averaged_columns() -> dict[str, bool]:
+    """Return the columns that are averaged over folds, and whether their mean has an interval."""
+    scores = {name: score.interval for name, (score, _) in benchmark_columns().items()}
+    shares = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline")
+    return scores | dict.fromkeys((*shares, *COSTS), False)
+
+
 # Baselines and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
 AGREEMENT = 1e-6
 
@@ -87,7 +81,7 @@ def jobs_table(jobs: Sequence[Job], done: Mapping[int, Done], failed: Mapping[in
             elif i in failed:
                 rows.append(_identity(jobs[i]) | {"status": f"failed: {failed[i]}"} | protocol(jobs[i]))
         rows += _reference_rows([done[i] for i in own if i in done])
-    table = pd.DataFrame(rows, columns=list(JOB_COLUMNS))
+    table = pd.DataFrame(rows, columns=job_columns())
     return table.astype(dict.fromkeys(("seed", "n_parameters", "epochs_run", "best_epoch"), "Int64"))
 
 
@@ -108,8 +102,9 @@ def _identity(job: Job) -> dict[str, Any]:
 
 
 def _scored(found: Mapping[str, Any], predictor: str) -> dict[str, Any]:
-    row = {name: at(found["scores"]["log_normalized"].get(predictor), path) for name, path in SCORES.items()}
-    return row | {name: at(found["counts"].get(predictor), path) for name, path in COUNT_SCORES.items()}
+    return {
+        name: value_of(found, score, predictor, level=level) for name, (score, level) in benchmark_columns().items()
+    }
 
 
 def _told(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
     job = done[0].job
     where = f"{job.dataset}, {job.fold}"
     rows = []
-    for name, label in (*NULLS.items(), (CEILING, CEILING)):
+    for name, label in (*((name, PREDICTOR_LABELS[name]) for name in BASELINES), (NOISE_CEILING, NOISE_CEILING)):
         found = [_reference(one.results, name) for one in done]
         scores = {
             column: _agreed([row.get(column) for row in found], f"{label} of {where}: {column}") for column in found[0]
@@ -153,7 +148,7 @@ def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
                 "dataset": job.dataset,
                 "fold": job.fold,
                 "model": label,
-                "kind": CEILING if name == CEILING else "baseline",
+                "kind": NOISE_CEILING if name == NOISE_CEILING else "baseline",
                 "status": COMPLETE,
                 **scores,
                 **_told(done[0].results),
@@ -165,7 +160,7 @@ def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
 
 def _reference(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     head = found["headline"]
-    if name == CEILING:
+    if name == NOISE_CEILING:
         return {"pearson": head["noise_ceiling"], "depth_partial": head["depth_partial_noise_ceiling"]}
     row = _scored(found, name)
     limit, reached = head["noise_ceiling"], row["pearson"]
@@ -211,7 +206,8 @@ def summary_table(jobs: pd.DataFrame) -> pd.DataFrame:
 
 def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
     complete = own[own["status"] == COMPLETE]
-    numbers = complete[list(MEANS)].apply(pd.to_numeric, errors="coerce").astype(float)
+    averaged = averaged_columns()
+    numbers = complete[list(averaged)].apply(pd.to_numeric, errors="coerce").astype(float)
     by_fold = numbers.groupby(complete["fold"], sort=False).mean()
     kind = str(own["kind"].iloc[0])
     row: dict[str, Any] = {
@@ -222,15 +218,19 @@ def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
         "n_jobs": len(own),
         "n_failed": int(len(own) - len(complete)),
     }
-    for name in MEANS:
+    for name, has_interval in averaged.items():
         row[name] = float(by_fold[name].mean())
-        if name in WITH_INTERVAL:
+        if has_interval:
             row[f"{name}_low"], row[f"{name}_high"] = t_interval(by_fold[name].to_numpy())
     of_model = kind == "model"
     row["n_collapsed"] = int(complete["collapsed"].eq(True).sum()) if of_model else None
     row["folds_beating_depth_baseline"] = None
     if of_model:
-        depth = references[references["model"] == NULLS["depth_baseline"]].set_index("fold")["pearson"].astype(float)
+        depth = (
+            references[references["model"] == PREDICTOR_LABELS["depth_baseline"]]
+            .set_index("fold")["pearson"]
+            .astype(float)
+        )
         row["folds_beating_depth_baseline"] = int((by_fold["pearson"] > depth.reindex(by_fold.index)).sum())
     for name in PROTOCOL:
         values = [str(value) for value in dict.fromkeys(own[name].dropna())]

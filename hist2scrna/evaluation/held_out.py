@@ -2,78 +2,83 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna import keys
-from hist2scrna.spots.counts import read_counts
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import numpy as np
+    from numpy.typing import NDArray
 
-    from hist2scrna.evaluation.inputs import Scored
-    from hist2scrna.trained.model import TrainedModel
+    from hist2scrna.evaluation.predictors import Sections
 
 # Below this share of a section, equal counts are taken for chance: nearly empty cells often agree.
 SEEN_SHARE = 0.1
 ADVICE = (
-    "Evaluate on sections, better on donors, that were left out of the training; other spots of a training section "
-    "will not do, as neighbors are alike."
+    "Evaluate on sections, better on donors, that were left out of the training. Other spots of a training section are "
+    "not enough, because neighboring spots are alike."
 )
 
 
-def describe_split(
-    adata: AnnData,
-    scored: Scored,
-    trained: TrainedModel | None,
-    names: keys.OutputKeys,
-    layer: str | None,
-    library_key: str | None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainingOverlap:
+    """What the scored data have in common with the training data.
+
+    Attributes
+    ----------
+    trained_on
+        Names of the sections that were trained on.
+    have_names
+        Whether the scored sections have names of their own, so that equal names mean the same section.
+    seen
+        `(scored spots,)`, whether a training spot has the same counts; None: not known.
+    why_unknown
+        Why it is not known.
+    """
+
+    trained_on: list[str]
+    have_names: bool
+    seen: NDArray[np.bool_] | None
+    why_unknown: str = ""
+
+
+def describe_split(overlap: TrainingOverlap, sections: Sections) -> dict[str, Any]:
     """Tell whether the scored spots, or sections of the same name, were trained on; warn if they were."""
-    sections = scored.sections
-    trained_on = [str(s) for s in adata.uns.get(names.parameters, {}).get("trained_on", [])]
-    if trained is not None:
-        trained_on = [str(s) for s in trained.training["sections"]]
-    # Without a name of its own a section is called as any other.
-    named = library_key is not None or len(adata.uns.get(keys.SPATIAL, {})) > 0
-    same = sorted(set(trained_on) & set(sections.names)) if named else []
-    split: dict[str, Any] = {
-        "held_out": None,
-        "n_seen": None,
-        "seen_sections": [],
-        "same_sections": same,
-        "trained_on": trained_on,
-    }
-    if trained is not None and set(trained.genes) <= set(adata.var_names):
-        seen = trained.has_seen(read_counts(adata, trained.genes, layer))[scored.kept]
-        split["n_seen"] = int(seen.sum())
-        split["seen_sections"] = [
-            name
-            for name, part in zip(sections.names, sections.slices, strict=True)
-            if float(seen[part].mean()) >= SEEN_SHARE
-        ]
-    if split["seen_sections"]:
-        split["held_out"] = False
-        split["statement"] = (
-            f"NOT HELD OUT: {split['n_seen']} of {len(scored.kept)} spots were in the data that the model was fitted "
-            f"on (of {', '.join(split['seen_sections'])}). These scores say nothing of unseen tissue."
+    trained_on = overlap.trained_on
+    same = sorted(set(trained_on) & set(sections.names)) if overlap.have_names else []
+    seen_sections = []
+    if overlap.seen is not None:
+        parts = zip(sections.names, sections.slices, strict=True)
+        seen_sections = [name for name, part in parts if float(overlap.seen[part].mean()) >= SEEN_SHARE]
+    n_seen = None if overlap.seen is None else int(overlap.seen.sum())
+    held_out: bool | None = False
+    if seen_sections:
+        statement = (
+            f"NOT HELD OUT: {n_seen} of {len(sections.codes)} spots were in the data that the model was fitted on "
+            f"(of {', '.join(seen_sections)}). These scores say nothing about unseen tissue."
         )
     elif same:
-        split["held_out"] = False
-        split["statement"] = (
+        statement = (
             f"NOT HELD OUT: the model was fitted on other spots of {', '.join(same)}. Neighboring spots are alike, so "
-            "that a split by spots flatters, and these scores say little of unseen tissue. (Sections are told apart by "
-            "name: if another one of that name was trained on, rename it.)"
+            "splitting by spot leaks information, and these scores say little about unseen tissue. (Sections are "
+            "identified by name: if another section of that name was trained on, rename it.)"
         )
-    elif split["n_seen"] is None:
-        why = "no model was given" if trained is None else "genes of the model are missing here"
-        split["statement"] = f"unknown: {why}, so it was not checked whether these spots were trained on."
+    elif n_seen is None:
+        held_out = None
+        statement = f"unknown: {overlap.why_unknown}, so it was not checked whether these spots were trained on."
     else:
-        split["held_out"] = True
-        split["statement"] = f"held out; the model was fitted on {', '.join(trained_on)}."
-        if split["n_seen"]:
-            split["statement"] += f" {split['n_seen']} spots have the very counts of a training spot."
-    if split["held_out"] is False:
-        warnings.warn(f"{split['statement']} {ADVICE}", UserWarning, stacklevel=3)
-    return split
+        held_out = True
+        statement = f"held out; the model was fitted on {', '.join(trained_on)}."
+        if n_seen:
+            statement += f" {n_seen} spots have exactly the counts of a training spot."
+    if held_out is False:
+        warn_user(f"{statement} {ADVICE}")
+    return {
+        "held_out": held_out,
+        "n_seen": n_seen,
+        "seen_sections": seen_sections,
+        "same_sections": same,
+        "trained_on": trained_on,
+        "statement": statement,
+    }

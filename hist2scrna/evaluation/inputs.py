@@ -1,161 +1,178 @@
-"""What is scored: counts, predictions and their provenance, read from AnnData and checked."""
+"""All that an evaluation scores, read from AnnData at once: nothing after this module knows AnnData."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.evaluation.predictors import ExpectedLog, Expression, LogExpression, Predictor, Sections
+from hist2scrna.evaluation.held_out import TrainingOverlap
+from hist2scrna.evaluation.notes import Notes
+from hist2scrna.evaluation.predictors import Expression, Sections
+from hist2scrna.evaluation.read_prediction import Where, read_prediction, read_true_means, with_predictions
+from hist2scrna.evaluation.read_tissue import (
+    read_cell_types,
+    read_label_codes,
+    read_maps,
+    read_neighbors,
+)
+from hist2scrna.messages import require_key
 from hist2scrna.metrics.baselines import Baselines
-from hist2scrna.metrics.blocks import blocks
 from hist2scrna.spots.counts import choose_genes, read_counts
-from hist2scrna.spots.sections import read_sections
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from hist2scrna.evaluation.predictors import Predictor
+    from hist2scrna.evaluation.read_tissue import SectionMap, SpotGraph
+    from hist2scrna.metrics.labels import LabeledSpots
+    from hist2scrna.spots.sections import OpenedSections
     from hist2scrna.trained.model import TrainedModel
 
-LAYERS_OF = {
-    "zinb": ("mean", "dropout", "mu", "dispersion"),
-    "nb": ("mean", "mu", "dispersion"),
-    "poisson": ("mean", "mu"),
-    "mse": ("mean",),
-}
-NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
-LOG = "log_normalized"
 FEWEST_SPOTS = 2
 
 
-@dataclass
-class Remarks:
-    """What the reader of an evaluation must be told."""
-
-    not_scored: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Scored:
-    """Spots and genes that are scored.
+@dataclass(frozen=True)
+class ScoredData:
+    """What is scored, in arrays.
 
     Attributes
     ----------
     genes
-        Names, in the order of `adata.var_names`.
-    kept
-        Numbers of the scored spots in `adata`, sorted by section.
+        Names of the scored genes, in the order of `adata.var_names`.
     truth, model
         Counts, and what was predicted for them.
+    true_means
+        The means that a simulation drew the counts from; None for measured data.
     log_normalized_from
-        How the prediction was read on the log-normalized scale, in words.
+        Where the prediction on the log-normalized scale comes from, in words.
+    baselines, baselines_from
+        The baselines of the scored genes, and what they were fitted on.
+    overlap
+        Which of the spots and sections were trained on.
+    labels
+        `(scored spots,)` number of the true cell type, -1 where there is none; None: no labels.
+    cell_types
+        True and predicted cell types of the labeled spots; None: not scored.
+    neighbors
+        Neighbors of the scored spots; None: not known.
+    maps
+        Where the spots of the first sections lie, with a small image.
+    about_model, about_data
+        Entries `"model"` and `"data"` of the results.
+    notes
+        What the reader must know.
     """
 
     genes: list[str]
-    kept: NDArray[np.int64]
     truth: Expression
     model: Predictor
+    true_means: Predictor | None
     log_normalized_from: str
-
-    @property
-    def sections(self) -> Sections:
-        """Their sections."""
-        return self.truth.sections
-
-
-def layers_to_score(trained: TrainedModel) -> list[str]:
-    """Return the layers that a prediction needs so that everything about it can be scored."""
-    own = (LOG,) if trained.module.estimates_log and trained.likelihood != "mse" else ()
-    return [*LAYERS_OF[trained.likelihood], *own]
-
-
-def with_predictions(
-    adata: AnnData, trained: TrainedModel | None, names: keys.OutputKeys, library_key: str | None, progress: bool
-) -> tuple[AnnData, bool]:
-    """Return an AnnData that holds predictions, and whether they were made just now.
-
-    Those in `adata` are taken if they are complete, or if there is no model to complete them.
-
-    Raises
-    ------
-    KeyError
-        If there are none, and no model.
-    ValueError
-        If those in `adata` are of another model.
-    """
-    written = adata.uns.get(names.parameters, {})
-    likelihood = str(written.get("likelihood", "unknown")) if trained is None else trained.likelihood
-    needed = [names.layer(name) for name in NEEDED_OF.get(likelihood, ("mean",))]
-    if trained is not None and names.modeled in adata.var:
-        others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(trained.genes)
-        if others:
-            raise ValueError(
-                f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
-                f"such as {sorted(others)[:3]}: another model made them. Leave out model= to score them, or pass key=."
-            )
-    if all(layer in adata.layers for layer in needed):
-        return adata, False
-    if trained is None:
-        if names.layer("mean") not in adata.layers:
-            raise KeyError(
-                f"Layer {names.layer('mean')!r} not found in adata.layers. Available layers: {list(adata.layers)}. "
-                "Call tl.predict(adata, model) first, or pass model=; for another prefix, pass key=."
-            )
-        return adata, False
-    made = trained.predict(
-        adata,
-        key_added=names.key,
-        layers=layers_to_score(trained),
-        copy=True,
-        library_size=str(written.get("library_size", "predicted")) if likelihood != "mse" else "predicted",
-        library_key=library_key,
-        progress=progress,
-    )
-    return made, True
+    baselines: Baselines
+    baselines_from: dict[str, str]
+    overlap: TrainingOverlap
+    labels: NDArray[np.int64] | None
+    cell_types: LabeledSpots | None
+    neighbors: SpotGraph | None
+    maps: list[SectionMap]
+    about_model: dict[str, Any]
+    about_data: dict[str, Any]
+    notes: Notes
 
 
-def read_scored(
+def read_scored_data(
     adata: AnnData,
-    predicted: AnnData,
-    names: keys.OutputKeys,
+    trained: TrainedModel | None,
+    *,
+    key: str,
     layer: str | None,
+    labels_key: str | None,
     library_key: str | None,
-    remarks: Remarks,
-) -> Scored:
-    """Read counts and predictions of the genes that are in both, and of the spots that have counts there.
+    seed: int,
+    progress: bool,
+) -> ScoredData:
+    """Read counts and predictions of the genes that are in both, with all that is known of their spots.
+
+    Arguments are those of :func:`hist2scrna.tl.evaluate`.
 
     Raises
     ------
     KeyError
-        If a slot is missing.
+        If a key is missing, or there is neither prediction nor model.
     ValueError
         If counts are no counts, predictions are not finite or are negative, or too little is left.
     """
-    genes = _genes(adata, predicted, names)
+    names, notes = keys.OutputKeys(key), Notes()
+    opened = open_sections(adata, Source(library_key=library_key))
+    library_key = opened.source.library_key
+    if labels_key is not None:
+        require_key(adata.obs, labels_key, "adata.obs")
+    predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
+    label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
+    truth, where = _read_truth(adata, _common_genes(adata, predicted, names), layer, opened, notes)
+    model, log_normalized_from = read_prediction(predicted, names, where, notes)
+    baselines, baselines_from = choose_baselines(trained, truth, where.genes)
+    parameters = predicted.uns.get(names.parameters, {})
+    return ScoredData(
+        genes=where.genes,
+        truth=truth,
+        model=model,
+        true_means=read_true_means(adata, where),
+        log_normalized_from=log_normalized_from,
+        baselines=baselines,
+        baselines_from=baselines_from,
+        overlap=_read_overlap(adata, trained, names, layer, opened, where),
+        labels=None if label_codes is None else label_codes[where.rows],
+        cell_types=read_cell_types(adata, predicted, names, labels_key, notes),
+        neighbors=read_neighbors(adata, where, notes),
+        maps=read_maps(adata, opened, where, seed),
+        about_model={
+            "name": str(parameters.get("model", key)),
+            "likelihood": str(parameters.get("likelihood", "unknown")),
+            "library_size": str(parameters.get("library_size", "unknown")),
+            "key": key,
+            "predicted_by_evaluate": made_now,
+        },
+        about_data={
+            "n_spots": len(where.rows),
+            "n_spots_left_out": adata.n_obs - len(where.rows),
+            "n_genes": len(where.genes),
+            "layer": "X" if layer is None else layer,
+            "library_key": library_key,
+            "seed": seed,
+        },
+        notes=notes,
+    )
+
+
+def _read_truth(
+    adata: AnnData, genes: list[str], layer: str | None, opened: OpenedSections, notes: Notes
+) -> tuple[Expression, Where]:
+    """Return the counts of the spots that have any, sorted by section, and which spots these are."""
     counts = read_counts(adata, genes, layer)
-    section_names, codes = read_sections(adata, library_key)
-    usable = np.asarray(counts.sum(axis=1)).ravel() > 0
-    if usable.sum() < FEWEST_SPOTS:
+    has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0
+    if has_counts.sum() < FEWEST_SPOTS:
         raise ValueError(
-            f"Too few spots to score: {int(usable.sum())} of {adata.n_obs} have a count in the {len(genes)} scored "
+            f"Too few spots to score: {int(has_counts.sum())} of {adata.n_obs} have a count in the {len(genes)} scored "
             f"genes, and {FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
         )
-    if not usable.all():
-        remarks.notes.append(f"{int((~usable).sum())} spots without counts in the scored genes were left out.")
-    kept = np.flatnonzero(usable)
-    kept = kept[np.argsort(codes[kept], kind="stable")]
-    present, local = np.unique(codes[kept], return_inverse=True)
-    sections = Sections(tuple(section_names[i] for i in present), local.astype(np.int64))
-    truth = Expression(counts[kept], sections)
-    model, log_normalized_from = read_model(predicted, names, genes, kept, sections, remarks)
-    return Scored(genes, kept, truth, model, log_normalized_from)
+    if not has_counts.all():
+        notes.remarks.append(f"{int((~has_counts).sum())} spots without counts in the scored genes were left out.")
+    rows = np.flatnonzero(has_counts)
+    rows = rows[np.argsort(opened.codes[rows], kind="stable")]
+    present, codes = np.unique(opened.codes[rows], return_inverse=True)
+    sections = Sections(tuple(opened.names[i] for i in present), codes.astype(np.int64))
+    return Expression(counts[rows], sections), Where(genes, rows, sections)
 
 
-def _genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) -> list[str]:
+def _common_genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) -> list[str]:
+    """Return the genes that are predicted and counted."""
     modeled = predicted.var_names
     if names.modeled in predicted.var:
         modeled = modeled[predicted.var[names.modeled].to_numpy(dtype=bool)]
@@ -168,100 +185,39 @@ def _genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) -> list[s
     return choose_genes(adata, common)
 
 
-def read_model(
-    predicted: AnnData,
+def _read_overlap(
+    adata: AnnData,
+    trained: TrainedModel | None,
     names: keys.OutputKeys,
-    genes: list[str],
-    kept: NDArray[np.int64],
-    sections: Sections,
-    remarks: Remarks,
-) -> tuple[Predictor, str]:
-    """Return the prediction for some genes and spots, and how it is read on the log-normalized scale.
-
-    Raises
-    ------
-    ValueError
-        If predictions are not finite, or expected counts are negative.
-    """
-    written = predicted.uns.get(names.parameters, {})
-    likelihood = str(written.get("likelihood", "unknown"))
-    columns = predicted.var_names.get_indexer(genes).astype(np.int64)
-    layers = {
-        name: np.asarray(predicted.layers[names.layer(name)])
-        for name in (*LAYERS_OF["zinb"], LOG)
-        if names.layer(name) in predicted.layers
-    }
-    log_scale = str(written.get("scale", "counts")) == "log_normalized"
-    _check_finite(layers["mean"], kept, columns, names.layer("mean"), negative=log_scale)
-    if (log_scale or LOG in layers) and names.modeled in predicted.var:
-        if (total := int(predicted.var[names.modeled].sum())) > len(genes):
-            remarks.notes.append(
-                f"The model normalizes over its {total} genes, the truth is normalized over the {len(genes)} scored."
-            )
-    if log_scale:
-        why = f"the model ({likelihood}) predicts log-normalized expression, no distribution of counts"
-        remarks.not_scored.update({"counts, residuals, zeros": why})
-        return LogExpression(layers["mean"], kept, columns), f"layer {names.layer('mean')!r}, as predicted"
-    missing = [name for name in NEEDED_OF.get(likelihood, ()) if name not in layers]
-    if likelihood not in LAYERS_OF:
-        remarks.not_scored["count likelihood, zeros"] = (
-            f"adata.uns[{names.key!r}]['likelihood'] does not say which distribution was predicted"
-        )
-    elif missing:
-        remarks.not_scored["count likelihood, zeros"] = (
-            f"no layer {names.layer(missing[0])!r}; pass model=, or predict with layers={list(LAYERS_OF[likelihood])}"
-        )
-    known = likelihood in LAYERS_OF and not missing
-    model = Expression(
-        layers["mean"],
-        sections,
-        rows=kept,
-        columns=columns,
-        mu=layers.get("mu"),
-        dispersion=layers.get("dispersion") if likelihood in NEEDED_OF else None,
-        dropout=layers.get("dropout") if likelihood == "zinb" else None,
-        likelihood=likelihood if known else None,
-    )
-    if LOG in layers:
-        _check_finite(layers[LOG], kept, columns, names.layer(LOG), negative=True)
-        model.log = LogExpression(layers[LOG], kept, columns)
-        return model, f"layer {names.layer(LOG)!r}, as predicted"
-    if known:
-        model.log = ExpectedLog(model)
-        return model, "expectation under the predicted distribution, the total that of its means over the scored genes"
-    remarks.notes.append(
-        "On the log-normalized scale the predicted means were log-normalized, which lie above what is to be expected "
-        "and lose the signal of depth: the distribution or a log-normalized prediction is not there."
-    )
-    return model, "log-normalized predicted mean"
+    layer: str | None,
+    opened: OpenedSections,
+    where: Where,
+) -> TrainingOverlap:
+    """Return which of the scored spots were trained on, by their counts, and which sections, by their names."""
+    # Without a name of its own a section is called as any other.
+    have_names = opened.source.library_key is not None or len(adata.uns.get(keys.SPATIAL, {})) > 0
+    if trained is None:
+        trained_on = [str(s) for s in adata.uns.get(names.parameters, {}).get("trained_on", [])]
+        return TrainingOverlap(trained_on, have_names, None, "no model was given")
+    trained_on = [str(s) for s in trained.training["sections"]]
+    if not set(trained.genes) <= set(adata.var_names):
+        return TrainingOverlap(trained_on, have_names, None, "genes of the model are missing here")
+    seen = trained.has_seen(read_counts(adata, trained.genes, layer))[where.rows]
+    return TrainingOverlap(trained_on, have_names, seen)
 
 
-def _check_finite(
-    values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64], layer: str, *, negative: bool
-) -> None:
-    for part in blocks(len(rows), len(columns)):
-        block = values[np.ix_(rows[part], columns)]
-        if not np.isfinite(block).all():
-            raise ValueError(
-                f"adata.layers[{layer!r}] holds NaN or infinite values for modeled genes. Predict these spots again."
-            )
-        if not negative and (block < 0).any():
-            raise ValueError(
-                f"adata.layers[{layer!r}] holds negative values, but expected counts are not negative. If it holds "
-                "log-normalized expression, say so: adata.uns[key]['scale'] = 'log_normalized'."
-            )
-
-
-def choose_nulls(trained: TrainedModel | None, scored: Scored) -> tuple[Baselines, dict[str, str]]:
+def choose_baselines(
+    trained: TrainedModel | None, truth: Expression, genes: list[str]
+) -> tuple[Baselines, dict[str, str]]:
     """Return the baselines of the training if they are of the scored genes, else those of the scored spots."""
-    if trained is not None and set(trained.genes) == set(scored.genes):
+    if trained is not None and set(trained.genes) == set(genes):
         place = {gene: i for i, gene in enumerate(trained.genes)}
-        baselines = trained.baselines.take(np.array([place[gene] for gene in scored.genes]))
+        baselines = trained.baselines.take(np.array([place[gene] for gene in genes]))
         return baselines, {"fitted_on": "training", "statement": "fitted on the training spots of the model."}
     reason = (
         "no model was given"
         if trained is None
-        else f"only {len(scored.genes)} of the {len(trained.genes)} genes of the model are here"
+        else f"only {len(genes)} of the {len(trained.genes)} genes of the model are here"
     )
     statement = f"fitted on the scored spots themselves, which flatters them ({reason})."
-    return Baselines.fit(scored.truth.values), {"fitted_on": "scored spots", "statement": statement}
+    return Baselines.fit(truth.values), {"fitted_on": "scored spots", "statement": statement}

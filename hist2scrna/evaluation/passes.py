@@ -1,50 +1,41 @@
-"""Passes over truth and predictors, a block of genes or spots at a time."""
+"""Passes over truth and predictions, in blocks of genes or spots: each computes the scores of one scope."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hist2scrna.evaluation.predictors import ExpectedLog, Expression, LogExpression, Predictor, Scale
+from hist2scrna.evaluation.predictors import (
+    ExpectedLog,
+    Expression,
+    LogExpression,
+    Predictor,
+    Scale,
+    WithLogNormalized,
+)
+from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.metrics.blocks import BLOCK_VALUES, Floats, blocks
-from hist2scrna.metrics.calibration import CountTally
-from hist2scrna.metrics.correlation import moments, partial_correlation, rank_correlation, rank_rows
-from hist2scrna.metrics.errors import MOST_RANKED, overall_spearman, spots_to_rank
-from hist2scrna.metrics.spatial import morans_i_by_gene
+from hist2scrna.metrics.calibration import CountBlock, CountTally, zero_probability
+from hist2scrna.metrics.correlation import Moments, Rows, TruthRows
+from hist2scrna.metrics.errors import MOST_RANKED, Overall, pooled, spots_to_rank
 from hist2scrna.metrics.thinning import N_REPEATS, noise_ceiling
-from hist2scrna.metrics.zeros import auroc
 
 ALL = slice(None)
 MOST_THREADS = 4
-# Residuals bend no ranks that counts do not; their Spearman is not worth the time.
-UNRANKED = ("residual",)
+# Values that are scored at most, of larger tables those of spots drawn at random: a likelihood takes far longer than a
+# correlation.
 MOST_COUNTED = 4_000_000
 MOST_COMPARED = 20_000_000
 MOST_REPEATED = 5_000_000
-# Of expected logarithms: small enough for the cache of a core, which makes them twice as fast.
+# Values of expected logarithms in a block: these fit into the cache of a core, which makes them twice as fast.
 EXPECTED_VALUES = 50_000
-
-GENE_COLUMNS = (
-    "mse",
-    "mae",
-    "pearson",
-    "spearman",
-    "depth_partial",
-    "truth_mean",
-    "truth_sd",
-    "prediction_mean",
-    "prediction_sd",
-    "spread_ratio",
-    "covariance",
-    "truth_constant",
-    "prediction_constant",
-)
-FROM_MOMENTS = tuple(c for c in GENE_COLUMNS if c not in ("spearman", "depth_partial"))
-# by scale, predictor and column: (sections, genes)
+MOMENTS = tuple(Moments.__dataclass_fields__)
+# By scale, predictor and column: (sections, genes).
 GeneScores = dict[str, dict[str, dict[str, Floats]]]
 
 
@@ -58,27 +49,31 @@ def run_blocks(work: Callable[[slice], None], parts: Iterable[slice], label: str
             pass
 
 
-def computed(expected: ExpectedLog, progress: bool) -> LogExpression:
-    """Compute expected logarithms of all spots and genes once, to be held as float32."""
-    n_spots, n_genes = expected.predicted.shape
+def with_computed_logs(predictor: Predictor, progress: bool) -> Predictor:
+    """Return a predictor whose expected logarithms are computed once, for all spots and genes, as float32."""
+    if not (isinstance(predictor, WithLogNormalized) and isinstance(predictor.log_normalized, ExpectedLog)):
+        return predictor
+    expected = predictor.log_normalized
+    n_spots, n_genes = expected.counts.shape
     values = np.empty((n_spots, n_genes), dtype=np.float32)
 
     def work(spots: slice) -> None:
         values[spots] = expected.region(spots, ALL, "log_normalized")
 
     run_blocks(work, blocks(n_spots, n_genes, EXPECTED_VALUES), "expected logarithms", progress)
-    return LogExpression(values, np.arange(n_spots), np.arange(n_genes))
+    return WithLogNormalized(predictor.counts, LogExpression(values, np.arange(n_spots), np.arange(n_genes)))
 
 
 def score_genes(
     truth: Expression, predictors: Mapping[str, Predictor], scales: Sequence[Scale], progress: bool
 ) -> GeneScores:
-    """Compare every gene over the spots of each section."""
+    """Compare every gene over the spots of each section: its moments, and every score of genes."""
     n_spots, n_genes = truth.shape
-    sections, depth = truth.sections.slices, np.log(truth.library)
-    scores: GeneScores = {
+    sections, depth, scores = truth.sections.slices, np.log(truth.library), scores_of("gene")
+    columns_of = dict.fromkeys((*MOMENTS, *(score.name for score in scores)))
+    tables: GeneScores = {
         scale: {
-            name: {column: np.full((len(sections), n_genes), np.nan) for column in GENE_COLUMNS}
+            name: {column: np.full((len(sections), n_genes), np.nan) for column in columns_of}
             for name, predictor in predictors.items()
             if scale in predictor.scales
         }
@@ -87,101 +82,119 @@ def score_genes(
 
     def work(genes: slice) -> None:
         for scale in scales:
-            rows = np.ascontiguousarray(truth.region(ALL, genes, scale).T)
-            ranks = [] if scale in UNRANKED else [rank_rows(rows[:, section]) for section in sections]
-            for name, columns in scores[scale].items():
+            values = np.ascontiguousarray(truth.region(ALL, genes, scale).T)
+            parts = [TruthRows(values[:, section], depth[section]) for section in sections]
+            for name, columns in tables[scale].items():
                 predicted = np.ascontiguousarray(predictors[name].region(ALL, genes, scale).T)
                 for i, section in enumerate(sections):
-                    t, p = rows[:, section], predicted[:, section]
-                    found = moments(t, p)
-                    for column in FROM_MOMENTS:
-                        columns[column][i, genes] = getattr(found, column)
-                    columns["depth_partial"][i, genes] = partial_correlation(t, p, depth[section], found)
-                    if ranks:
-                        flat = found.prediction_constant.all()
-                        columns["spearman"][i, genes] = found.pearson if flat else rank_correlation(ranks[i], p, found)
+                    rows = Rows(parts[i], predicted[:, section])
+                    for column in MOMENTS:
+                        columns[column][i, genes] = getattr(rows.moments, column)
+                    for score in scores:
+                        if scale in score.scales:
+                            columns[score.name][i, genes] = score.function(rows)
 
     run_blocks(work, blocks(n_genes, n_spots, BLOCK_VALUES // 2), "genes", progress)
-    return scores
+    return tables
 
 
 def score_spots(
     truth: Expression, predictors: Mapping[str, Predictor], scale: Scale, seed: int, progress: bool
 ) -> dict[str, dict[str, Floats]]:
-    """Correlate spots over the genes, of large tables some at random: by predictor `pearson` and `spearman`."""
+    """Compare spots over the genes, of large tables some at random: by predictor and score, one number per spot."""
     chosen, n_genes = spots_to_rank(*truth.shape, MOST_COMPARED, seed), truth.shape[1]
-    n_spots = len(chosen)
+    n_spots, scores = len(chosen), scores_of("spot")
     names = [name for name, predictor in predictors.items() if scale in predictor.scales]
-    scores = {name: {c: np.full(n_spots, np.nan) for c in ("pearson", "spearman")} for name in names}
+    tables = {name: {score.name: np.full(n_spots, np.nan) for score in scores} for name in names}
 
     def work(spots: slice) -> None:
-        t = truth.region(chosen[spots], ALL, scale)
-        ranks = rank_rows(t)
-        for name, columns in scores.items():
-            p = np.ascontiguousarray(predictors[name].region(chosen[spots], ALL, scale))
-            found = moments(t, p)
-            columns["pearson"][spots] = found.pearson
-            columns["spearman"][spots] = rank_correlation(ranks, p, found)
+        of_truth = TruthRows(truth.region(chosen[spots], ALL, scale))
+        for name, columns in tables.items():
+            predicted = np.ascontiguousarray(predictors[name].region(chosen[spots], ALL, scale))
+            rows = Rows(of_truth, predicted)
+            for score in scores:
+                columns[score.name][spots] = score.function(rows)
 
     run_blocks(work, blocks(n_spots, n_genes, BLOCK_VALUES // 2), "spots", progress)
-    return scores
+    return tables
 
 
-def score_overall_ranks(
-    truth: Expression, predictors: Mapping[str, Predictor], scales: Sequence[Scale], seed: int
-) -> dict[str, dict[str, float]]:
-    """Spearman's correlation over all values, by scale and predictor; of large tables, over spots at random."""
-    spots = spots_to_rank(*truth.shape, MOST_RANKED, seed)
+def score_overall(
+    truth: Expression, predictors: Mapping[str, Predictor], by_gene: GeneScores, seed: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Score all values together, by scale and predictor; ranks of large tables are those of spots at random."""
+    spots, n_spots = spots_to_rank(*truth.shape, MOST_RANKED, seed), truth.n_spots.tolist()
     return {
         scale: {
-            name: overall_spearman(truth.region(spots, ALL, scale), np.array(p.region(spots, ALL, scale)))
-            for name, p in predictors.items()
-            if scale in p.scales
+            name: _overall(truth, predictors[name], spots, scale, columns, n_spots)  # type: ignore[arg-type]
+            for name, columns in tables.items()
         }
-        for scale in scales
+        for scale, tables in by_gene.items()
     }
+
+
+def _overall(
+    truth: Expression,
+    predictor: Predictor,
+    spots: Any,
+    scale: Scale,
+    columns: Mapping[str, Floats],
+    n_spots: Sequence[int],
+) -> dict[str, float]:
+    parts = [
+        Moments(**{c: columns[c][i].astype(bool) if c.endswith("constant") else columns[c][i] for c in MOMENTS})
+        for i in range(len(n_spots))
+    ]
+    predicted = np.array(predictor.region(spots, ALL, scale))
+    values = Overall(pooled(parts, n_spots), truth.region(spots, ALL, scale), predicted)
+    return {score.name: score.function(values) for score in scores_of("overall") if scale in score.scales}
+
+
+@dataclass(frozen=True)
+class CountScores:
+    """Scores of the distributions that a predictor gives: `counts` and `zeros` by name, and of each gene."""
+
+    counts: dict[str, Any]
+    zeros: dict[str, float]
+    by_gene: dict[str, Floats]
+    p_zero: Floats
 
 
 def score_counts(
     truth: Expression, predictors: Mapping[str, Predictor], seed: int, progress: bool
-) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Score the distributions of counts; returns the number of spots used, and by predictor what was found.
-
-    Each has `counts` and `zeros`, plain numbers; by gene `log_likelihood`, `deviance`, `poisson_deviance`, `p_zero`.
-    """
+) -> tuple[int, dict[str, CountScores]]:
+    """Score the distributions of counts; return the number of spots used, and the scores by predictor."""
     from tqdm.auto import tqdm
 
     n_genes = truth.shape[1]
     spots = spots_to_rank(*truth.shape, MOST_COUNTED, seed)
-    results: dict[str, dict[str, Any]] = {}
-    whole = ALL if len(spots) == truth.shape[0] else spots
+    results: dict[str, CountScores] = {}
+    chosen = ALL if len(spots) == truth.shape[0] else spots
     for name, predictor in predictors.items():
         if predictor.parameters(spots[:1], slice(0, 1)) is None:
             continue
-        tally = CountTally(n_genes, seed)
-        p_zero = np.empty((n_genes, len(spots)), dtype=np.float32)
-        present = np.empty(p_zero.shape, dtype=bool)
+        functions = {score.name: score.function for score in scores_of("gene counts")}
+        tally = CountTally(n_genes, seed, functions | {"p_zero": zero_probability})
         todo = list(blocks(n_genes, len(spots), BLOCK_VALUES // 2))
         for genes in tqdm(todo, desc=f"counts of the {name.replace('_', ' ')}", unit="block", disable=not progress):
-            x = np.ascontiguousarray(truth.region(whole, genes, "counts").T)
-            parameters = predictor.parameters(whole, genes)
+            counts = np.ascontiguousarray(truth.region(chosen, genes, "counts").T)
+            parameters = predictor.parameters(chosen, genes)
             if parameters is not None:
-                mu, theta, pi = (None if p is None else np.ascontiguousarray(p.T) for p in parameters)
-                p_zero[genes] = tally.add(genes, x, mu, theta, pi)
-            present[genes] = x > 0
-        results[name] = {
-            "counts": tally.scores(),
-            "zeros": {**tally.zeros.scores(), "auroc": auroc(present, -p_zero)},
-            "log_likelihood": tally.log_likelihood,
-            "deviance": tally.deviance,
-            "poisson_deviance": tally.poisson_deviance,
-            "p_zero": tally.p_zero,
-        }
+                block = (None if p is None else np.ascontiguousarray(p.T) for p in parameters)
+                tally.add(genes, CountBlock(counts, *block))
+        p_zero = tally.by_gene.pop("p_zero")
+        means = {score: float(np.mean(values)) for score, values in tally.by_gene.items()}
+        others = {score.name: score.function(tally) for score in scores_of("counts")}
+        zeros = {score.name: score.function(tally.zeros) for score in scores_of("zeros")}
+        results[name] = CountScores(means | others, zeros, tally.by_gene, p_zero)
     return len(spots), results
 
 
 def score_noise_ceiling(truth: Expression, scale: Scale, seed: int, *, without_depth: bool = False) -> Floats:
-    """Thinning ceiling, `(sections, genes)`, of all or of what the log total leaves; one draw does for large tables."""
+    """Noise ceiling by thinning, `(sections, genes)`; of large tables by one draw.
+
+    `without_depth`: of what the log total count leaves.
+    """
     repeats = 1 if truth.values.nnz > MOST_REPEATED else N_REPEATS
     return np.stack(
         [
@@ -197,27 +210,30 @@ def score_noise_ceiling(truth: Expression, scale: Scale, seed: int, *, without_d
     )
 
 
-def score_spatial(
+def score_space(
     truth: Expression, predictors: Mapping[str, Predictor], weights: Any, scale: Scale, progress: bool
-) -> dict[str, Floats]:
-    """Moran's I of truth, model, true means and log total count, `(sections, genes)`.
+) -> dict[str, dict[str, Floats]]:
+    """Return spatial scores of truth, model, true means and log total count, by score: `(sections, genes)`.
 
-    `weights` are neighbor weights over the scored spots. The depth baseline, a line in the log total, has for every
-    gene the Moran's I of that total.
+    The depth baseline is a line in the log total count: its score is, for every gene, that of the log total.
     """
-    n_genes, sections = truth.shape[1], truth.sections
-    who: dict[str, Predictor] = {"truth": truth}
-    who |= {name: predictors[name] for name in ("model", "true_means") if name in predictors}
-    found = {name: np.full((len(sections.names), n_genes), np.nan) for name in (*who, "depth_baseline")}
+    n_genes, sections, scores = truth.shape[1], truth.sections, scores_of("spatial")
+    sources: dict[str, Predictor] = {"truth": truth}
+    sources |= {name: predictors[name] for name in ("model", "true_means") if name in predictors}
     local = [weights[section][:, section] for section in sections.slices]
-    for i, section in enumerate(sections.slices):
-        found["depth_baseline"][i] = morans_i_by_gene(np.log(truth.library[section])[:, None], local[i])
+    shape = len(sections.names), n_genes
+    tables = {s.name: {name: np.full(shape, np.nan) for name in (*sources, "depth_baseline")} for s in scores}
+    for score in scores:
+        for i, section in enumerate(sections.slices):
+            depth = np.log(truth.library[section])[:, None]
+            tables[score.name]["depth_baseline"][i] = score.function(depth, local[i])
 
     def work(genes: slice) -> None:
-        for name, predictor in who.items():
-            values = predictor.region(ALL, genes, scale)
-            for i, section in enumerate(sections.slices):
-                found[name][i, genes] = morans_i_by_gene(values[section], local[i])
+        for name, source in sources.items():
+            values = source.region(ALL, genes, scale)
+            for score in scores:
+                for i, section in enumerate(sections.slices):
+                    tables[score.name][name][i, genes] = score.function(values[section], local[i])
 
-    run_blocks(work, blocks(n_genes, truth.shape[0], BLOCK_VALUES // 2), "Moran's I", progress)
-    return found
+    run_blocks(work, blocks(n_genes, truth.shape[0], BLOCK_VALUES // 2), "spatial scores", progress)
+    return tables

@@ -1,80 +1,96 @@
-"""What the plots of an evaluation need, as plain numbers, so that its JSON is enough to draw them."""
+"""What the plots of an evaluation need besides its numbers, as plain numbers: its JSON is enough to draw them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
-from hist2scrna import keys
-from hist2scrna.evaluation.drawing_data import DIGITS, extreme_genes, reliability, scatter_points
-from hist2scrna.evaluation.summary import HEADLINE
-from hist2scrna.evaluation.thumbnail import thumbnail_jpeg
-from hist2scrna.spots.coordinates import read_coordinates
-from hist2scrna.spots.sections import open_sections
-from hist2scrna.spots.source import Source
-from hist2scrna.spots.window import spot_diameter, window_corners
+from hist2scrna.evaluation.predictors import HEADLINE, Expression, Predictor
+from hist2scrna.metrics.blocks import blocks
+from hist2scrna.metrics.labels import N_BINS
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
+    from hist2scrna.evaluation.inputs import ScoredData
+    from hist2scrna.evaluation.read_tissue import SectionMap
 
-    from hist2scrna.evaluation.inputs import Scored
+MOST_POINTS, N_EXTREME = 10_000, 4
+# Digits of a value: finer than any screen, and a third of the text of a float.
+DIGITS = 4
 
-N_EXTREME, MOST_SECTIONS, MOST_SPOTS = 4, 2, 5_000
 
-
-def collect_plot_data(
-    adata: AnnData,
-    predicted: AnnData,
-    scored: Scored,
-    pearson: pd.Series,
-    names: keys.OutputKeys,
-    labels_key: str | None,
-    library_key: str | None,
-    seed: int,
-) -> dict[str, Any]:
+def collect_plot_data(data: ScoredData, pearson: pd.Series, seed: int) -> dict[str, Any]:
     """Return what :attr:`hist2scrna.evaluation.Evaluation.plot_data` describes."""
     best, worst = extreme_genes(pearson, N_EXTREME)
-    found: dict[str, Any] = {
-        "scatter": scatter_points(scored.truth, scored.model, seed),
-        "maps": {"best": best, "worst": worst, "sections": _sections(adata, scored, best + worst, library_key, seed)},
+    sections = {one.name: _map_values(data, one, best + worst) for one in data.maps}
+    plot_data: dict[str, Any] = {
+        "scatter": scatter_points(data.truth, data.model, seed),
+        "maps": {"best": best, "worst": worst, "sections": sections},
     }
-    confidence = names.cell_type_confidence
-    if labels_key is not None and names.cell_type in predicted.obs and confidence in predicted.obs:
-        labeled = adata.obs[labels_key].notna().to_numpy()
-        right = adata.obs[labels_key].astype(str).to_numpy() == predicted.obs[names.cell_type].astype(str).to_numpy()
-        sure = predicted.obs[confidence].to_numpy(dtype=np.float64)
-        if labeled.any():
-            found["reliability"] = reliability(right[labeled], sure[labeled])
-    return found
+    if data.cell_types is not None and data.cell_types.confidence is not None:
+        plot_data["reliability"] = reliability(data.cell_types.right, data.cell_types.confidence)
+    return plot_data
 
 
-def _sections(
-    adata: AnnData, scored: Scored, genes: list[str], library_key: str | None, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Return, by section, coordinates and both expressions of a few genes; nothing without coordinates."""
-    try:
-        xy = read_coordinates(adata, keys.SPATIAL)[scored.kept]
-    except (KeyError, ValueError):
-        return {}
-    columns, rng = np.array([scored.genes.index(gene) for gene in genes], dtype=np.int64), np.random.default_rng(seed)
-    opened = {section.name: section for section in open_sections(adata, Source(library_key=library_key)).members}
-    found = {}
-    for name, part in list(zip(scored.sections.names, scored.sections.slices, strict=True))[:MOST_SECTIONS]:
-        spots = np.arange(part.start, part.stop)
-        if len(spots) > MOST_SPOTS:
-            spots = np.sort(rng.choice(spots, MOST_SPOTS, replace=False))
-        diameter = spot_diameter(opened[name].entry, xy[part])
-        truth, prediction = (
-            np.round(source.region(spots, columns, HEADLINE), DIGITS) for source in (scored.truth, scored.model)
-        )
-        found[name] = {
-            "n_spots": part.stop - part.start,
-            "xy": np.round(xy[spots], 1),
-            "spot_diameter": round(diameter, 2),
-            "truth": dict(zip(genes, truth.T, strict=True)),
-            "prediction": dict(zip(genes, prediction.T, strict=True)),
-            "picture": thumbnail_jpeg(opened[name], *window_corners(xy[spots], diameter)),
-        }
-    return found
+def _map_values(data: ScoredData, one: SectionMap, genes: list[str]) -> dict[str, Any]:
+    """Return the spots of a section with measured and predicted expression of some genes."""
+    columns = np.array([data.genes.index(gene) for gene in genes], dtype=np.int64)
+    truth, prediction = (
+        np.round(source.region(one.spots, columns, HEADLINE), DIGITS) for source in (data.truth, data.model)
+    )
+    return {
+        "n_spots": one.n_spots,
+        "xy": np.round(one.xy, 1),
+        "spot_diameter": round(one.spot_diameter, 2),
+        "truth": dict(zip(genes, truth.T, strict=True)),
+        "prediction": dict(zip(genes, prediction.T, strict=True)),
+        "image": one.image,
+    }
+
+
+def scatter_points(
+    truth: Expression, model: Predictor, seed: int, most: int = MOST_POINTS
+) -> dict[str, NDArray[np.float64]]:
+    """Return `truth` and `prediction` of (spot, gene) pairs drawn at random without replacement, log-normalized."""
+    n_spots, n_genes = truth.shape
+    n = min(most, n_spots * n_genes)
+    drawn = np.sort(np.random.default_rng(seed).choice(n_spots * n_genes, n, replace=False))
+    spot, gene = np.divmod(drawn, n_genes)
+    present, place = np.unique(spot, return_inverse=True)
+    points = {"truth": np.empty(n), "prediction": np.empty(n)}
+    for part in blocks(len(present), n_genes):
+        here = slice(*np.searchsorted(place, (part.start, part.stop)))
+        at = place[here] - part.start, gene[here]
+        for name, source in (("truth", truth), ("prediction", model)):
+            points[name][here] = source.region(present[part], slice(None), HEADLINE)[at]
+    return {name: np.round(values, DIGITS) for name, values in points.items()}
+
+
+def extreme_genes(pearson: pd.Series, n: int) -> tuple[list[str], list[str]]:
+    """Return the `n` best genes, best first, and the `n` worst, worst first, of those that vary; none is in both."""
+    order = [str(g) for g in pearson.dropna().sort_values(ascending=False, kind="stable").index]
+    n_best = min(n, (len(order) + 1) // 2)
+    return order[:n_best], order[n_best:][-n:][::-1]
+
+
+def reliability(right: ArrayLike, confidence: ArrayLike, n_bins: int = N_BINS) -> dict[str, Any]:
+    """Return `confidence` and `accuracy`, means of each bin of confidence, and `n`, its number of spots.
+
+    The bins are those of :func:`~hist2scrna.metrics.expected_calibration_error`; means of empty ones are NaN.
+    """
+    is_right, probability = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
+    place = np.clip(np.ceil(probability * n_bins).astype(int) - 1, 0, n_bins - 1)
+    n = np.bincount(place, minlength=n_bins)
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        total = np.bincount(place, weights=values, minlength=n_bins)
+        return np.divide(total, n, out=np.full(n_bins, np.nan), where=n > 0)
+
+    return {
+        "edges": np.linspace(0, 1, n_bins + 1),
+        "n": n,
+        "confidence": mean(probability),
+        "accuracy": mean(is_right),
+    }

@@ -1,4 +1,4 @@
-"""Truth, model and baselines behind one face: expression of some spots and genes, on the scale asked for."""
+"""Truth, model and baselines behind one interface: expression of some spots and genes, on a given scale."""
 
 from __future__ import annotations
 
@@ -16,6 +16,21 @@ from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM, residual_block
 
 Scale = Literal["counts", "log_normalized", "residual"]
 SCALES: tuple[Scale, ...] = ("counts", "log_normalized", "residual")
+# The scale of the headline, of single spots, of clusters and of maps.
+HEADLINE: Scale = "log_normalized"
+SCALE_LABELS: dict[Scale, str] = {
+    "log_normalized": "log-normalized",
+    "residual": "Pearson residuals",
+    "counts": "counts",
+}
+BASELINES = ("mean_baseline", "depth_baseline")
+PREDICTOR_LABELS = {
+    "model": "model",
+    "mean_baseline": "mean baseline",
+    "depth_baseline": "depth baseline",
+    "true_means": "true means",
+}
+NOISE_CEILING = "noise ceiling"
 Select = slice | NDArray[np.int64]
 Parameters = tuple[Floats, Floats | None, Floats | None]
 
@@ -92,11 +107,8 @@ class Expression:
     likelihood
         `"zinb"`, `"nb"`, `"poisson"`; None: no distribution of counts is known.
 
-    Attributes
-    ----------
-    log
-        Expected log-normalized expression; None: `values` are log-normalized, which is right for counts, and for
-        expected counts lies above what is to be expected (Jensen).
+    On the log-normalized scale its values are log-normalized. This is right for counts; for expected counts it lies
+    above the expectation (Jensen), which :class:`WithLogNormalized` adds.
     """
 
     scales: tuple[Scale, ...] = SCALES
@@ -117,7 +129,6 @@ class Expression:
         self.rows = np.arange(len(sections.codes)) if rows is None else rows
         self.columns = np.arange(values.shape[1]) if columns is None else columns
         self.mu, self.dispersion, self.dropout, self.likelihood = mu, dispersion, dropout, likelihood
-        self.log: LogExpression | ExpectedLog | None = None
         self.values = values.tocsr() if sparse.issparse(values) else values
         self.by_gene = values.tocsc() if sparse.issparse(values) else values
         self.shape = n_spots, n_genes = len(self.rows), len(self.columns)
@@ -140,8 +151,6 @@ class Expression:
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale == "log_normalized" and self.log is not None:
-            return self.log.region(spots, genes, scale)
         block = self._read(self.values, spots, genes)
         if scale == "counts":
             return block
@@ -150,12 +159,12 @@ class Expression:
             block *= TARGET_SUM / library
             return np.log1p(block, out=block)
         codes = self.sections.codes[spots]
-        found = np.empty_like(block)
+        residuals = np.empty_like(block)
         for code in np.unique(codes):
             here = codes == code
             expected = library[here] * self.rate[code, genes]
-            found[here] = residual_block(block[here], expected, int(self.n_spots[code]))
-        return found
+            residuals[here] = residual_block(block[here], expected, int(self.n_spots[code]))
+        return residuals
 
     def parameters(self, spots: Select, genes: Select) -> Parameters | None:
         """Return the parameters of the likelihood; see :class:`Predictor`."""
@@ -172,7 +181,7 @@ class Expression:
 
 
 class LogExpression:
-    """Predicted log-normalized expression: all that a model without counts knows, or beside its counts."""
+    """Predicted log-normalized expression."""
 
     scales: tuple[Scale, ...] = ("log_normalized",)
 
@@ -181,8 +190,7 @@ class LogExpression:
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale != "log_normalized":
-            raise ValueError(f"Expected scale 'log_normalized', found {scale!r}.")
+        _check_log_normalized(scale)
         return window(self.values, self.rows[spots], self.columns[genes])
 
     def parameters(self, spots: Select, genes: Select) -> None:
@@ -191,22 +199,52 @@ class LogExpression:
 
 
 class ExpectedLog:
-    """Expected log(1 + 1e4 x / total) under predicted distributions, the total that of the means of the spot.
+    """Expected log(1 + 1e4 x / total) under predicted distributions, the total being the sum of the means of the spot.
 
     No prediction from the same distributions has a smaller squared error on this scale.
     """
 
-    def __init__(self, predicted: Expression) -> None:
-        self.predicted = predicted
+    def __init__(self, counts: Expression) -> None:
+        self.counts = counts
 
     def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
         """Return `(spots, genes)` float64; see :class:`Predictor`."""
-        if scale != "log_normalized":
-            raise ValueError(f"Expected scale 'log_normalized', found {scale!r}.")
-        factor = TARGET_SUM / np.maximum(self.predicted.library[spots], LEAST_TOTAL)
-        counts = distribution(*self.predicted.read_parameters(spots, genes))
-        found: Floats = counts.expected_log1p(factor[:, None]).numpy()
-        return found
+        _check_log_normalized(scale)
+        factor = TARGET_SUM / np.maximum(self.counts.library[spots], LEAST_TOTAL)
+        predicted = distribution(*self.counts.read_parameters(spots, genes))
+        values: Floats = predicted.expected_log1p(factor[:, None]).numpy()
+        return values
+
+
+class WithLogNormalized:
+    """Expected counts, with log-normalized expression that is not their transform.
+
+    Parameters
+    ----------
+    counts
+        Expected counts, also read for Pearson residuals.
+    log_normalized
+        Expected log-normalized expression.
+    """
+
+    scales: tuple[Scale, ...] = SCALES
+
+    def __init__(self, counts: Expression, log_normalized: LogExpression | ExpectedLog) -> None:
+        self.counts, self.log_normalized = counts, log_normalized
+
+    def region(self, spots: Select, genes: Select, scale: Scale) -> Floats:
+        """Return `(spots, genes)` float64; see :class:`Predictor`."""
+        source = self.log_normalized if scale == "log_normalized" else self.counts
+        return source.region(spots, genes, scale)
+
+    def parameters(self, spots: Select, genes: Select) -> Parameters | None:
+        """Return the parameters of the likelihood; see :class:`Predictor`."""
+        return self.counts.parameters(spots, genes)
+
+
+def _check_log_normalized(scale: Scale) -> None:
+    if scale != "log_normalized":
+        raise ValueError(f"Expected scale 'log_normalized', found {scale!r}.")
 
 
 class BaselineExpression:
@@ -227,7 +265,7 @@ class BaselineExpression:
         return baselines.predict_depth(library, scale)
 
     def parameters(self, spots: Select, genes: Select) -> Parameters:
-        """Return the negative binomial about the null; see :class:`Predictor`."""
+        """Return the negative binomial about the baseline; see :class:`Predictor`."""
         baselines = self.baselines.take(genes)
         theta = baselines.mean_dispersion if self.kind == "mean" else baselines.dispersion
         mean = self.region(spots, genes, "counts")

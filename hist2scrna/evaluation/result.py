@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers, a table of genes, and how they are shown and kept."""
+"""The result of an evaluation: numbers, a table of genes, and how they are shown and saved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pandas as pd
 
 from hist2scrna.evaluation import compare, table
 from hist2scrna.evaluation.plain import numbers, plain
+from hist2scrna.files import replaced_whole
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass
 class Evaluation:
-    """What :func:`hist2scrna.tl.evaluate` found.
+    """The result of :func:`hist2scrna.tl.evaluate`.
 
     Attributes
     ----------
@@ -45,12 +46,12 @@ class Evaluation:
         truth and `morans_i_prediction`, with coordinates; `log_likelihood`, `deviance`, `poisson_deviance` and
         `predicted_zero_rate` where the model gives a distribution of counts.
     plot_data
-        What :mod:`hist2scrna.pl` draws beside these numbers, log-normalized and rounded to 4 digits.
+        What :mod:`hist2scrna.pl` draws besides these numbers, log-normalized and rounded to 4 digits.
 
         - `"scatter"`: `"truth"` and `"prediction"` of 10,000 (spot, gene) pairs drawn at random.
         - `"maps"`: `"best"` and `"worst"`, four genes each by Pearson; in `"sections"`, for the first two, `"n_spots"`,
           and of 5,000 spots at most `"xy"` (full-resolution pixels), `"truth"` and `"prediction"` by gene;
-          `"spot_diameter"`, and `"picture"`: `"jpeg"` (base64), `"extent"` (left, right, bottom, top in full-resolution
+          `"spot_diameter"`, and `"image"`: `"jpeg"` (base64), `"extent"` (left, right, bottom, top in full-resolution
           pixels) and `"scale"`, or None.
         - `"reliability"`, if cell types were scored: by bin of confidence, its `"edges"`, `"n"` spots, and the means
           `"confidence"` and `"accuracy"`.
@@ -67,7 +68,7 @@ class Evaluation:
 
     @property
     def headline(self) -> dict[str, Any]:
-        """The numbers to quote, each with what it must be read beside."""
+        """The numbers to quote, with the baselines and the noise ceiling to compare them with."""
         return dict(self.results["headline"])
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -80,7 +81,8 @@ class Evaluation:
         plotted = json.dumps(self.plot_data, allow_nan=False, separators=(",", ":"))
         text = f'{head},\n "plot_data": {plotted},\n "genes": {{\n' + ",\n".join(columns) + "\n }\n}"
         if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            with replaced_whole(path) as scratch:
+                scratch.write_text(text + "\n", encoding="utf-8")
         return text
 
     @classmethod
@@ -103,10 +105,11 @@ class Evaluation:
             plot_data = content.pop("plot_data", {})
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"This is no evaluation that hist2scrna wrote: {error!r}.") from error
-        if version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            way_out = "Install a newer one." if version > SCHEMA_VERSION else "Call tl.evaluate again."
             raise ValueError(
-                f"The evaluation has schema version {version}; this hist2scrna reads up to {SCHEMA_VERSION}. "
-                "Install a newer one."
+                f"The evaluation has schema version {version}, but this hist2scrna reads version {SCHEMA_VERSION}. "
+                f"{way_out}"
             )
         genes = pd.DataFrame({k: [np.nan if v is None else v for v in values] for k, values in columns.items()})
         return cls(content, genes.set_index("gene"), plot_data)
@@ -123,26 +126,26 @@ class Evaluation:
         ) -> None:
             rows.extend([section, part, scale, predictor, name, value] for name, value in numbers(values))
 
-        found = self.results
-        add("headline", found["headline"], scale=found["headline"]["scale"], predictor="model")
-        for scale, predictors in found["scores"].items():
+        results = self.results
+        add("headline", results["headline"], scale=results["headline"]["scale"], predictor="model")
+        for scale, predictors in results["scores"].items():
             for predictor, parts in predictors.items():
                 for part, values in parts.items():
                     add(part, values, scale, predictor)
         for part in ("zeros", "counts"):
-            for predictor, values in found[part].items():
+            for predictor, values in results[part].items():
                 add(part, values, "counts", predictor)
-        for null, values in found["beats"].items():
-            add("beats", values, found["headline"]["scale"], null)
-        for level, values in found["levels"].items():
-            add(f"genes of {level} expression", values, found["headline"]["scale"])
-        for name, values in found["sections"].items():
-            add("section", values, found["headline"]["scale"], "", name)
-        add("spatial", found["spatial"], found["headline"]["scale"])
-        for name, values in found["clusters"].items():
+        for baseline, values in results["beats"].items():
+            add("beats", values, results["headline"]["scale"], baseline)
+        for level, values in results["levels"].items():
+            add(f"genes of {level} expression", values, results["headline"]["scale"])
+        for name, values in results["sections"].items():
+            add("section", values, results["headline"]["scale"], "", name)
+        add("spatial", results["spatial"], results["headline"]["scale"])
+        for name, values in results["clusters"].items():
             if isinstance(values, dict):
-                add("clusters", values, found["headline"]["scale"], name)
-        add("cell_types", {k: v for k, v in found["cell_types"].items() if k != "confusion"})
+                add("clusters", values, results["headline"]["scale"], name)
+        add("cell_types", {k: v for k, v in results["cell_types"].items() if k != "confusion"})
         return pd.DataFrame(rows, columns=["section", "part", "scale", "predictor", "metric", "value"])
 
     def compare(self, other: Evaluation, *, seed: int = 0) -> pd.DataFrame:
@@ -157,18 +160,18 @@ class Evaluation:
         other
             Of the same genes, spots and counts.
         seed
-            Of the bootstrap.
+            Seed of the bootstrap.
 
         Returns
         -------
-        One row a `measure` and `level`, always this one minus the other, where both are defined; more is better.
+        One row per `measure` and `level`: this evaluation minus the other, where both are defined.
 
-        - `level` `"gene"`: `"pearson"` and `"depth_partial"` on log-normalized expression, and `"log_likelihood"` a
+        - `level` `"gene"`: `"pearson"` and `"depth_partial"` on log-normalized expression, and `"log_likelihood"` per
           count if both models give one; Wilcoxon signed-rank test, and a 95 % percentile bootstrap interval of the mean
           difference. `"section"`, with two sections or more: `"pearson"` and `"depth_partial"`, averaged over the
           genes of each; paired t-test and interval.
         - `n` genes or sections; `value` and `other`, the two means; `difference`, between `low` and `high` (see
-          `interval`); `p_value` of `test`, two-sided; `better` and `worse`, shares of pairs with a difference.
+          `interval`); `p_value` of `test`, two-sided; `better` and `worse`, shares of pairs in which this one is.
 
         Raises
         ------

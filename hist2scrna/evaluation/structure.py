@@ -1,143 +1,184 @@
-"""Cell types of the scored spots, and how expression is arranged: in space, and in clusters."""
+"""How expression is arranged: in space, and in clusters of spots."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
+from numpy.typing import NDArray
 
-from hist2scrna import keys
-from hist2scrna.evaluation import passes, summary
-from hist2scrna.evaluation.clusters import FEWEST_GENES, FEWEST_SPOTS, score_clusters
-from hist2scrna.metrics.labels import cell_type_scores
-from hist2scrna.spots.coordinates import read_coordinates
-from hist2scrna.spots.graph import build_graph
-from hist2scrna.spots.labels import read_labels
+from hist2scrna.evaluation import passes
+from hist2scrna.evaluation.averages import nan_mean, over_sections
+from hist2scrna.evaluation.predictors import HEADLINE, Expression, Predictor, Scale
+from hist2scrna.evaluation.scores import scores_of
+from hist2scrna.metrics.blocks import Floats
+from hist2scrna.metrics.scales import ROUNDING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from hist2scrna.evaluation.inputs import ScoredData
 
-    from anndata import AnnData
-    from numpy.typing import NDArray
-
-    from hist2scrna.evaluation.inputs import Remarks, Scored
-    from hist2scrna.evaluation.predictors import Predictor
-    from hist2scrna.trained.model import TrainedModel
-
-
-def check_labels(
-    adata: AnnData, labels_key: str | None, trained: TrainedModel | None, predicted: AnnData, names: keys.OutputKeys
-) -> NDArray[np.int64] | None:
-    """Return a number for the true cell type of each spot, -1 where it is missing; None: no labels are asked for.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
-    ValueError
-        If it holds a label that the model never saw.
-    """
-    if labels_key is None:
-        return None
-    if labels_key in adata.obs and not adata.obs[labels_key].notna().any():
-        return np.full(adata.n_obs, -1, dtype=np.int64)
-    return read_labels(adata, labels_key, _classes(trained, predicted, names))[1]
+# Leiden takes time: larger data are reduced to spots drawn at random, and to the genes that vary most in the truth.
+MOST_SPOTS, MOST_GENES = 5_000, 1_000
+# Fewer make no clusters worth comparing.
+FEWEST_SPOTS, FEWEST_GENES = 30, 3
+RESOLUTION, N_NEIGHBORS, N_COMPONENTS = 1.0, 15, 50
 
 
-def _classes(trained: TrainedModel | None, predicted: AnnData, names: keys.OutputKeys) -> Sequence[str] | None:
-    """Return the classes that the model can name; None if it names none."""
-    if trained is not None and trained.classes:
-        return list(trained.classes)
-    if names.cell_type not in predicted.obs:
-        return None
-    # A subset of an AnnData has lost the categories that no spot of it is called.
-    if hasattr(table := predicted.obsm.get(names.cell_type_probability), "columns"):
-        return [str(c) for c in table.columns]
-    return [str(c) for c in predicted.obs[names.cell_type].astype("category").cat.categories]
-
-
-def score_cell_types(
-    adata: AnnData, predicted: AnnData, names: keys.OutputKeys, labels_key: str | None, remarks: Remarks
-) -> dict[str, Any]:
-    """Compare predicted with true cell types; what cannot be compared goes to the remarks."""
-    if labels_key is None:
-        if names.cell_type in predicted.obs:
-            remarks.not_scored["cell types"] = "no labels_key= was given"
-        return {}
-    if names.cell_type not in predicted.obs:
-        remarks.not_scored["cell types"] = "the model was trained without labels, and predicts none"
-        return {}
-    labeled = adata.obs[labels_key].notna().to_numpy()
-    if not labeled.any():
-        remarks.not_scored["cell types"] = f"no spot has a value in adata.obs[{labels_key!r}]"
-        return {}
-    true = adata.obs[labels_key].astype(str).to_numpy()[labeled]
-    named = predicted.obs[names.cell_type].astype(str).to_numpy()[labeled]
-    confidence = None
-    if names.cell_type_confidence in predicted.obs:
-        confidence = predicted.obs[names.cell_type_confidence].to_numpy(dtype=np.float64)[labeled]
-    if not labeled.all():
-        remarks.notes.append(f"{int((~labeled).sum())} spots without a label were left out of the cell-type scores.")
-    return {**cell_type_scores(true, named, confidence), "n_labeled": int(labeled.sum())}
-
-
+# -- in space ---------------------------------------------------------------------------------------------------------
 def score_autocorrelation(
-    adata: AnnData, scored: Scored, predictors: Mapping[str, Predictor], remarks: Remarks, progress: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return Moran's I over all genes, and of each gene: `morans_i` of the truth and `morans_i_prediction`."""
-    weights, origin = _weights(adata, scored, remarks)
-    if weights is None:
+    data: ScoredData, predictors: Mapping[str, Predictor], progress: bool
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """Return spatial scores over all genes, and of each gene: `morans_i` of the truth and `morans_i_prediction`."""
+    if data.neighbors is None:
         return {}, {}
-    morans = passes.score_spatial(scored.truth, predictors, weights, summary.HEADLINE, progress)
-    by_gene = {
-        column: summary.quiet(np.nanmean, morans[name], axis=0)
-        for column, name in (("morans_i", "truth"), ("morans_i_prediction", "model"))
+    tables = passes.score_space(data.truth, predictors, data.neighbors.weights, HEADLINE, progress)
+    results: dict[str, Any] = {"neighbors": data.neighbors.origin}
+    by_gene = {}
+    for name, values in tables.items():
+        results |= _spatial_agreement(name, values)
+        by_gene[name] = nan_mean(values["truth"], axis=0)
+        by_gene[f"{name}_prediction"] = nan_mean(values["model"], axis=0)
+    return results, by_gene
+
+
+def _spatial_agreement(name: str, values: Mapping[str, Floats]) -> dict[str, float]:
+    """Return means over the genes, and how the scores of truth and prediction agree over the genes."""
+    agreement = {
+        f"{name}_truth": over_sections(values["truth"]),
+        f"{name}_prediction": over_sections(values["model"]),
+        f"{name}_depth_baseline": over_sections(values["depth_baseline"]),
+        f"{name}_pearson": _correlation_by_section(values["truth"], values["model"]),
+        f"{name}_mae": over_sections(np.abs(values["truth"] - values["model"])),
     }
-    return {"neighbors": origin, **summary.spatial_agreement(morans)}, by_gene
+    if "true_means" in values:
+        agreement[f"{name}_true_means"] = over_sections(values["true_means"])
+        agreement[f"{name}_pearson_true_means"] = _correlation_by_section(values["truth"], values["true_means"])
+    return agreement
 
 
-def _weights(adata: AnnData, scored: Scored, remarks: Remarks) -> tuple[Any, str]:
-    """Return the neighbors of the scored spots, those given or else built section by section, and where from."""
-    if keys.CONNECTIVITIES in adata.obsp:
-        return sparse.csr_array(adata.obsp[keys.CONNECTIVITIES])[scored.kept][:, scored.kept], "given"
-    if keys.SPATIAL not in adata.obsm:
-        remarks.not_scored["Moran's I"] = (
-            f"neither neighbors in adata.obsp[{keys.CONNECTIVITIES!r}] nor coordinates in adata.obsm[{keys.SPATIAL!r}]"
-        )
-        return None, ""
-    try:
-        xy = read_coordinates(adata, keys.SPATIAL)[scored.kept]
-    except ValueError as error:
-        remarks.not_scored["Moran's I"] = str(error)
-        return None, ""
-    graph = build_graph(adata, xy, scored.sections.codes, scored.sections.names)
-    return graph.adjacency, ", ".join(sorted(set(graph.origin)))
+def _correlation_by_section(truth: Floats, prediction: Floats) -> float:
+    """Correlate rows over the genes that are known in both, and average."""
+    correlations = []
+    for t, p in zip(truth, prediction, strict=True):
+        both = np.isfinite(t) & np.isfinite(p)
+        varied = both.sum() > 2 and np.ptp(t[both]) > 0 and np.ptp(p[both]) > 0
+        correlations.append(float(np.corrcoef(t[both], p[both])[0, 1]) if varied else float("nan"))
+    return float(nan_mean(np.array(correlations)))
 
 
+# -- in clusters ------------------------------------------------------------------------------------------------------
 def score_leiden(
-    scored: Scored,
-    predictors: Mapping[str, Predictor],
-    labels: NDArray[np.int64] | None,
-    truth_sd: NDArray[np.float64],
-    seed: int,
-    remarks: Remarks,
+    data: ScoredData, predictors: Mapping[str, Predictor], truth_sd: NDArray[np.float64], seed: int
 ) -> dict[str, Any]:
-    """Compare Leiden clusters of the predictors with those of the truth and with the labels `(n_obs,)`, if given."""
+    """Compare Leiden clusters of the predictors with those of the truth and with the labels, if there are any."""
     if importlib.util.find_spec("igraph") is None:
-        remarks.not_scored["clusters"] = "igraph is not installed: pip install 'hist2scrna[leiden]'"
+        data.notes.not_scored["clusters"] = "igraph is not installed: pip install 'hist2scrna[leiden]'"
         return {}
-    own = None if labels is None else labels[scored.kept]
-    found = score_clusters(scored.truth, predictors, summary.HEADLINE, own, truth_sd, seed)
-    if not found:
-        remarks.not_scored["clusters"] = (
+    clusters = score_clusters(data.truth, predictors, HEADLINE, data.labels, truth_sd, seed)
+    if not clusters:
+        data.notes.not_scored["clusters"] = (
             f"{FEWEST_SPOTS} spots in a section and {FEWEST_GENES} genes are needed, which are not here"
         )
         return {}
-    remarks.notes.append(
-        f"Clusters: Leiden, resolution {found['resolution']:g}, at most {found['n_components']} principal "
-        f"components of log-normalized expression, {found['n_spots']:,} spots, {found['n_genes']:,} genes, section by "
-        "section."
+    data.notes.remarks.append(
+        f"Clusters: Leiden, resolution {clusters['resolution']:g}, at most {clusters['n_components']} principal "
+        f"components of log-normalized expression, {clusters['n_spots']:,} spots, {clusters['n_genes']:,} genes, "
+        "section by section."
     )
-    return found
+    return clusters
+
+
+def score_clusters(
+    truth: Expression,
+    predictors: Mapping[str, Predictor],
+    scale: Scale,
+    labels: NDArray[np.int64] | None,
+    truth_sd: Floats,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare clusters section by section, and average over the sections.
+
+    Parameters
+    ----------
+    truth, predictors, scale
+        What is clustered.
+    labels
+        `(spots,)` number of the true cell type, -1 where there is none; None: no labels.
+    truth_sd
+        `(genes,)` standard deviation of the truth, by which genes are chosen.
+    seed
+        Seed of the clusters, and of the draw of spots.
+
+    Returns
+    -------
+    `n_spots`, `n_genes`, `n_sections`, `resolution`, `n_neighbors`, `n_components`, and for `"truth"` and each
+    predictor `n_clusters` and, for each score of clusters, `{name}_truth` (of a predictor) and `{name}_labels` (with
+    labels). Empty if there are too few genes, or no section has enough spots.
+    """
+    n_spots, n_genes = truth.shape
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(n_spots, min(n_spots, MOST_SPOTS), replace=False))
+    genes = np.sort(np.argsort(-np.nan_to_num(truth_sd), kind="stable")[:MOST_GENES])
+    parts = [chosen[(chosen >= s.start) & (chosen < s.stop)] for s in truth.sections.slices]
+    parts = [part for part in parts if len(part) >= FEWEST_SPOTS]
+    if n_genes < FEWEST_GENES or not parts:
+        return {}
+    predictors = {name: p for name, p in predictors.items() if scale in p.scales}
+    tables: dict[str, dict[str, list[float]]] = {name: {} for name in ("truth", *predictors)}
+    for part in parts:
+        of_truth = leiden(truth.region(part, genes, scale), seed)
+        for name, columns in tables.items():
+            is_truth = name == "truth"
+            clusters = of_truth if is_truth else leiden(np.array(predictors[name].region(part, genes, scale)), seed)
+            compared_with = {} if is_truth else {"truth": (of_truth, clusters)}
+            if labels is not None and (labeled := labels[part] >= 0).any():
+                compared_with["labels"] = (labels[part][labeled], clusters[labeled])
+            columns.setdefault("n_clusters", []).append(len(np.unique(clusters)))
+            for other, pair in compared_with.items():
+                for score in scores_of("clusters"):
+                    columns.setdefault(f"{score.name}_{other}", []).append(score.function(*pair))
+    return {
+        "n_spots": sum(map(len, parts)),
+        "n_genes": len(genes),
+        "n_sections": len(parts),
+        "resolution": RESOLUTION,
+        "n_neighbors": N_NEIGHBORS,
+        "n_components": min(N_COMPONENTS, len(genes) - 1),
+        **{name: {key: float(np.mean(v)) for key, v in columns.items()} for name, columns in tables.items()},
+    }
+
+
+def leiden(values: Floats, seed: int) -> NDArray[np.int64]:
+    """Cluster spots by Leiden's algorithm on the nearest neighbors in principal components, all by Scanpy.
+
+    Parameters
+    ----------
+    values
+        `(spots, genes)` log-normalized expression, at least 3 genes.
+    seed
+        Seed of all three steps.
+
+    Returns
+    -------
+    `(spots,)` int64, number of the cluster; a single one if all spots are alike.
+
+    References
+    ----------
+    Traag, Waltman and van Eck, From Louvain to Leiden, Scientific Reports 9:5233 (2019).
+    """
+    import anndata
+    import scanpy as sc
+
+    n_spots, n_genes = values.shape
+    highest, lowest = values.max(axis=0), values.min(axis=0)
+    if (highest - lowest <= ROUNDING * np.maximum(np.abs(highest), np.abs(lowest))).all():
+        return np.zeros(n_spots, dtype=np.int64)
+    spots = anndata.AnnData(values.astype(np.float32))
+    n_comps = min(N_COMPONENTS, n_spots - 1, n_genes - 1)
+    sc.pp.pca(spots, n_comps=n_comps, svd_solver="covariance_eigh", random_state=seed)
+    # Exact neighbors: approximate ones depend on the number of threads.
+    sc.pp.neighbors(spots, min(N_NEIGHBORS, n_spots - 1), transformer="sklearn", random_state=seed)
+    sc.tl.leiden(spots, RESOLUTION, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+    return spots.obs["leiden"].cat.codes.to_numpy(dtype=np.int64)

@@ -2,201 +2,187 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hist2scrna.evaluation.passes import GENE_COLUMNS, GeneScores
-from hist2scrna.evaluation.predictors import Scale
+from hist2scrna.evaluation.averages import average, nan_mean, over_sections, share
+from hist2scrna.evaluation.passes import GeneScores
+from hist2scrna.evaluation.predictors import BASELINES, HEADLINE
+from hist2scrna.evaluation.scores import by_section, scores_of, with_average
 from hist2scrna.metrics.blocks import Floats
-from hist2scrna.metrics.correlation import Moments
-from hist2scrna.metrics.errors import pooled
 
-HEADLINE: Scale = "log_normalized"
-NULLS = ("mean_baseline", "depth_baseline")
-# The median gene's prediction varies by less than this share of what the truth does.
+# A prediction is called collapsed if that of the median gene varies by less than this share of what the truth does.
 COLLAPSED = 0.05
-MOMENT_COLUMNS = tuple(Moments.__dataclass_fields__)
+LEVELS = ("low", "medium", "high")
 
 
-def quiet(function: Any, values: Floats, axis: int | None = None) -> Any:
-    """Apply `nanmean` or `nanmedian`; nothing but NaN gives NaN, without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return function(values, axis=axis)
+@dataclass(frozen=True)
+class NoiseCeiling:
+    """What counts of this depth allow at most.
 
+    Attributes
+    ----------
+    method
+        `"true means"` or `"binomial thinning"`.
+    limits
+        By entry of the results, a scale or `"depth_partial"`: `(sections, genes)`.
+    thinning
+        By scale, what thinning gives.
+    """
 
-def over_sections(values: Floats, function: Any = np.nanmean) -> float:
-    """Average `(sections, genes)` over the genes, then over the sections: the protocol of the field."""
-    return float(quiet(np.nanmean, quiet(function, values, axis=1)))
+    method: str
+    limits: dict[str, Floats]
+    thinning: dict[str, Floats]
+
+    def results(self) -> dict[str, Any]:
+        """Return means and medians over the genes."""
+        return {
+            "method": self.method,
+            **{name: middle(values) for name, values in self.limits.items()},
+            "thinning": {scale: middle(values) for scale, values in self.thinning.items()},
+        }
 
 
 def middle(values: Floats) -> dict[str, float]:
     """Return mean and median over the genes, averaged over the sections."""
-    return {"mean": over_sections(values), "median": over_sections(values, np.nanmedian)}
+    return {kind: over_sections(values, kind) for kind in ("mean", "median")}
 
 
-def summarize_scale(scores: Mapping[str, Mapping[str, Floats]], n_spots: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Return `overall` and `by_gene` scores of each predictor on one scale."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, columns in scores.items():
-        parts = [
-            Moments(
-                **{c: columns[c][i].astype(bool) if c.endswith("constant") else columns[c][i] for c in MOMENT_COLUMNS}
-            )
-            for i in range(len(n_spots))
-        ]
-        by_gene: dict[str, Any] = {}
-        for column in ("pearson", "spearman", "depth_partial"):
-            by_gene[f"{column}_mean"] = over_sections(columns[column])
-            by_gene[f"{column}_median"] = over_sections(columns[column], np.nanmedian)
-        by_gene["mse_mean"] = over_sections(columns["mse"])
-        by_gene["mae_mean"] = over_sections(columns["mae"])
-        by_gene["spread_ratio_median"] = over_sections(columns["spread_ratio"], np.nanmedian)
-        by_gene["n_constant"] = int(columns["prediction_constant"].all(axis=0).sum())
-        found[name] = {"overall": pooled(parts, n_spots), "by_gene": by_gene}
-    return found
+def summarize_genes(columns: Mapping[str, Floats]) -> dict[str, Any]:
+    """Return the averages over the genes of a predictor on one scale."""
+    averages: dict[str, Any] = {
+        f"{score.name}_{kind}": over_sections(columns[score.name], kind)
+        for score in scores_of("gene")
+        for kind in score.summaries
+    }
+    return averages | {"n_constant": int(columns["prediction_constant"].all(axis=0).sum())}
+
+
+def summarize_spots(columns: Mapping[str, Floats]) -> dict[str, float]:
+    """Return the averages over the spots of a predictor."""
+    return {
+        f"{score.name}_{kind}": float(average(columns[score.name], kind))
+        for score in scores_of("spot")
+        for kind in score.summaries
+    }
 
 
 def beaten(scores: Mapping[str, Mapping[str, Floats]]) -> dict[str, dict[str, float]]:
-    """Return, for each null, the share of genes and sections on which the model does better.
+    """Return, for each baseline, the share of genes, and by Pearson of sections, on which the model does better.
 
-    By Pearson over genes that vary in the truth, and by MSE over all genes.
+    Genes whose score is not defined, as the Pearson of constant ones, do not count.
     """
-    model, found = scores["model"], {}
-    for null in (name for name in NULLS if name in scores):
-        mine, theirs = (quiet(np.nanmean, s["pearson"], axis=0) for s in (model, scores[null]))
-        varies = ~np.isnan(mine)
-        sections = [quiet(np.nanmean, s["pearson"], axis=1) for s in (model, scores[null])]
-        found[null] = {
-            "genes_pearson": share((mine > theirs)[varies]),
-            "genes_mse": share(model["mse"].mean(axis=0) < scores[null]["mse"].mean(axis=0)),
-            "sections_pearson": share(sections[0] > sections[1]),
-        }
-    return found
-
-
-def share(flags: Any) -> float:
-    """Return the mean of flags, NaN if there is none."""
-    return float(np.mean(flags)) if len(flags) else float("nan")
+    model, results = scores["model"], {}
+    for name in (name for name in BASELINES if name in scores):
+        baseline = scores[name]
+        shares = {}
+        for score in scores_of("gene"):
+            if score.against_baselines:
+                ours, theirs = (nan_mean(table[score.name], axis=0) for table in (model, baseline))
+                better = ours < theirs if score.better == "lower" else ours > theirs
+                shares[f"genes_{score.name}"] = share(better[~np.isnan(ours)])
+        sections = [nan_mean(table["pearson"], axis=1) for table in (model, baseline)]
+        results[name] = {**shares, "sections_pearson": share(sections[0] > sections[1])}
+    return results
 
 
 def gene_table(
-    genes: Sequence[str], scores: GeneScores, ceiling: Mapping[str, Floats], level: Sequence[str]
+    genes: Sequence[str], scores: GeneScores, limits: Mapping[str, Floats], level: Sequence[str]
 ) -> pd.DataFrame:
-    """Return one row a gene, averaged over the sections.
+    """Return one row per gene, averaged over the sections.
 
     On log-normalized expression without a suffix, on the other scales with `_counts` and `_residual`.
     """
     columns: dict[str, Any] = {"level": np.asarray(level)}
+    rows = scores_of("gene")
     for scale, predictors in sorted(scores.items(), key=lambda item: item[0] != HEADLINE):
         suffix = "" if scale == HEADLINE else f"_{scale}"
-        for column in GENE_COLUMNS:
-            if column != "covariance" and not column.endswith("constant"):
-                columns[f"{column}{suffix}"] = quiet(np.nanmean, predictors["model"][column], axis=0)
-        columns[f"noise_ceiling{suffix}"] = quiet(np.nanmean, ceiling[scale], axis=0)
-        for null in NULLS:
-            for column in ("pearson", "mse"):
-                columns[f"{null}_{column}{suffix}"] = quiet(np.nanmean, predictors[null][column], axis=0)
-            columns[f"beats_{null}{suffix}"] = columns[f"pearson{suffix}"] > columns[f"{null}_pearson{suffix}"]
+        for score in rows:
+            columns[f"{score.name}{suffix}"] = nan_mean(predictors["model"][score.name], axis=0)
+        columns[f"noise_ceiling{suffix}"] = nan_mean(limits[scale], axis=0)
+        for baseline in BASELINES:
+            for score in rows:
+                if score.against_baselines:
+                    values = nan_mean(predictors[baseline][score.name], axis=0)
+                    columns[f"{baseline}_{score.name}{suffix}"] = values
+            columns[f"beats_{baseline}{suffix}"] = columns[f"pearson{suffix}"] > columns[f"{baseline}_pearson{suffix}"]
         columns[f"constant_truth{suffix}"] = predictors["model"]["truth_constant"].all(axis=0)
         columns[f"constant_prediction{suffix}"] = predictors["model"]["prediction_constant"].all(axis=0)
+    columns["depth_partial_noise_ceiling"] = nan_mean(limits["depth_partial"], axis=0)
     return pd.DataFrame(columns, index=pd.Index(list(genes), name="gene"))
 
 
-def headline(scores: GeneScores, ceiling: Floats, depth_partial_noise_ceiling: Floats) -> dict[str, Any]:
-    """Return what is said first, on log-normalized expression."""
-    model = scores[HEADLINE]["model"]
-    limit, pearson = over_sections(ceiling), over_sections(model["pearson"])
-    partial_limit, partial = over_sections(depth_partial_noise_ceiling), over_sections(model["depth_partial"])
-    spread = over_sections(model["spread_ratio"], np.nanmedian)
-    wins = beaten(scores[HEADLINE])
+def headline(scores: GeneScores, limits: Mapping[str, Floats]) -> dict[str, Any]:
+    """Return the numbers to quote, on log-normalized expression."""
+    tables = scores[HEADLINE]
+    quoted: dict[str, Any] = {
+        score.name: over_sections(tables["model"][score.name], score.quoted)
+        for score in scores_of("gene")
+        if score.headline
+    }
+    ceiling, partial_ceiling = over_sections(limits[HEADLINE]), over_sections(limits["depth_partial"])
+    wins = beaten(tables)
     return {
         "scale": HEADLINE,
-        "pearson": pearson,
-        "depth_partial": partial,
-        "depth_partial_noise_ceiling": partial_limit,
-        "depth_partial_over_ceiling": partial / partial_limit if partial_limit > 0 else float("nan"),
-        "mean_baseline": over_sections(scores[HEADLINE]["mean_baseline"]["pearson"]),
-        "depth_baseline": over_sections(scores[HEADLINE]["depth_baseline"]["pearson"]),
-        "noise_ceiling": limit,
-        "score_over_ceiling": pearson / limit if limit > 0 else float("nan"),
-        "beats_mean_baseline": wins["mean_baseline"]["genes_pearson"],
-        "beats_depth_baseline": wins["depth_baseline"]["genes_pearson"],
-        "spread_ratio": spread,
-        "collapsed": bool(spread < COLLAPSED),
+        **quoted,
+        "depth_partial_noise_ceiling": partial_ceiling,
+        "depth_partial_over_ceiling": _ratio(quoted["depth_partial"], partial_ceiling),
+        **{name: over_sections(tables[name]["pearson"]) for name in BASELINES},
+        "noise_ceiling": ceiling,
+        "score_over_ceiling": _ratio(quoted["pearson"], ceiling),
+        **{f"beats_{name}": wins[name]["genes_pearson"] for name in BASELINES},
+        "collapsed": bool(quoted["spread_ratio"] < COLLAPSED),
     }
 
 
-def by_section(
-    names: Sequence[str], n_spots: Sequence[int], scores: GeneScores, ceiling: Floats
+def _ratio(value: float, limit: float) -> float:
+    return value / limit if limit > 0 else float("nan")
+
+
+def headline_by_section(
+    names: Sequence[str], n_spots: Sequence[int], scores: GeneScores, limits: Mapping[str, Floats]
 ) -> dict[str, dict[str, Any]]:
     """Return the headline of each section."""
-    table = scores[HEADLINE]
+    tables = scores[HEADLINE]
+    model = tables["model"]
     return {
         name: {
             "n_spots": int(n_spots[i]),
-            "n_constant_genes": int(table["model"]["truth_constant"][i].sum()),
-            "pearson": float(quiet(np.nanmean, table["model"]["pearson"][i])),
-            "pearson_median": float(quiet(np.nanmedian, table["model"]["pearson"][i])),
-            "depth_partial": float(quiet(np.nanmean, table["model"]["depth_partial"][i])),
-            "mean_baseline": float(quiet(np.nanmean, table["mean_baseline"]["pearson"][i])),
-            "depth_baseline": float(quiet(np.nanmean, table["depth_baseline"]["pearson"][i])),
-            "noise_ceiling": float(quiet(np.nanmean, ceiling[i])),
-            "spread_ratio": float(quiet(np.nanmedian, table["model"]["spread_ratio"][i])),
+            "n_constant_genes": int(model["truth_constant"][i].sum()),
+            **{score.name: float(average(model[score.name][i], score.quoted)) for score in by_section()},
+            "pearson_median": float(average(model["pearson"][i], "median")),
+            **{baseline: float(nan_mean(tables[baseline]["pearson"][i])) for baseline in BASELINES},
+            "noise_ceiling": float(nan_mean(limits[HEADLINE][i])),
         }
         for i, name in enumerate(names)
     }
 
 
-def by_level(level: Sequence[str], scores: GeneScores, ceiling: Floats) -> dict[str, dict[str, Any]]:
-    """Return scores of genes with low, medium and high mean counts."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in ("low", "medium", "high"):
+def scores_by_level(level: Sequence[str], scores: GeneScores, ceiling: Floats) -> dict[str, dict[str, Any]]:
+    """Return the scores of genes with low, medium and high mean counts."""
+    results: dict[str, dict[str, Any]] = {}
+    for name in LEVELS:
         genes = np.asarray(level) == name
-        found[name] = {"n_genes": int(genes.sum())}
+        results[name] = {"n_genes": int(genes.sum())}
         if genes.any():
-            found[name]["noise_ceiling"] = over_sections(ceiling[:, genes])
+            results[name]["noise_ceiling"] = over_sections(ceiling[:, genes])
             for predictor, columns in scores[HEADLINE].items():
-                found[name][predictor] = {
-                    f"{column}_mean": over_sections(columns[column][:, genes])
-                    for column in ("pearson", "spearman", "depth_partial", "mse", "mae")
+                results[name][predictor] = {
+                    f"{score.name}_{score.quoted}": over_sections(columns[score.name][:, genes], score.quoted)
+                    for score in with_average().values()
                 }
-    return found
+    return results
 
 
 def constant_genes(genes: Sequence[str], scores: GeneScores) -> dict[str, dict[str, Any]]:
     """Return number and names of the genes that are constant in every section, in truth and in prediction."""
-    model, found = scores[HEADLINE]["model"], {}
-    for who in ("truth", "prediction"):
-        flat = model[f"{who}_constant"].astype(bool).all(axis=0)
-        found[who] = {"n": int(flat.sum()), "names": [str(g) for g in np.asarray(genes)[flat]]}
-    return found
-
-
-def spatial_agreement(morans: Mapping[str, Floats]) -> dict[str, float]:
-    """Return mean Moran's I over the genes, and how that of truth and prediction agrees over the genes."""
-    found = {
-        "morans_i_truth": over_sections(morans["truth"]),
-        "morans_i_prediction": over_sections(morans["model"]),
-        "morans_i_depth_baseline": over_sections(morans["depth_baseline"]),
-        "morans_i_pearson": _correlation_by_section(morans["truth"], morans["model"]),
-        "morans_i_mae": over_sections(np.abs(morans["truth"] - morans["model"])),
+    model = scores[HEADLINE]["model"]
+    constant = {who: model[f"{who}_constant"].astype(bool).all(axis=0) for who in ("truth", "prediction")}
+    return {
+        who: {"n": int(flags.sum()), "names": [str(gene) for gene in np.asarray(genes)[flags]]}
+        for who, flags in constant.items()
     }
-    if "true_means" in morans:
-        found["morans_i_true_means"] = over_sections(morans["true_means"])
-        found["morans_i_pearson_true_means"] = _correlation_by_section(morans["truth"], morans["true_means"])
-    return found
-
-
-def _correlation_by_section(truth: Floats, prediction: Floats) -> float:
-    """Correlate rows over the genes that are known in both, and average."""
-    found = []
-    for t, p in zip(truth, prediction, strict=True):
-        both = np.isfinite(t) & np.isfinite(p)
-        varied = both.sum() > 2 and np.ptp(t[both]) > 0 and np.ptp(p[both]) > 0
-        found.append(float(np.corrcoef(t[both], p[both])[0, 1]) if varied else float("nan"))
-    return float(quiet(np.nanmean, np.array(found)))

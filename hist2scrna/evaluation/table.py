@@ -1,4 +1,4 @@
-"""Results of an evaluation to be read: the sentences and the table, as text and as HTML."""
+"""The results of an evaluation as sentences and as a table, in text and in HTML."""
 
 from __future__ import annotations
 
@@ -7,115 +7,98 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hist2scrna.evaluation.plain import at, number, percent
+from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS, SCALE_LABELS
+from hist2scrna.evaluation.scores import Score, scores_of, value_of
 
-COLUMNS = {
-    "model": "model",
-    "mean_baseline": "mean baseline",
-    "depth_baseline": "depth baseline",
-    "true_means": "true means",
-}
-# Title of a block, and in it: label, and the way to the value below a predictor.
-Row = tuple[str, tuple[str, ...]]
-BY_SCALE: dict[str, tuple[str, list[Row]]] = {
-    "log_normalized": (
-        "log-normalized",
-        [
-            ("Pearson by gene, mean", ("by_gene", "pearson_mean")),
-            ("Pearson by gene, median", ("by_gene", "pearson_median")),
-            ("Spearman by gene, mean", ("by_gene", "spearman_mean")),
-            ("depth-partial Pearson, mean", ("by_gene", "depth_partial_mean")),
-            ("spread (sd / sd of truth), median", ("by_gene", "spread_ratio_median")),
-            ("Pearson by spot, mean", ("by_spot", "pearson_mean")),
-            ("RMSE", ("overall", "rmse")),
-            ("R2", ("overall", "r2")),
-        ],
-    ),
-    "residual": ("Pearson residuals", [("Pearson by gene, mean", ("by_gene", "pearson_mean"))]),
-    "counts": (
-        "counts",
-        [
-            ("Pearson by gene, mean", ("by_gene", "pearson_mean")),
-            ("RMSE", ("overall", "rmse")),
-            ("MAE", ("overall", "mae")),
-        ],
-    ),
-}
-LIKELIHOOD: list[Row] = [
-    ("log-likelihood per count", ("log_likelihood",)),
-    ("Poisson deviance per count", ("poisson_deviance",)),
-    *[(f"coverage of {level} % intervals", ("coverage", level)) for level in ("50", "80", "95")],
-    *[(f"width of {level} % intervals, median", ("width", level)) for level in ("50", "80", "95")],
-]
-ZEROS: list[Row] = [
-    ("zero rate predicted", ("predicted_zero_rate",)),
-    ("AUROC of non-zero", ("auroc",)),
-    ("F1 of non-zero", ("f1",)),
-]
-CELL_TYPES = [
-    ("accuracy", "accuracy"),
-    ("accuracy of the commonest type", "majority_accuracy"),
-    ("F1, macro", "f1_macro"),
-    ("F1, weighted", "f1_weighted"),
-    ("expected calibration error", "expected_calibration_error"),
-]
-
-CLUSTERS = [
-    ("ARI with clusters of the truth", "ari_truth"),
-    ("NMI with clusters of the truth", "nmi_truth"),
-    ("ARI with labels", "ari_labels"),
-    ("NMI with labels", "nmi_labels"),
-]
+# Title of a block, label of a row, and the values of all predictors with the noise ceiling last.
+Row = tuple[str, str, list[Any]]
 
 
-def rows(results: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
-    """Yield block, label and the values of all predictors, with the ceiling last."""
-    names, blank = predictors(results), [None] * len(predictors(results))
-    for scale, (title, lines) in BY_SCALE.items():
-        found = results["scores"].get(scale)
-        for label, path in lines if found else ():
-            limits = results["noise_ceiling"]
-            if path[-1] == "depth_partial_mean":
-                ceiling = limits["depth_partial"]["mean"]
-            else:
-                ceiling = limits[scale].get(label.removeprefix("Pearson by gene, "))
-            yield title, label, [*(at(found.get(n), path) for n in names), ceiling]
-    for title, part, lines in (("counts", "counts", LIKELIHOOD), ("zeros", "zeros", ZEROS)):
-        for label, path in lines if results[part] else ():
-            yield title, label, [*(at(results[part].get(n), path) for n in names), None]
-    for label, key in CELL_TYPES if results["cell_types"] else ():
-        yield "cell types", label, [results["cell_types"][key], *blank]
-    if spatial := results["spatial"]:
-        by_name = {
-            "model": spatial["morans_i_prediction"],
-            "depth_baseline": spatial["morans_i_depth_baseline"],
-            "true_means": spatial.get("morans_i_true_means"),
-        }
-        title = "spatial"
-        label = f"Moran's I, mean (truth {number(spatial['morans_i_truth'])})"
-        yield title, label, [*(by_name.get(n) for n in names), None]
-        by_name = {"model": spatial["morans_i_pearson"], "true_means": spatial.get("morans_i_pearson_true_means")}
-        yield title, "Moran's I, Pearson over genes", [*(by_name.get(n) for n in names), None]
-    for label, key in CLUSTERS if results["clusters"] else ():
-        values = [at(results["clusters"].get(n), (key,)) for n in names]
-        # No ceiling: a prediction without noise may well be nearer to the labels than the truth.
-        true = results["clusters"]["truth"].get(key)
-        if values[0] is not None:
-            yield "Leiden clusters", label if true is None else f"{label} (truth {number(true)})", [*values, None]
+def rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield block, label and the values of all predictors, with the noise ceiling last."""
+    yield from _expression_rows(results)
+    yield from _count_rows(results)
+    names = predictors(results)
+    if results["cell_types"]:
+        for score in scores_of("cell types"):
+            if score.is_shown:
+                yield "cell types", score.title(), [*(value_of(results, score, n) for n in names), None]
+    if results["spatial"]:
+        yield from _spatial_rows(results)
+    if results["clusters"]:
+        yield from _cluster_rows(results)
+
+
+def _expression_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    names = predictors(results)
+    for scale, block in SCALE_LABELS.items():
+        if scale not in results["scores"]:
+            continue
+        for score in scores_of("gene", "spot", "overall"):
+            for summary in score.shown_on(scale):
+                values = [value_of(results, score, name, scale=scale, summary=summary) for name in names]
+                limit = score.noise_ceilings.get(scale)
+                ceiling = None if limit is None else at(results["noise_ceiling"], (limit, summary))
+                yield block, score.title(summary), [*values, ceiling]
+
+
+def _count_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    names = predictors(results)
+    blocks: list[tuple[str, list[Score]]] = [
+        ("counts", scores_of("gene counts", "counts")),
+        ("zeros", scores_of("zeros")),
+    ]
+    for block, scores in blocks:
+        for score in scores if results[block] else []:
+            for level in score.levels or ("",) if score.is_shown else ():
+                values = [value_of(results, score, name, level=level) for name in names]
+                yield block, score.title(level=level), [*values, None]
+
+
+def _spatial_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    names, spatial = predictors(results), results["spatial"]
+    for score in scores_of("spatial"):
+        keys = {"model": "prediction", "depth_baseline": "depth_baseline", "true_means": "true_means"}
+        means = {name: spatial.get(f"{score.name}_{key}") for name, key in keys.items()}
+        label = f"{score.label}, mean (truth {number(spatial.get(f'{score.name}_truth'))})"
+        yield "spatial", label, [*(means.get(name) for name in names), None]
+        keys = {"model": "pearson", "true_means": "pearson_true_means"}
+        agreement = {name: spatial.get(f"{score.name}_{key}") for name, key in keys.items()}
+        yield "spatial", f"{score.label}, Pearson over genes", [*(agreement.get(name) for name in names), None]
+
+
+def _cluster_rows(results: Mapping[str, Any]) -> Iterator[Row]:
+    names, clusters = predictors(results), results["clusters"]
+    compared_with = {"truth": "with clusters of the truth", "labels": "with labels"}
+    for other, words in compared_with.items():
+        for score in scores_of("clusters"):
+            key = f"{score.name}_{other}"
+            values = [at(clusters.get(name), (key,)) for name in names]
+            # No ceiling: a prediction without noise may well be nearer to the labels than the truth.
+            of_truth = clusters["truth"].get(key)
+            label = f"{score.label} {words}" + ("" if of_truth is None else f" (truth {number(of_truth)})")
+            if values[0] is not None:
+                yield "Leiden clusters", label, [*values, None]
 
 
 def predictors(results: Mapping[str, Any]) -> list[str]:
     """Return the predictors that were scored, in the order of the columns."""
-    return [n for n in COLUMNS if any(n in p for p in results["scores"].values())]
+    return [n for n in PREDICTOR_LABELS if any(n in p for p in results["scores"].values())]
+
+
+def headings(results: Mapping[str, Any]) -> list[str]:
+    """Return the headings of the columns of values."""
+    return [*(PREDICTOR_LABELS[name] for name in predictors(results)), NOISE_CEILING]
 
 
 def alarms(results: Mapping[str, Any]) -> list[str]:
     """Return what must be read before any number."""
-    found = []
+    lines = []
     if results["headline"]["held_out"] is False:
-        found.append(results["split"]["statement"])
+        lines.append(results["split"]["statement"])
     if results["headline"]["collapsed"]:
-        found.append("COLLAPSED: the prediction hardly varies between spots; its correlations mean nothing.")
-    return found
+        lines.append("COLLAPSED: the prediction hardly varies between spots, so its correlations mean nothing.")
+    return lines
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:
@@ -126,10 +109,10 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{model['name']} ({model['likelihood']}): {data['n_spots']:,} spots, {data['n_genes']:,} genes, "
         f"{len(names)} section{'s' * several} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})",
-        f"Pearson {number(head['pearson'])} by gene, {percent(head['score_over_ceiling'])} of the ceiling "
-        f"({results['noise_ceiling']['method']}); better than the mean baseline on "
-        f"{percent(head['beats_mean_baseline'])} and than the depth baseline on "
-        f"{percent(head['beats_depth_baseline'])} of genes" + (f"; mean of {len(names)} sections" if several else ""),
+        f"Pearson {number(head['pearson'])} by gene{f', mean of {len(names)} sections' * several}: "
+        f"{percent(head['score_over_ceiling'])} of the noise ceiling ({results['noise_ceiling']['method']}), and "
+        f"better than the mean baseline on {percent(head['beats_mean_baseline'])} and the depth baseline on "
+        f"{percent(head['beats_depth_baseline'])} of genes",
     ]
     if head["held_out"] is not False:
         lines.append(f"Split: {results['split']['statement']}")
@@ -140,21 +123,20 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
 
 def as_text(results: Mapping[str, Any]) -> str:
     """Return what was scored, and the scores of all predictors side by side."""
-    names = [COLUMNS[n] for n in predictors(results)] + ["noise ceiling"]
     first, *others = sentences(results)
     lines, block = [first, *alarms(results), *others, ""], None
-    lines.append(" " * 38 + "".join(f"{name:>12}" for name in names))
+    lines.append(" " * 38 + "".join(f"{name:>16}" for name in headings(results)))
     for title, label, values in rows(results):
         if title != block:
             lines.append(title)
         block = title
-        lines.append(f"  {label:<36}" + "".join(f"{number(v):>12}" for v in values))
+        lines.append(f"  {label:<36}" + "".join(f"{number(v):>16}" for v in values))
     return "\n".join(line.rstrip() for line in lines)
 
 
 def as_html(results: Mapping[str, Any]) -> str:
     """Return the same for a notebook, in the colors of its theme."""
-    names = [COLUMNS[n] for n in predictors(results)] + ["noise ceiling"]
+    names = headings(results)
     cells, block = [], None
     for title, label, values in rows(results):
         if title != block:

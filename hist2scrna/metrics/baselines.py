@@ -1,4 +1,4 @@
-"""Predictors that see no pixel: what a model must beat."""
+"""Predictors that see no image: what a model must beat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Baselines:
 
     The **mean baseline** predicts the mean of the gene everywhere. The **depth baseline** knows nothing but the true
     total of the spot: on counts it predicts total x rate, on log-normalized expression a least-squares line in the log
-    total. It is an audit floor and no competitor, as it reads its answer off the truth.
+    total. It is a lower bound to compare with, not a competitor, because it reads its answer
+    off the truth.
 
     Attributes
     ----------
@@ -73,7 +74,7 @@ class Baselines:
         table: Any = sparse.csr_array(counts, dtype=np.float64)
         library = np.asarray(table.sum(axis=1)).ravel()
         if not (library > 0).any():
-            raise ValueError("No spot has a count in these genes, so there is nothing to fit the null predictors on.")
+            raise ValueError("No spot has a count in these genes, so there is nothing to fit the baselines on.")
         table, library = table[library > 0], library[library > 0]
         n = len(library)
         total, power = _sums(table), _sums(table.power(2))
@@ -152,7 +153,7 @@ class Baselines:
         """
         missing = [f.name for f in fields(cls) if f.name not in arrays]
         if missing:
-            raise KeyError(f"Arrays of the null predictors are missing: {missing}. Found: {sorted(arrays)}.")
+            raise KeyError(f"Arrays of the baselines are missing: {missing}. Found: {sorted(arrays)}.")
         values: dict[str, Any] = {f.name: np.asarray(arrays[f.name], dtype=np.float64) for f in fields(cls)}
         values["median_library"] = float(values["median_library"][0])
         return cls(**values)

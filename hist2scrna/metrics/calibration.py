@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hist2scrna.metrics.zeros import ZeroTally
 from hist2scrna.zinb import NB, ZINB, CountDistribution, Poisson
 
 LEVELS = (0.5, 0.8, 0.95)
+LEVEL_NAMES = ("50", "80", "95")
 PIT_BINS = 20
 FINE_BINS = 1000
 # Values of which intervals are measured: quantiles take long, and the mean over so many is known to a per cent.
@@ -63,6 +66,81 @@ def interval_widths(predicted: CountDistribution, level: float) -> Floats:
     return np.where(between > 0, held.sum(axis=0) + between - 1, held[0])
 
 
+@dataclass(frozen=True, eq=False)
+class CountBlock:
+    """Counts of some genes, and the distributions that are predicted for them.
+
+    Attributes
+    ----------
+    counts
+        `(genes, spots)`.
+    mu, dispersion, dropout
+        Mean of the count component, inverse dispersion and zero inflation, of that shape; None where the likelihood
+        has none.
+    """
+
+    counts: Floats
+    mu: Any
+    dispersion: Any = None
+    dropout: Any = None
+
+    @cached_property
+    def distribution(self) -> ZINB | NB | Poisson:
+        """The predicted distributions."""
+        return distribution(self.mu, self.dispersion, self.dropout)
+
+    @cached_property
+    def log_probability(self) -> Floats:
+        """Natural logarithm of the probability of each count."""
+        values: Floats = self.distribution.log_prob(torch.from_numpy(self.counts)).numpy()
+        return values
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Expected counts."""
+        values: Floats = self.distribution.mean.numpy()
+        return values
+
+    @cached_property
+    def p_zero(self) -> Floats:
+        """Probability of a zero."""
+        values: Floats = self.distribution.p_zero.numpy()
+        return values
+
+
+def log_likelihood(block: CountBlock) -> Floats:
+    """Return the mean log-likelihood of a count of each gene, in nats."""
+    return np.asarray(block.log_probability.mean(axis=1))
+
+
+def deviance(block: CountBlock) -> Floats:
+    """Return the mean deviance of each gene from the best distribution of the same dispersion."""
+    return _mean_deviance(block.distribution, block.counts)
+
+
+def poisson_deviance(block: CountBlock) -> Floats:
+    """Return the mean Poisson deviance of the expected counts of each gene, comparable between likelihoods."""
+    return _mean_deviance(distribution(block.mean), block.counts)
+
+
+def _mean_deviance(predicted: ZINB | NB | Poisson, counts: Floats) -> Floats:
+    values: Floats = predicted.deviance(torch.from_numpy(counts)).mean(dim=1).numpy()
+    return values
+
+
+def zero_probability(block: CountBlock) -> Floats:
+    """Return the mean probability of a zero of each gene."""
+    return np.asarray(block.p_zero.mean(axis=1))
+
+
+BY_GENE: Mapping[str, Callable[[CountBlock], Floats]] = {
+    "log_likelihood": log_likelihood,
+    "deviance": deviance,
+    "poisson_deviance": poisson_deviance,
+    "p_zero": zero_probability,
+}
+
+
 class CountTally:
     """Adds up blocks of genes x spots.
 
@@ -71,70 +149,92 @@ class CountTally:
     n_genes
         Number of genes.
     seed
-        Of the randomized probability integral transform, and of the spots whose intervals are measured.
+        Seed of the randomized probability integral transform, and of the spots whose intervals are measured.
+    by_gene
+        Functions of a block that give one number per gene, by name.
     """
 
-    def __init__(self, n_genes: int, seed: int) -> None:
+    def __init__(
+        self, n_genes: int, seed: int, by_gene: Mapping[str, Callable[[CountBlock], Floats]] = BY_GENE
+    ) -> None:
         self.rng, self.spot_rng = np.random.default_rng(seed), np.random.default_rng(seed)
         self.measured_spots: NDArray[np.int64] | None = None
-        self.log_likelihood = np.full(n_genes, np.nan)
-        self.deviance = np.full(n_genes, np.nan)
-        self.poisson_deviance = np.full(n_genes, np.nan)
-        self.p_zero = np.full(n_genes, np.nan)
+        self.functions = by_gene
+        self.by_gene = {name: np.full(n_genes, np.nan) for name in by_gene}
         self.zeros = ZeroTally()
+        self.n_genes = n_genes
         self.covered = np.zeros((2, len(LEVELS)))
-        self.width = np.zeros((len(LEVELS), n_genes))
+        self.widths = np.zeros((len(LEVELS), n_genes))
         self.fine = np.zeros(FINE_BINS, dtype=np.int64)
 
-    def add(self, genes: slice, counts: Floats, mu: Any, dispersion: Any = None, dropout: Any = None) -> Floats:
-        """Take a block, all `(genes, spots)`, and return the probabilities of zero."""
-        predicted = distribution(mu, dispersion, dropout)
-        x = torch.from_numpy(counts)
-        log_probability = predicted.log_prob(x).numpy()
-        self.log_likelihood[genes] = log_probability.mean(axis=1)
-        self.deviance[genes] = predicted.deviance(x).mean(dim=1).numpy()
-        mean = predicted.mean.numpy()
-        self.poisson_deviance[genes] = distribution(mean).deviance(x).mean(dim=1).numpy()
-        p_zero = predicted.p_zero.numpy()
-        self.p_zero[genes] = p_zero.mean(axis=1)
-        self.zeros.add(counts, p_zero, mean)
-        lower, upper = bounds(counts, p_zero, np.exp(log_probability), mu, dispersion, dropout)
+    def add(self, genes: slice, block: CountBlock) -> None:
+        """Take the block of some genes."""
+        for name, function in self.functions.items():
+            self.by_gene[name][genes] = function(block)
+        self.zeros.add(block.counts, block.p_zero, block.mean)
+        parameters = block.mu, block.dispersion, block.dropout
+        lower, upper = bounds(block.counts, block.p_zero, np.exp(block.log_probability), *parameters)
         for i, level in enumerate(LEVELS):
             low, high = (1 - level) / 2, (1 + level) / 2
             self.covered[0, i] += _share_within(lower, upper, low, high).sum()
             self.covered[1, i] += np.count_nonzero((upper >= low) & (lower < high))
-        self._measure(genes, counts.shape, mu, dispersion, dropout)
+        self._measure(genes, block.counts.shape, *parameters)
         u = lower + self.rng.random(lower.shape) * (upper - lower)
         self.fine += np.bincount(
             np.minimum((u * FINE_BINS).astype(np.int64), FINE_BINS - 1).ravel(), minlength=FINE_BINS
         )
-        return p_zero
 
     def _measure(self, genes: slice, shape: tuple[int, ...], *parameters: Any) -> None:
         """Measure the intervals of each gene on the same few spots."""
         if self.measured_spots is None:
-            most = min(shape[1], max(1, MOST_MEASURED // len(self.deviance)))
+            most = min(shape[1], max(1, MOST_MEASURED // self.n_genes))
             self.measured_spots = np.sort(self.spot_rng.choice(shape[1], most, replace=False))
         some = [None if p is None else np.broadcast_to(p, shape)[:, self.measured_spots] for p in parameters]
         predicted = distribution(*some)
         for i, level in enumerate(LEVELS):
-            self.width[i, genes] = interval_widths(predicted, level).mean(axis=1)
+            self.widths[i, genes] = interval_widths(predicted, level).mean(axis=1)
+
+    @property
+    def n_values(self) -> int:
+        """Number of counts, at least 1."""
+        return max(1, int(self.fine.sum()))
+
+    @property
+    def coverage(self) -> dict[str, float]:
+        """Share of counts within the central interval of each level; those on its edge count in part."""
+        return _by_level(self.covered[0] / self.n_values)
+
+    @property
+    def interval_coverage(self) -> dict[str, float]:
+        """Share of counts within the closed interval of each level."""
+        return _by_level(self.covered[1] / self.n_values)
+
+    @property
+    def width(self) -> dict[str, float]:
+        """Number of counts within the central interval of each level, median gene."""
+        return _by_level(np.median(self.widths, axis=1))
+
+    @property
+    def pit(self) -> list[float]:
+        """Share of the randomized probability integral transform in each of 20 bins."""
+        shares: list[float] = (self.fine.reshape(PIT_BINS, -1).sum(axis=1) / self.n_values).tolist()
+        return shares
+
+    @property
+    def pit_distance(self) -> float:
+        """Largest distance of the distribution function of that transform from the uniform."""
+        steps = np.concatenate([[0.0], np.cumsum(self.fine) / self.n_values])
+        return float(np.abs(steps - np.linspace(0, 1, FINE_BINS + 1)).max())
 
     def scores(self) -> dict[str, Any]:
         """Return all scores over all values."""
-        n = max(1, int(self.fine.sum()))
-        steps = np.concatenate([[0.0], np.cumsum(self.fine) / n])
-        names = [f"{level:.0%}".rstrip("%") for level in LEVELS]
-        return {
-            "log_likelihood": float(np.mean(self.log_likelihood)),
-            "deviance": float(np.mean(self.deviance)),
-            "poisson_deviance": float(np.mean(self.poisson_deviance)),
-            "coverage": {k: float(v) for k, v in zip(names, self.covered[0] / n, strict=True)},
-            "interval_coverage": {k: float(v) for k, v in zip(names, self.covered[1] / n, strict=True)},
-            "width": {k: float(v) for k, v in zip(names, np.median(self.width, axis=1), strict=True)},
-            "pit": (self.fine.reshape(PIT_BINS, -1).sum(axis=1) / n).tolist(),
-            "pit_distance": float(np.abs(steps - np.linspace(0, 1, FINE_BINS + 1)).max()),
-        }
+        names = ("coverage", "interval_coverage", "width", "pit", "pit_distance")
+        means = {name: float(np.mean(values)) for name, values in self.by_gene.items() if name != "p_zero"}
+        return means | {name: getattr(self, name) for name in names}
+
+
+def _by_level(values: Floats) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(LEVEL_NAMES, values, strict=True)}
 
 
 def _share_within(lower: Floats, upper: Floats, low: float, high: float) -> Floats:
@@ -215,5 +315,5 @@ def count_scores(
     tally = CountTally(table.shape[1], seed)
     for genes in blocks(table.shape[1], table.shape[0]):
         parts = [None if p is None else dense(p[:, genes].T) for p in (mean, *others)]
-        tally.add(genes, dense(table[:, genes].T), *parts)
-    return CountScores(tally.scores(), tally.log_likelihood, tally.deviance, tally.poisson_deviance, tally.p_zero)
+        tally.add(genes, CountBlock(dense(table[:, genes].T), *parts))
+    return CountScores(tally.scores(), **tally.by_gene)

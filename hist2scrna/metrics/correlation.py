@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -120,6 +121,72 @@ def partial_correlation(truth: Floats, prediction: Floats, depth: Floats, plain:
     return np.where(gone, np.nan, np.where(flat, 0.0, np.clip(r, -1, 1)))
 
 
+@dataclass(frozen=True, eq=False)
+class TruthRows:
+    """The truth in rows, with what is computed from it once for all predictions.
+
+    Attributes
+    ----------
+    values
+        `(k, n)`: genes over the spots of a section, or spots over the genes.
+    depth
+        `(n,)`, natural logarithm of the total count of each spot, where rows are genes.
+    """
+
+    values: Floats
+    depth: Floats | None = None
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """Ranks within each row, from 1; ties share their mean rank."""
+        return rank_rows(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Truth and prediction in rows: what the score of a gene or of a spot is computed from.
+
+    Attributes
+    ----------
+    of_truth
+        The truth, with its ranks and depths.
+    prediction
+        `(k, n)`, the prediction of the same values.
+    """
+
+    of_truth: TruthRows
+    prediction: Floats
+
+    @property
+    def truth(self) -> Floats:
+        """`(k, n)`, the true values."""
+        return self.of_truth.values
+
+    @cached_property
+    def moments(self) -> Moments:
+        """First and second moments of each row."""
+        return moments(self.truth, self.prediction)
+
+
+def pearson(rows: Rows) -> Floats:
+    """Return Pearson's correlation of each row: NaN for constant truth, 0 for constant prediction."""
+    return rows.moments.pearson
+
+
+def spearman(rows: Rows) -> Floats:
+    """Return Spearman's correlation of each row: NaN for constant truth, 0 for constant prediction."""
+    if rows.moments.prediction_constant.all():
+        return rows.moments.pearson
+    return rank_correlation(rows.of_truth.ranks, rows.prediction, rows.moments)
+
+
+def depth_partial(rows: Rows) -> Floats:
+    """Return Pearson's correlation of each gene after the log total count was regressed out of both."""
+    if rows.of_truth.depth is None:
+        raise ValueError("A depth-partial correlation needs the depth of each spot.")
+    return partial_correlation(rows.truth, rows.prediction, rows.of_truth.depth, rows.moments)
+
+
 def pearson_by_gene(truth: Table, prediction: Table) -> Floats:
     """Pearson correlation of each gene over the spots.
 
@@ -137,32 +204,32 @@ def pearson_by_gene(truth: Table, prediction: Table) -> Floats:
     ValueError
         If the shapes differ, or a value is not finite.
     """
-    return _joined([moments(t, p).pearson for t, p in pairs(truth, prediction, axis=0)])
+    return _joined([pearson(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=0)])
 
 
 def spearman_by_gene(truth: Table, prediction: Table) -> Floats:
     """Spearman correlation of each gene over the spots; ties share their mean rank. See :func:`pearson_by_gene`."""
-    return _joined([rank_correlation(rank_rows(t), p, moments(t, p)) for t, p in pairs(truth, prediction, axis=0)])
+    return _joined([spearman(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=0)])
 
 
 def pearson_by_spot(truth: Table, prediction: Table) -> Floats:
     """Pearson correlation of each spot over the genes, `(spots,)`.
 
-    Gene means alone often reach .9 here: read it beside the mean baseline only.
+    Gene means alone often reach .9 here: compare it with the mean baseline.
     """
-    return _joined([moments(t, p).pearson for t, p in pairs(truth, prediction, axis=1)])
+    return _joined([pearson(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=1)])
 
 
 def spearman_by_spot(truth: Table, prediction: Table) -> Floats:
     """Spearman correlation of each spot over the genes, `(spots,)`. See :func:`pearson_by_spot`."""
-    return _joined([rank_correlation(rank_rows(t), p, moments(t, p)) for t, p in pairs(truth, prediction, axis=1)])
+    return _joined([spearman(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=1)])
 
 
 def depth_partial_pearson(truth: Table, prediction: Table, library: ArrayLike) -> Floats:
     """Pearson correlation of each gene after the log total count of the spot was regressed out of both.
 
-    Log-normalized expression keeps a signal of depth, which the eye reads off the tissue without knowing any gene. This
-    is what remains.
+    Log-normalized expression keeps a signal of sequencing depth, which an image shows without telling genes apart. This
+    is the correlation that remains without it.
 
     Parameters
     ----------
@@ -184,14 +251,14 @@ def depth_partial_pearson(truth: Table, prediction: Table, library: ArrayLike) -
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError("Expected `library` to hold positive total counts. Drop spots without counts first.")
     depth = np.log(sizes)
-    found = []
+    parts = []
     for t, p in pairs(truth, prediction, axis=0):
         if t.shape[1] != len(depth):
             raise ValueError(
                 f"Expected `library` to hold one number for each of {t.shape[1]} spots, found {len(depth)}."
             )
-        found.append(partial_correlation(t, p, depth, moments(t, p)))
-    return _joined(found)
+        parts.append(depth_partial(Rows(TruthRows(t, depth), p)))
+    return _joined(parts)
 
 
 def _joined(parts: list[Floats]) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,8 +34,8 @@ def errors_by_gene(truth: Table, prediction: Table) -> pd.DataFrame:
         If the shapes differ, or a value is not finite.
     """
     columns = ("mse", "mae", "truth_mean", "truth_sd", "prediction_mean", "prediction_sd", "spread_ratio")
-    found = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
-    return pd.DataFrame({name: np.concatenate([getattr(m, name) for m in found]) for name in columns})
+    parts = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
+    return pd.DataFrame({name: np.concatenate([getattr(m, name) for m in parts]) for name in columns})
 
 
 def overall(truth: Table, prediction: Table, *, most_ranked: int = MOST_RANKED, seed: int = 0) -> dict[str, float]:
@@ -59,11 +60,33 @@ def overall(truth: Table, prediction: Table, *, most_ranked: int = MOST_RANKED, 
     ValueError
         If the shapes differ, or a value is not finite.
     """
-    found = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
+    parts = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
     t, p = as_table(truth, "truth"), as_table(prediction, "prediction")
     rows = spots_to_rank(t.shape[0], t.shape[1], most_ranked, seed)
     t, p = (dense(table.tocsr()[rows] if hasattr(table, "tocsr") else table[rows]) for table in (t, p))
-    return {**pooled(found, [t.shape[0] for _ in found]), "spearman": overall_spearman(t, p)}
+    return {**pooled(parts, [t.shape[0] for _ in parts]), "spearman": overall_spearman(t, p)}
+
+
+@dataclass(frozen=True, eq=False)
+class Overall:
+    """All values of two tables together: what overall scores are computed from.
+
+    Attributes
+    ----------
+    pooled
+        `mse`, `rmse`, `mae`, `r2` and `pearson` over all values, see :func:`pooled`.
+    truth, prediction
+        `(spots, genes)` values; of large tables, those of spots drawn at random.
+    """
+
+    pooled: Mapping[str, float]
+    truth: Floats
+    prediction: Floats
+
+    @property
+    def spearman(self) -> float:
+        """Spearman's correlation over the values."""
+        return overall_spearman(self.truth, self.prediction)
 
 
 def spots_to_rank(n_spots: int, n_genes: int, most: int, seed: int) -> np.ndarray:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hist2scrna.metrics.blocks import Floats, Table, pairs
 from hist2scrna.metrics.correlation import rank_rows
+
+NAMES = (
+    "observed_zero_rate",
+    "predicted_zero_rate",
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "mae_nonzero",
+    "auroc",
+)
 
 
 def auroc(positive: ArrayLike, score: ArrayLike) -> float:
@@ -40,38 +51,71 @@ def auroc_rows(positive: np.ndarray, score: Floats) -> Floats:
 
 @dataclass
 class ZeroTally:
-    """Adds up blocks; a value is called non-zero where its probability of zero is below one half."""
+    """Adds up blocks; a value is called non-zero where its probability of zero is below one half.
+
+    A property without a case to judge is NaN.
+    """
 
     n: int = 0
-    zeros: int = 0
+    n_zero: int = 0
     expected_zeros: float = 0.0
-    called: int = 0
-    found: int = 0
+    n_called: int = 0
+    n_right: int = 0
     error: float = 0.0
+    present: list[NDArray[np.bool_]] = field(default_factory=list)
+    p_zero: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, counts: Floats, p_zero: Floats, mean: Floats) -> None:
         """Take one block of counts, probabilities of zero and expected counts, all of one shape."""
         present, called = counts > 0, p_zero < 0.5
         self.n += counts.size
-        self.zeros += int(counts.size - present.sum())
+        self.n_zero += int(counts.size - present.sum())
         self.expected_zeros += float(p_zero.sum())
-        self.called += int(called.sum())
-        self.found += int((called & present).sum())
+        self.n_called += int(called.sum())
+        self.n_right += int((called & present).sum())
         self.error += float(np.abs(counts - mean)[present].sum())
+        self.present.append(present.ravel())
+        self.p_zero.append(p_zero.ravel().astype(np.float32))
 
-    def scores(self) -> dict[str, float]:
-        """Return all scores but the AUROC; those without a case to judge are NaN."""
-        present = self.n - self.zeros
-        wrong = self.called - self.found
-        return {
-            "observed_zero_rate": _share(self.zeros, self.n),
-            "predicted_zero_rate": _share(self.expected_zeros, self.n),
-            "accuracy": _share(self.found + self.zeros - wrong, self.n),
-            "sensitivity": _share(self.found, present),
-            "specificity": _share(self.zeros - wrong, self.zeros),
-            "f1": _share(2 * self.found, present + self.called),
-            "mae_nonzero": _share(self.error, present),
-        }
+    @property
+    def observed_zero_rate(self) -> float:
+        """Share of zeros."""
+        return _share(self.n_zero, self.n)
+
+    @property
+    def predicted_zero_rate(self) -> float:
+        """Mean of the predicted probabilities of zero."""
+        return _share(self.expected_zeros, self.n)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of values that are called what they are."""
+        return _share(self.n_right + self.n_zero - (self.n_called - self.n_right), self.n)
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the non-zeros that are called non-zero."""
+        return _share(self.n_right, self.n - self.n_zero)
+
+    @property
+    def specificity(self) -> float:
+        """Share of the zeros that are called zero."""
+        return _share(self.n_zero - (self.n_called - self.n_right), self.n_zero)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and sensitivity of the non-zeros."""
+        return _share(2 * self.n_right, self.n - self.n_zero + self.n_called)
+
+    @property
+    def mae_nonzero(self) -> float:
+        """Mean absolute error of the expected counts where counts are not zero."""
+        return _share(self.error, self.n - self.n_zero)
+
+    @property
+    def auroc(self) -> float:
+        """Area under the ROC curve of the non-zeros."""
+        return auroc(np.concatenate(self.present), -np.concatenate(self.p_zero)) if self.n else float("nan")
 
 
 def _share(part: float, whole: float) -> float:
@@ -101,9 +145,7 @@ def zero_scores(counts: Table, p_zero: ArrayLike, mean: ArrayLike) -> dict[str, 
     ValueError
         If the shapes differ, or a value is not finite.
     """
-    tally, present, probability = ZeroTally(), [], []
+    tally = ZeroTally()
     for (x, p), (_, m) in zip(pairs(counts, p_zero, axis=0), pairs(counts, mean, axis=0), strict=True):
         tally.add(x, p, m)
-        present.append((x > 0).ravel())
-        probability.append(p.ravel())
-    return {**tally.scores(), "auroc": auroc(np.concatenate(present), 1 - np.concatenate(probability))}
+    return {name: getattr(tally, name) for name in NAMES}

@@ -132,7 +132,7 @@ def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax
     low, high = center - reach, center + reach
     tissue = section.tissue(low, high)
     ax = section_axes(ax, 1.0)
-    near = Tissue(xy, section.diameter, tissue.picture, tissue.extent)
+    near = Tissue(xy, section.diameter, tissue.image, tissue.extent)
     dots = draw_spots(ax, near, given, (0.0, float(given.max())), cmap)
     # Rings, so that the tissue in the spots is seen.
     dots.set(facecolor="none", edgecolor=None, linewidth=3.5)

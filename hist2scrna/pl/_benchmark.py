@@ -1,4 +1,4 @@
-"""Models of a benchmark side by side, with the baselines and the ceiling."""
+"""Models of a benchmark side by side, with the baselines and the noise ceiling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna.benchmarking.files import JOBS
-from hist2scrna.benchmarking.table import CEILING, COMPLETE, NULLS, t_interval
+from hist2scrna.benchmarking.table import COMPLETE, t_interval
+from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
+from hist2scrna.evaluation.scores import benchmark_columns
+from hist2scrna.messages import require_known
 from hist2scrna.pl._figure import CEILING as CEILING_COLOR
 from hist2scrna.pl._figure import COLORS, save_figure
 
@@ -19,22 +22,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-METRICS = {
-    "pearson": "Pearson by gene, mean",
-    "depth_partial": "depth-partial Pearson, mean",
-    "score_over_ceiling": "Pearson over ceiling",
-    "spread_ratio": "spread (sd / sd of truth), median gene",
-    "log_likelihood": "log-likelihood per count",
+# Columns of a benchmark that are no score of the evaluation's table.
+OTHER_METRICS = {
+    "score_over_ceiling": "Pearson over noise ceiling",
     "beats_depth_baseline": "share of genes better than the depth baseline",
     "fit_seconds": "seconds to fit",
     "peak_memory_mib": "peak memory (MiB)",
 }
 REFERENCES = {
-    NULLS["mean_baseline"]: (COLORS["mean_baseline"], ":"),
-    NULLS["depth_baseline"]: (COLORS["depth_baseline"], "-."),
-    CEILING: (CEILING_COLOR, "--"),
+    **{PREDICTOR_LABELS[name]: (COLORS[name], style) for name, style in zip(BASELINES, (":", "-."), strict=True)},
+    NOISE_CEILING: (CEILING_COLOR, "--"),
 }
 WIDTH, ROW_INCHES = 6.4, 0.42
+
+
+def metrics() -> dict[str, str]:
+    """Return the columns that can be drawn, with their labels."""
+    scores = {name: score.title(score.quoted, level) for name, (score, level) in benchmark_columns().items()}
+    return scores | OTHER_METRICS
 
 
 def benchmark(
@@ -44,7 +49,7 @@ def benchmark(
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw each model's score: a dot a fold, and their mean with its interval, beside the baselines and the ceiling.
+    """Draw each model's score in every fold, its mean with an interval, the baselines and the noise ceiling.
 
     Parameters
     ----------
@@ -52,19 +57,19 @@ def benchmark(
         Folder of a benchmark; or its `jobs.csv` as a data frame; or what :func:`hist2scrna.tl.benchmark` returned,
         while its folder is there.
     metric
-        `"pearson"`, `"depth_partial"`, `"score_over_ceiling"`, `"spread_ratio"`, `"log_likelihood"`,
-        `"beats_depth_baseline"`, `"fit_seconds"` or `"peak_memory_mib"`.
+        Column of the jobs: `"pearson"`, `"depth_partial"`, `"spread_ratio"`, `"log_likelihood"`, `"coverage_80"` or
+        another score; `"score_over_ceiling"`, `"beats_depth_baseline"`, `"fit_seconds"` or `"peak_memory_mib"`.
     ax
-        One axes a data set; None: a new figure, with the data sets below each other.
+        One axes per data set; None: a new figure, with the data sets below each other.
     save
         Path to write the figure to, in the format of its suffix; None: not written.
 
     Returns
     -------
-    Axes, an object array with one a data set. Dots are means over the seeds of a fold; a thin line, where there are
-    several seeds, spans them. The diamond is the mean over folds, its bar the 95 % interval (Student's t), which may
-    reach over the border. Open dots are collapsed: their predictions hardly vary, so that their correlations mean
-    nothing. Vertical lines are means over folds of the baselines and of the ceiling.
+    Object array with one axes per data set. A dot is the mean over the seeds of a fold; where there are several seeds,
+    a thin line spans them. The diamond is the mean over folds with its 95 % interval (Student's t), which may reach
+    beyond the axes. Open dots are collapsed predictions, which hardly vary: their correlations mean nothing. Vertical
+    lines are the means over folds of the baselines and of the noise ceiling.
 
     Raises
     ------
@@ -79,8 +84,8 @@ def benchmark(
     --------
     >>> hist2scrna.pl.benchmark("benchmark/", metric="depth_partial", save="benchmark.png")
     """
-    if metric not in METRICS:
-        raise ValueError(f"Expected `metric` to be one of {list(METRICS)}, found {metric!r}.")
+    labels = metrics()
+    require_known("metric", metric, labels)
     jobs = _read_jobs(results)
     seen: list[float] = []
     by_dataset = list(jobs.groupby("dataset", sort=False))
@@ -92,11 +97,11 @@ def benchmark(
         margin = 0.15 * (max(seen) - min(seen)) or 0.1
         for one in axes:
             one.set_xlim(min(seen) - margin, max(seen) + margin)
-    axes[-1].set_xlabel(METRICS[metric])
+    axes[-1].set_xlabel(labels[metric])
     handles: dict[str, Any] = {}
     for one in axes:
-        lines, labels = one.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
+        lines, names = one.get_legend_handles_labels()
+        handles |= dict(zip(names, lines, strict=True))
     if handles and ax is None:
         figure = axes[0].get_figure(root=True)
         figure.legend(
@@ -161,10 +166,10 @@ def _draw(ax: Axes, part: pd.DataFrame, metric: str) -> list[float]:
             ax.axvline(reference.mean(), color=color, linestyle=style, linewidth=1.5, label=name, zorder=0)
             seen.append(float(reference.mean()))
     for place, name in enumerate(names):
-        own = of_models[of_models["model"] == name]
-        scored = own[own["status"] == COMPLETE].dropna(subset="value")
+        jobs = of_models[of_models["model"] == name]
+        scored = jobs[jobs["status"] == COMPLETE].dropna(subset="value")
         if scored.empty:
-            _say(ax, place, "failed" if (own["status"] != COMPLETE).all() else "not defined")
+            _write(ax, place, "failed" if (jobs["status"] != COMPLETE).all() else "not defined")
         else:
             seen += _draw_model(ax, place, scored)
     ax.set_yticks(range(len(names)), names)
@@ -203,8 +208,8 @@ def _draw_model(ax: Axes, place: int, scored: pd.DataFrame) -> list[float]:
     return [*folds["low"], *folds["high"]]
 
 
-def _say(ax: Axes, place: int, text: str) -> None:
+def _write(ax: Axes, place: int, text: str) -> None:
     from matplotlib.patheffects import withStroke
 
-    said = ax.text(0.01, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
-    said.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    label = ax.text(0.01, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color="0.3")
+    label.set_path_effects([withStroke(linewidth=3, foreground="white")])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.result import Evaluation
-from hist2scrna.evaluation.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ SIZE = (5.0, 3.2)
 # Okabe and Ito's blue, orange and green, told apart by all; the mean baseline, which has no say, is gray.
 COLORS = {"model": "#0072B2", "mean_baseline": "0.45", "depth_baseline": "#E69F00", "true_means": "#009E73"}
 CEILING = "black"
-LABELS = {**COLUMNS, "noise_ceiling": "noise ceiling"}
+LABELS = {**PREDICTOR_LABELS, "noise_ceiling": NOISE_CEILING}
 
 
 def as_evaluation(source: Any) -> Evaluation:
@@ -37,7 +37,7 @@ def as_evaluation(source: Any) -> Evaluation:
     return Evaluation.from_json(source)
 
 
-def drawing(evaluation: Evaluation, name: str, otherwise: str) -> Any:
+def plot_data(evaluation: Evaluation, name: str, otherwise: str) -> Any:
     """Return a part of `evaluation.plot_data`.
 
     Raises

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.pl._figure import as_evaluation, drawing, save_figure
+from hist2scrna.pl._figure import as_evaluation, plot_data, save_figure
 from hist2scrna.pl._tissue import UNIT, Tissue, color_bar, draw_spots, limits
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def ranked_genes(
     >>> hist2scrna.pl.ranked_genes(evaluation, save="genes.png")
     """
     found = as_evaluation(evaluation)
-    maps = drawing(found, "maps", "This evaluation holds no maps. Call tl.evaluate again to have them.")
+    maps = plot_data(found, "maps", "This evaluation holds no maps. Call tl.evaluate again to have them.")
     best, worst, sections = maps["best"], maps["worst"], maps["sections"]
     if not sections or not best:
         raise ValueError(
@@ -101,11 +101,11 @@ def ranked_genes(
 def _tissue(kept: dict[str, Any]) -> Tissue:
     from PIL import Image
 
-    xy, picture = np.array(kept["xy"], dtype=float).reshape(-1, 2), kept["picture"]
-    if picture is None:
+    xy, image = np.array(kept["xy"], dtype=float).reshape(-1, 2), kept["image"]
+    if image is None:
         return Tissue(xy, kept["spot_diameter"])
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture["jpeg"]))).convert("RGB"))
-    left, right, bottom, top = picture["extent"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))).convert("RGB"))
+    left, right, bottom, top = image["extent"]
     return Tissue(xy, kept["spot_diameter"], pixels, (left, right, bottom, top))
 
 

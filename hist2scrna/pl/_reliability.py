@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import COLORS, as_evaluation, drawing, new_axes, not_typed, save_figure
+from hist2scrna.pl._figure import COLORS, as_evaluation, new_axes, not_typed, plot_data, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
     if not found.results["cell_types"]:
         raise ValueError(not_typed(found))
     why = "The prediction holds no confidence in its cell types. Call tl.predict again, then tl.evaluate."
-    bins = drawing(found, "reliability", why)
+    bins = plot_data(found, "reliability", why)
     edges, n = np.array(bins["edges"]), np.array(bins["n"])
     held = n > 0
     accuracy, confidence = (np.array(bins[k], dtype=float)[held] for k in ("accuracy", "confidence"))

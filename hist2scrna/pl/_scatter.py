@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import as_evaluation, drawing, new_axes, save_figure
+from hist2scrna.pl._figure import as_evaluation, new_axes, plot_data, save_figure
 from hist2scrna.pl._tissue import UNIT
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def scatter(
     >>> hist2scrna.pl.scatter(evaluation, save="scatter.png")
     """
     found = as_evaluation(evaluation)
-    points = drawing(found, "scatter", "This evaluation holds no points. Call tl.evaluate again to draw some.")
+    points = plot_data(found, "scatter", "This evaluation holds no points. Call tl.evaluate again to draw some.")
     truth, predicted = (np.array(points[name], dtype=float) for name in ("truth", "prediction"))
     density = _density(truth, predicted)
     order = np.argsort(density, kind="stable")

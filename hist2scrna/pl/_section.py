@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE_INCHES = 4.6
-LONGEST_PICTURE = 1200
+LONGEST_IMAGE = 1200
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Section:
         return self.library or "section"
 
     def tissue(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> Tissue:
-        """Return the spots with the picture between two corners."""
+        """Return the spots with the image between two corners."""
         if self.img_key is None and not has_image(_entry(self.adata, self.library)):
             return Tissue(self.xy, self.diameter)
-        return Tissue(self.xy, self.diameter, *_picture(self.adata, self.library, self.img_key, low, high))
+        return Tissue(self.xy, self.diameter, *_read_window(self.adata, self.library, self.img_key, low, high))
 
 
 def find_section(
@@ -109,17 +109,17 @@ def _spots(adata: AnnData, library: str | None, library_key: str | None) -> tupl
     return library, np.flatnonzero(codes == sections.index(library))
 
 
-def _picture(
+def _read_window(
     adata: AnnData, library: str | None, img_key: str | None, low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
     """Read the window between two corners (full-resolution pixels), no finer than a figure can show."""
     image = open_image(adata, library, img_key=img_key)
-    level = image.level_for(LONGEST_PICTURE / float((high - low).max()))
+    level = image.level_for(LONGEST_IMAGE / float((high - low).max()))
     scale, size = image.scales[level], np.array(image.size(level))
     first = np.clip(np.floor(low * scale).astype(int), 0, size - 1)
     last = np.clip(np.ceil(high * scale).astype(int), first + 1, size)
     window = image.read(level, int(first[0]), int(first[1]), *(int(v) for v in last - first))
-    step = max(1, int((last - first).max()) // LONGEST_PICTURE)
+    step = max(1, int((last - first).max()) // LONGEST_IMAGE)
     left, top, right, bottom = (float(v) for v in np.concatenate([first, last]) / scale)
     return window[::step, ::step], (left, right, bottom, top)
 

@@ -1,4 +1,4 @@
-"""Measured beside predicted expression, on the tissue."""
+"""Measured and predicted expression side by side, on the tissue."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import keys
-from hist2scrna.evaluation.inputs import Remarks, read_model
-from hist2scrna.evaluation.predictors import Sections
+from hist2scrna.evaluation.notes import Notes
+from hist2scrna.evaluation.predictors import HEADLINE, Sections
+from hist2scrna.evaluation.read_prediction import Where, read_prediction
+from hist2scrna.messages import require_key
 from hist2scrna.metrics.correlation import pearson_by_gene
 from hist2scrna.metrics.scales import log_normalize
 from hist2scrna.pl._figure import save_figure
@@ -45,11 +47,11 @@ def spatial_compare(
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw measured beside predicted expression of genes in one section, on the tissue.
+    """Draw measured and predicted expression of genes side by side, on the tissue of one section.
 
-    Both are shown as log(1 + 1e4 x / total over the modeled genes), of a predicted distribution the expectation, as
-    :func:`hist2scrna.tl.evaluate` reads it. Spots have their true diameter. Colors end at the 1st and 99th percentile;
-    spots without counts are gray.
+    Both are shown as log(1 + 1e4 x / total over the modeled genes); for a predicted distribution this is the
+    expectation, as in :func:`hist2scrna.tl.evaluate`. Spots have their true diameter. The color scale ends at the 1st
+    and 99th percentile; spots without counts are gray.
 
     Parameters
     ----------
@@ -68,16 +70,16 @@ def spatial_compare(
     spatial_key
         Slot of `.obsm` with the coordinates.
     img_key
-        Which image of `.uns["spatial"][library]["images"]` to draw under the spots; None: the finest. Without any, the
-        spots are drawn alone.
+        Which image of `.uns["spatial"][library]["images"]` to draw under the spots; None: the finest available. Without
+        an image, only the spots are drawn.
     same_scale
-        Color both panels of a gene on one scale, so that a prediction that varies less looks paler. False: each on its
-        own, with its own color bar, to compare patterns.
+        Use one color scale for both panels of a gene, so that a prediction that varies less looks paler. False: each
+        panel has its own scale and color bar, which makes patterns comparable.
     residual
-        Draw a third column: predicted minus measured, red where the prediction is too high and blue where it is too
-        low, white at 0, to the 99th percentile of its size.
+        Add a third column with predicted minus measured expression: red where the prediction is too high, blue where it
+        is too low, white at 0. The color scale ends at the 99th percentile of the absolute difference.
     ncols
-        Genes side by side in the new figure.
+        Number of genes next to each other in the new figure.
     cmap
         Matplotlib's name of a color map for both expressions.
     ax
@@ -126,12 +128,8 @@ def _expression(
     adata: AnnData, spots: NDArray[np.int64], names: keys.OutputKeys, layer: str | None, genes: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return measured and predicted log-normalized expression, `(spots, genes)`; NaN in spots without counts."""
-    mean = names.layer("mean")
-    if mean not in adata.layers:
-        raise KeyError(
-            f"Layer {mean!r} not found in adata.layers. Available layers: {list(adata.layers)}. Call "
-            "tl.predict(adata, model) first, or pass key=."
-        )
+    hint = "Call tl.predict(adata, model) first, or pass key=."
+    require_key(adata.layers, names.layer("mean"), "adata.layers", hint)
     modeled = adata.var_names
     if names.modeled in adata.var:
         modeled = modeled[adata.var[names.modeled].to_numpy(dtype=bool)]
@@ -143,8 +141,8 @@ def _expression(
     truth = np.asarray(log_normalize(counts)[:, wanted].toarray(), dtype=np.float64)
     truth[np.asarray(counts.sum(axis=1)).ravel() == 0] = np.nan
     sections = Sections(("drawn",), np.zeros(len(spots), dtype=np.int64))
-    prediction, _ = read_model(adata, names, list(modeled), spots, sections, Remarks())
-    return truth, prediction.region(slice(None), wanted, "log_normalized")
+    prediction, _ = read_prediction(adata, names, Where(list(modeled), spots, sections), Notes())
+    return truth, prediction.region(slice(None), wanted, HEADLINE)
 
 
 def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Spots colored by a value, on the picture of the tissue."""
+"""Spots colored by a value, on the image of the tissue."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Tissue:
         `(n, 2)`, full-resolution pixels, x right, y down.
     diameter
         Of a spot, in these pixels.
-    picture
+    image
         `(height, width, 3)` uint8; None: spots alone.
     extent
-        Left, right, bottom and top of the picture in these pixels.
+        Left, right, bottom and top of the image in these pixels.
     """
 
     xy: NDArray[np.float64]
     diameter: float
-    picture: NDArray[np.uint8] | None = None
+    image: NDArray[np.uint8] | None = None
     extent: tuple[float, float, float, float] | None = None
 
     @property
     def window(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top of what is shown: the picture, else the spots with a margin."""
+        """Left, right, bottom and top of what is shown: the image, else the spots with a margin."""
         if self.extent is not None:
             return self.extent
         low, high = window_corners(self.xy, self.diameter)
@@ -77,8 +77,8 @@ def draw_spots(
     from matplotlib.collections import EllipseCollection
     from matplotlib.colors import Normalize
 
-    if tissue.picture is not None:
-        ax.imshow(tissue.picture, extent=tissue.extent, alpha=0.55, interpolation="antialiased")
+    if tissue.image is not None:
+        ax.imshow(tissue.image, extent=tissue.extent, alpha=0.55, interpolation="antialiased")
     wide = np.full(len(values), tissue.diameter)
     dots = EllipseCollection(
         wide,

@@ -66,10 +66,10 @@ def draw_tokens(
     low, high = section.xy[chosen].min(axis=0) - 0.75 * side, section.xy[chosen].max(axis=0) + 0.75 * side
     tissue = section.tissue(low, high)
     ax = section_axes(ax, tissue.aspect if section.chosen is None else 1.0)
-    if tissue.picture is not None:
-        # From afar tokens are small, and only stand out from a pale picture.
+    if tissue.image is not None:
+        # From afar tokens are small, and only stand out from a pale image.
         pale = 0.45 if section.chosen is None else 0.8
-        ax.imshow(tissue.picture, extent=tissue.extent, interpolation="antialiased", alpha=pale)
+        ax.imshow(tissue.image, extent=tissue.extent, interpolation="antialiased", alpha=pale)
     canvas, extent = tokens_on_tissue(section.xy[chosen], values, side, grid)
     bounds = limits(canvas) if gene is None else even_limits(canvas)
     # The tissue shows through where there is little.

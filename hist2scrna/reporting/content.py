@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna import keys
 from hist2scrna.evaluation import table
+from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
+from hist2scrna.evaluation.scores import by_section, scores_of
 from hist2scrna.provenance import package_versions
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMED_SECTIONS = 6
 CEILING = {
-    "true means": "the true means of the simulation, which no prediction can beat but by luck",
+    "true means": "the true means of the simulation, which a prediction can beat only by chance",
     "binomial thinning": "estimated by binomial thinning: the share of each gene's variance that is not counting noise",
 }
 
@@ -26,7 +28,7 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
     Parameters
     ----------
     evaluation
-        What was found.
+        The evaluation.
     source
         Path of its JSON, if it came from one.
     out
@@ -34,89 +36,125 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
     title
         Heading; None: model and sections.
     """
-    found = evaluation.results
-    sections = list(found["sections"])
+    results = evaluation.results
+    sections = list(results["sections"])
     named = ", ".join(sections[:NAMED_SECTIONS]) + (", ..." if len(sections) > NAMED_SECTIONS else "")
     return {
-        "title": title or f"{found['model']['name']} on {named}",
-        "found": found,
-        "head": found["headline"],
-        "verdict": _verdict(found),
-        "alarms": _alarms(found),
-        "facts": _facts(found, named),
-        "bars": _bars(found),
-        "predictors": [*(table.COLUMNS[name] for name in table.predictors(found)), "noise ceiling"],
-        "blocks": _blocks(found),
-        "limits": _limits(found),
+        "title": title or f"{results['model']['name']} on {named}",
+        "results": results,
+        "head": results["headline"],
+        "verdict": _verdict(results),
+        "alarms": _alarms(results),
+        "facts": _facts(results, named),
+        "bars": _bars(results),
+        "tiles": _tiles(results),
+        "predictors": table.headings(results),
+        "section_columns": _section_columns(),
+        "blocks": _blocks(results),
+        "limits": _limits(results),
         "command": shlex.join(
             ["hist2scrna", "report", PurePath(source or "evaluation.json").name, "--out", out],
         ),
-        "call": _call(found, out),
+        "call": _call(results, out),
         "versions": package_versions(),
     }
 
 
-def _verdict(found: dict[str, Any]) -> str:
-    head = found["headline"]
+def _verdict(results: dict[str, Any]) -> str:
+    head = results["headline"]
     pearson, depth, mean = (head[name] for name in ("pearson", "depth_baseline", "mean_baseline"))
     if pearson is None:
-        return "No gene varies over the scored spots, so that no correlation is defined."
+        return "No gene varies over the scored spots, so no correlation is defined."
     if head["collapsed"]:
-        return "The prediction hardly varies between spots: its correlations mean nothing."
+        return "The prediction hardly varies between spots, so its correlations mean nothing."
     if depth is not None and pearson <= depth:
         return (
-            "The model does worse than the depth baseline: knowing nothing but the total count of each spot tells more "
-            "about these genes than the model does."
+            "The model does worse than the depth baseline: the total count of each spot alone predicts these genes "
+            "better than the model."
         )
     if mean is not None and pearson <= mean:
-        return "The model does no better than the mean baseline, which says the same of every spot."
+        return "The model does no better than the mean baseline, which predicts the same for every spot."
     return "The model does better than both baselines, averaged over genes."
 
 
-def _alarms(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _alarms(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return what must not be overlooked: how grave (`"grave"` or `"careful"`), heading, text."""
-    head, split, alarms = found["headline"], found["split"], list[tuple[str, str, str]]()
+    head, split, alarms = results["headline"], results["split"], list[tuple[str, str, str]]()
     if split["held_out"] is False:
         alarms.append(("grave", "Scored on spots that the model was trained on", split["statement"]))
     if head["collapsed"]:
-        text = "The prediction hardly varies between spots; its correlations mean nothing."
+        text = "The prediction hardly varies between spots, so its correlations mean nothing."
         alarms.append(("grave", "Collapsed prediction", text))
     if split["held_out"] is None:
         alarms.append(("careful", "Not known to be held out", _sentence(split["statement"])))
-    if found["baselines"].get("fitted_on") == "scored spots":
-        alarms.append(("careful", "Baselines from the scored spots", _sentence(found["baselines"]["statement"])))
+    if results["baselines"].get("fitted_on") == "scored spots":
+        alarms.append(("careful", "Baselines from the scored spots", _sentence(results["baselines"]["statement"])))
     return alarms
 
 
-def _facts(found: dict[str, Any], sections: str) -> list[tuple[str, str]]:
-    model, data, panel = found["model"], found["data"], found["panel"]
+def _facts(results: dict[str, Any], sections: str) -> list[tuple[str, str]]:
+    model, data, panel = results["model"], results["data"], results["panel"]
     left_out = data.get("n_spots_left_out") or 0
     spots = f"{data['n_spots']:,} spots"
-    n_sections = len(found["sections"])
+    n_sections = len(results["sections"])
     rows = [
         ("Model", f"{model['name']}, likelihood {model['likelihood']}, library size {model['library_size']}"),
         ("Data", f"{spots}, {n_sections} section{'s' * (n_sections != 1)}: {sections}"),
         ("Counts", "adata.X" if data["layer"] == "X" else f"adata.layers[{data['layer']!r}]"),
-        ("Split", _sentence(found["split"]["statement"])),
+        ("Split", _sentence(results["split"]["statement"])),
         ("Genes", f"{panel['n_genes']:,}; SHA-256 of the sorted names {panel['sha256'][:16]}..."),
-        ("Normalization", str(found["normalization"])),
-        *([("Read-out", _sentence(found["log_normalized_from"]))] if "log_normalized_from" in found else []),
-        ("Baselines", _sentence(found["baselines"]["statement"])),
-        ("Ceiling", _sentence(CEILING.get(found["noise_ceiling"]["method"], found["noise_ceiling"]["method"]))),
+        ("Normalization", str(results["normalization"])),
+        *([("Log-normalized", _sentence(results["log_normalized_from"]))] if "log_normalized_from" in results else []),
+        ("Baselines", _sentence(results["baselines"]["statement"])),
+        (
+            "Noise ceiling",
+            _sentence(CEILING.get(results["noise_ceiling"]["method"], results["noise_ceiling"]["method"])),
+        ),
     ]
     if left_out:
         rows.insert(2, ("Left out", f"{left_out:,} spots that could not be scored, such as those without counts"))
-    return rows + [("Note", note) for note in found["notes"]]
+    return rows + [("Note", note) for note in results["notes"]]
 
 
-def _bars(found: dict[str, Any]) -> dict[str, Any]:
+def _tiles(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the numbers of the headline: `name`, `label`, `value`, whether it is a `share`, and `why`."""
+    head = results["headline"]
+    several = len(results["sections"]) > 1
+    tiles = [
+        {
+            "name": score.name,
+            "label": score.label[:1].upper() + score.label[1:],
+            "value": head[score.name],
+            "share": False,
+            "why": f"{score.quoted} over genes{', then over sections' if several else ''}",
+        }
+        for score in scores_of("gene")
+        if score.headline
+    ]
+    shares = {
+        "score_over_ceiling": ("Of the noise ceiling", f"by {results['noise_ceiling']['method']}"),
+        "beats_depth_baseline": ("Genes above the depth baseline", "by Pearson"),
+        "beats_mean_baseline": ("Genes above the mean baseline", "a Pearson above 0"),
+    }
+    for place, (name, (label, why)) in enumerate(shares.items(), start=1):
+        tiles.insert(place, {"name": name, "label": label, "value": head[name], "share": True, "why": why})
+    return tiles
+
+
+def _section_columns() -> list[tuple[str, str]]:
+    """Return the columns of the table of sections, with their headings."""
+    quoted = [(score.name, score.heading or score.label) for score in by_section()]
+    return [*quoted, *((name, PREDICTOR_LABELS[name]) for name in BASELINES), ("noise_ceiling", NOISE_CEILING)]
+
+
+def _bars(results: dict[str, Any]) -> dict[str, Any]:
     """Return the bars of the headline, each `name`, `label`, `value`, `start` and `width` in per cent of the axis."""
-    head = found["headline"]
+    head = results["headline"]
     labels = {
         "mean_baseline": "mean baseline: the same for every spot",
         "depth_baseline": "depth baseline: the total count alone",
-        "pearson": str(found["model"]["name"]),
-        "noise_ceiling": "noise ceiling: what these counts allow",
+        "pearson": str(results["model"]["name"]),
+        "noise_ceiling": "noise ceiling: the most these counts allow",
     }
     values = {name: head[name] for name in labels}
     known = [value for value in values.values() if value is not None]
@@ -135,42 +173,42 @@ def _bars(found: dict[str, Any]) -> dict[str, Any]:
     return {"rows": rows, "zero": round(-100 * low / span, 2)}
 
 
-def _blocks(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
+def _blocks(results: dict[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
     blocks: dict[str, list[tuple[str, list[Any]]]] = {}
-    for block, label, values in table.rows(found):
+    for block, label, values in table.rows(results):
         blocks.setdefault(block, []).append((label, values))
     return list(blocks.items())
 
 
-def _limits(found: dict[str, Any]) -> list[str]:
-    known = found["noise_ceiling"]["method"] == "true means"
-    limits = [f"{_sentence(part)[:-1]} was not scored: {_sentence(why)}" for part, why in found["not_scored"].items()]
-    if len(found["sections"]) == 1:
-        limits.append("One section was scored: how much the numbers vary between sections or donors cannot be seen.")
-    if not found["cell_types"] and not any("cell type" in part for part in found["not_scored"]):
+def _limits(results: dict[str, Any]) -> list[str]:
+    known = results["noise_ceiling"]["method"] == "true means"
+    limits = [f"{_sentence(part)[:-1]} was not scored: {_sentence(why)}" for part, why in results["not_scored"].items()]
+    if len(results["sections"]) == 1:
+        limits.append("Only one section was scored, so the variation between sections or donors is unknown.")
+    if not results["cell_types"] and not any("cell type" in part for part in results["not_scored"]):
         limits.append("No cell types were predicted or scored.")
     return [
         *limits,
-        "Nothing here tells how the model does on other tissues, donors, stains or scanners than those scored.",
-        "A correlation over spots rewards the pattern of a gene, not its level or spread: read RMSE, spread, and "
-        "coverage beside it.",
-        "Neighboring spots are alike, so that spots are no independent samples; numbers of spots overstate how sure "
-        "the averages are.",
-        "The baselines know no picture, but the depth baseline knows the measured total of each spot, which a "
-        "prediction from the picture alone does not.",
-        "Simulated truth: the ceiling is exact, and the tissue simpler than a real one."
+        "These scores do not show how the model performs on tissues, donors, stains or scanners other than those scored.",
+        "A correlation over spots rewards the pattern of a gene, not its level or spread. Read it together with RMSE, "
+        "spread and coverage.",
+        "Neighboring spots are alike and therefore not independent samples: the number of spots overstates how "
+        "precise the averages are.",
+        "The baselines use no image, but the depth baseline knows the measured total count of each spot, which a "
+        "prediction from the image alone does not.",
+        "The truth is simulated: the noise ceiling is exact, but the tissue is simpler than real tissue."
         if known
-        else "The ceiling is an estimate from the counts themselves; it leaves out what no picture could show.",
-        "The numbers are for research. They do not show that a prediction may stand in for a measurement in care.",
+        else "The noise ceiling is estimated from the counts themselves and only accounts for counting noise.",
+        "The scores are for research. They do not show that a prediction can replace a measurement in patient care.",
     ]
 
 
-def _call(found: dict[str, Any], out: str) -> str:
-    model, data = found["model"], found["data"]
+def _call(results: dict[str, Any], out: str) -> str:
+    model, data = results["model"], results["data"]
     arguments = {
         "key": None if model["key"] == keys.KEY_ADDED else repr(model["key"]),
         "layer": None if data["layer"] == "X" else repr(data["layer"]),
-        "labels_key": "..." if found["cell_types"] else None,
+        "labels_key": "..." if results["cell_types"] else None,
         "library_key": None if data["library_key"] is None else repr(data["library_key"]),
         "seed": repr(data["seed"]),
     }

@@ -1,4 +1,4 @@
-"""All plots of an evaluation as pictures inside the page, and the reason for each that cannot be drawn."""
+"""All plots of an evaluation as images inside the page, and the reason for each that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -38,49 +38,49 @@ class Plot:
     wide: bool = False
 
 
-def _alt_genes(found: dict[str, Any]) -> str:
-    head = found["headline"]
+def _alt_genes(results: dict[str, Any]) -> str:
+    head = results["headline"]
     return (
-        f"Distribution over {found['data']['n_genes']:,} genes of Pearson: mean {number(head['pearson'])} for the "
+        f"Distribution over {results['data']['n_genes']:,} genes of Pearson: mean {number(head['pearson'])} for the "
         f"model, {number(head['depth_baseline'])} for the depth baseline, {number(head['mean_baseline'])} for the mean "
-        f"baseline; the ceiling is {number(head['noise_ceiling'])}."
+        f"baseline; the noise ceiling is {number(head['noise_ceiling'])}."
     )
 
 
-def _alt_scatter(found: dict[str, Any]) -> str:
-    overall = found["scores"]["log_normalized"]["model"]["overall"]
+def _alt_scatter(results: dict[str, Any]) -> str:
+    overall = results["scores"]["log_normalized"]["model"]["overall"]
     return (
         f"Scatter of predicted against measured log-normalized expression: R2 {number(overall['r2'])}, "
         f"RMSE {number(overall['rmse'])}."
     )
 
 
-def _alt_zeros(found: dict[str, Any]) -> str:
-    zeros = found["zeros"].get("model", {})
+def _alt_zeros(results: dict[str, Any]) -> str:
+    zeros = results["zeros"].get("model", {})
     return (
         f"Predicted against observed share of zeros by gene; overall {percent(zeros.get('predicted_zero_rate'))} are "
         f"predicted and {percent(zeros.get('observed_zero_rate'))} observed."
     )
 
 
-def _alt_levels(found: dict[str, Any]) -> str:
-    scores = {level: number(at(value, ("model", "pearson_mean"))) for level, value in found["levels"].items()}
+def _alt_levels(results: dict[str, Any]) -> str:
+    scores = {level: number(at(value, ("model", "pearson_mean"))) for level, value in results["levels"].items()}
     return "Mean Pearson of genes by level of expression: " + ", ".join(f"{k} {v}" for k, v in scores.items()) + "."
 
 
-def _alt_calibration(found: dict[str, Any]) -> str:
-    coverage = at(found["counts"], ("model", "coverage")) or {}
-    said = ", ".join(f"{percent(value)} of counts in {level} % intervals" for level, value in coverage.items())
-    return f"Two panels: coverage of intervals, and histogram of the probability integral transform. {said}."
+def _alt_calibration(results: dict[str, Any]) -> str:
+    coverage = at(results["counts"], ("model", "coverage")) or {}
+    shares = ", ".join(f"{percent(value)} of counts in {level} % intervals" for level, value in coverage.items())
+    return f"Two panels: coverage of intervals, and histogram of the probability integral transform. {shares}."
 
 
-def _alt_types(found: dict[str, Any]) -> str:
-    types = found["cell_types"]
+def _alt_types(results: dict[str, Any]) -> str:
+    types = results["cell_types"]
     return f"Confusion matrix of {len(types['classes'])} cell types; {percent(types['accuracy'])} of spots are right."
 
 
-def _alt_reliability(found: dict[str, Any]) -> str:
-    error = found["cell_types"]["expected_calibration_error"]
+def _alt_reliability(results: dict[str, Any]) -> str:
+    error = results["cell_types"]["expected_calibration_error"]
     return f"Accuracy of the cell types by confidence; expected calibration error {number(error)}."
 
 
@@ -88,70 +88,72 @@ PLOTS = (
     Plot(
         "gene_correlation",
         "Correlation of genes",
-        "Bars: genes by the Pearson of the model. Outlines: the same genes by the depth baseline, and at the ceiling. "
-        "What lies right of the depth baseline is what the picture adds; the ceiling is as far as counts of this depth "
-        "let any prediction come.",
+        "Bars are genes by the Pearson of the model. Outlines are the same genes by the depth baseline, and at the "
+        "noise ceiling. Genes to the right of the depth baseline gain from the image; the noise ceiling is the highest "
+        "Pearson that counts of this depth allow.",
         _alt_genes,
     ),
     Plot(
         "scatter",
         "Prediction against truth",
-        "A point is one gene in one spot, drawn at random. On the dashed line both are equal. Genes differ far more "
-        "from each other than spots do, so that gene means alone score high here: compare with the number in the "
+        "Each point is one gene in one spot, drawn at random. On the dashed line both are equal. Genes differ far more "
+        "from each other than spots do, so that gene means alone score high here: compare with the numbers in the "
         "title.",
         _alt_scatter,
     ),
     Plot(
         "expression_levels",
         "By level of expression",
-        "Genes in thirds by their mean in the training data. Rare genes are noisier, and their ceiling is lower: "
-        "compare a level with its own ceiling and baselines.",
+        "Genes in thirds by their mean count in the training data. Genes with few counts are noisier, and their noise "
+        "ceiling is lower: compare each level with its own noise ceiling and baselines.",
         _alt_levels,
     ),
     Plot(
         "zero_inflation",
         "Zeros",
-        "A point is a gene: its share of spots without a count, and the mean of P(X = 0). Below the dashed line the "
-        "model expects fewer zeros than there are.",
+        "Each point is a gene: its share of spots without a count, and the mean of the predicted P(X = 0). Below the "
+        "dashed line the model expects fewer zeros than there are.",
         _alt_zeros,
     ),
     Plot(
         "calibration",
         "Calibration of counts",
-        "Left: how many counts lie within the interval that promises 50, 80 or 95 %; below the dashed line a "
-        "prediction is too sure of itself. Right: the probability integral transform, flat where the distribution is "
-        "right; a U is too narrow, a hump too wide, a slope biased.",
+        "Left: the share of counts within the predicted 50, 80 and 95 % intervals; below the dashed line the "
+        "prediction is overconfident. Right: the probability integral transform, which is flat if the distribution is right. A U "
+        "shape means too narrow, a hump too wide, a slope biased.",
         _alt_calibration,
         wide=True,
     ),
     Plot(
         "ranked_genes",
         "Best and worst genes",
-        "Measured beside predicted; left the genes of highest Pearson, right those of lowest. Each panel has colors "
-        "of its own, so compare patterns: how far the prediction varies is the spread in the title.",
-        lambda found: "Maps of measured and predicted expression of the genes with the highest and lowest Pearson.",
+        "Measured and predicted expression of the genes with the highest Pearson (left) and the lowest (right). Each "
+        "panel has its own color scale, so compare patterns; the spread in the title tells how far the prediction "
+        "varies.",
+        lambda results: "Maps of measured and predicted expression of the genes with the highest and lowest Pearson.",
         wide=True,
     ),
     Plot(
         "confusion_matrix",
         "Confusion of cell types",
-        "A row is a true type, a column a predicted one; numbers are spots, colors their share of the row. Errors "
+        "Rows are true types, columns are predicted types. Numbers are spots, colors their share of the row. Errors "
         "lie off the diagonal.",
         _alt_types,
     ),
     Plot(
         "reliability",
         "Confidence in cell types",
-        "A bar is the accuracy of the spots of that confidence, the dot their mean confidence. A bar that ends below "
-        "its dot is too sure of itself.",
+        "Each bar is the accuracy of the spots within a range of confidence, the dot their mean confidence. A bar that "
+        "ends below its dot is overconfident.",
         _alt_reliability,
     ),
 )
 HISTORY = Plot(
     "history",
     "Training",
-    "Loss over the epochs, and the epoch that was kept. Validation that rises while training falls is overfitting.",
-    lambda found: "Training and validation loss over the epochs, with the best epoch marked.",
+    "Loss over the epochs, and the epoch that was kept. A validation loss that rises while the training loss falls "
+    "shows overfitting.",
+    lambda results: "Training and validation loss over the epochs, with the best epoch marked.",
     wide=True,
 )
 
@@ -172,7 +174,7 @@ def draw_all(evaluation: Evaluation, history: TrainedModel | pd.DataFrame | None
     return figures
 
 
-def _figure(plot: Plot, drawn: Any, found: dict[str, Any]) -> dict[str, Any]:
+def _figure(plot: Plot, drawn: Any, results: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {"heading": plot.heading, "caption": plot.caption, "wide": plot.wide, "reason": None}
     with _own_figures() as close:
         try:
@@ -182,7 +184,7 @@ def _figure(plot: Plot, drawn: Any, found: dict[str, Any]) -> dict[str, Any]:
         figure = np.ravel(np.asarray(axes, dtype=object))[0].get_figure(root=True)
         source = _embedded(figure)
         close(figure)
-    return {**shown, "source": source, "alt": plot.alt(found)}
+    return {**shown, "source": source, "alt": plot.alt(results)}
 
 
 @contextmanager

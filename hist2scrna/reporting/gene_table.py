@@ -7,24 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from hist2scrna.evaluation.predictors import HEADLINE, NOISE_CEILING, SCALE_LABELS
+from hist2scrna.evaluation.scores import scores_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
-SCALES = {"": "log-normalized", "_counts": "counts", "_residual": "Pearson residuals"}
-# Shown in this order where they are: column, heading, what it means, whether there is one a scale.
-SHOWN = (
+# Columns that are no score: name, heading, what it means, and whether there is one for each scale.
+Column = tuple[str, str, str, bool]
+FIRST: tuple[Column, ...] = (
     ("gene", "gene", "Name of the gene", False),
-    ("level", "level", "Level of expression in the training: a third of the genes each", False),
+    ("level", "level", "Level of expression in the training data: a third of the genes each", False),
     ("zero_rate", "zeros", "Share of spots without a count", False),
-    ("truth_mean", "mean", "Mean of the truth over spots", True),
-    ("pearson", "Pearson", "Correlation of prediction and truth over the spots of a section", True),
-    ("depth_partial", "depth-partial", "Pearson after the log total count is regressed out of both", True),
-    ("spearman", "Spearman", "Rank correlation of prediction and truth", True),
+)
+LIMITS: tuple[Column, ...] = (
     ("depth_baseline_pearson", "depth baseline", "Pearson that the total count of the spot alone reaches", True),
-    ("noise_ceiling", "noise ceiling", "Pearson that counts of this depth allow", True),
-    ("spread_ratio", "spread", "Standard deviation of the prediction over that of the truth", True),
-    ("mae", "MAE", "Mean absolute error", True),
-    ("log_likelihood", "log-lik.", "Mean log-likelihood of a count, nats", False),
+    ("noise_ceiling", NOISE_CEILING, "Pearson that counts of this depth allow", True),
 )
 LEVELS = ("low", "medium", "high")
 DIGITS = 6
@@ -45,13 +43,24 @@ def gene_data(genes: pd.DataFrame) -> dict[str, Any]:
     """
     columns = {"gene": [str(gene) for gene in genes.index]}
     columns |= {str(name): _plain(genes[name]) for name in genes.columns}
-    scales = [{"suffix": s, "label": label} for s, label in SCALES.items() if f"pearson{s}" in columns]
+    suffixes = {"" if scale == HEADLINE else f"_{scale}": label for scale, label in SCALE_LABELS.items()}
+    scales = [{"suffix": s, "label": label} for s, label in suffixes.items() if f"pearson{s}" in columns]
     shown = [
         {"key": key, "label": label, "title": title, "scaled": scaled, "text": key in ("gene", "level")}
-        for key, label, title, scaled in SHOWN
+        for key, label, title, scaled in _shown()
         if key in columns
     ]
     return {"columns": columns, "shown": shown, "scales": scales, "levels": list(LEVELS)}
+
+
+def _shown() -> list[Column]:
+    """Return the columns to show, in their order."""
+    scores = [
+        (score.name, score.heading, score.description or score.label, score.of == "gene")
+        for score in scores_of("gene", "gene counts")
+        if score.heading is not None
+    ]
+    return [*FIRST, *scores, *LIMITS]
 
 
 def _plain(column: pd.Series) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from markupsafe import Markup
 
 from hist2scrna.evaluation.plain import number, percent
 from hist2scrna.evaluation.result import Evaluation
+from hist2scrna.files import replaced_whole
 from hist2scrna.reporting.content import page_content
 from hist2scrna.reporting.figures import draw_all
 from hist2scrna.reporting.gene_table import gene_data
@@ -30,18 +30,18 @@ def report(
     title: str | None = None,
     history: TrainedModel | pd.DataFrame | str | Path | None = None,
 ) -> Path:
-    """Write an evaluation as one HTML page that needs nothing else: no network, no other file.
+    """Write an evaluation as one self-contained HTML page: no network, no other file.
 
-    It says what was scored and how, shows the headline beside the baselines and the ceiling, all plots that the
-    evaluation can be drawn as, a table of genes to sort, search and download, cell types, how to reproduce the numbers,
-    and what they do not show. What cannot be drawn is named with the reason.
+    The page says what was scored and how. It shows the headline next to the baselines and the noise ceiling, all plots
+    of the evaluation, a table of genes to sort, search and download, the cell types, how to reproduce the numbers, and
+    what they do not show. A plot that cannot be drawn is named with the reason.
 
     Parameters
     ----------
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of the JSON that its `to_json` wrote.
     out
-        Path of the page. A file of that name is replaced once the new page is complete; missing folders are made.
+        Path of the page. A file of that name is replaced once the new page is complete; missing folders are created.
     title
         Heading of the page; None: the name of the model and the sections scored.
     history
@@ -70,17 +70,18 @@ def report(
     """
     path = _checked(Path(out))
     source = None if isinstance(evaluation, Evaluation) else str(evaluation)
-    found = _read(evaluation)
+    read = _read(evaluation)
     losses = as_trained(history) if isinstance(history, str | Path) else history
     try:
-        content = page_content(found, source, path.name, title)
-        text = _render({**content, "figures": draw_all(found, losses), "gene_data": gene_data(found.genes)})
+        content = page_content(read, source, path.name, title)
+        text = _render({**content, "figures": draw_all(read, losses), "gene_data": gene_data(read.genes)})
     except (AttributeError, KeyError, TypeError, UndefinedError) as error:
         raise ValueError(
             f"The evaluation{f' {source!r}' * bool(source)} lacks what a report shows ({error!r}): it is damaged, or "
             "another version wrote it. Call tl.evaluate again."
         ) from error
-    _write(path, text)
+    with replaced_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
@@ -125,13 +126,3 @@ def _render(content: dict[str, Any]) -> str:
     return environment.from_string(text["page.html"]).render(
         **content, css=Markup(text["page.css"]), script=Markup(text["page.js"]), script_hash=Markup(f"sha256-{digest}")
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -19,8 +19,8 @@ from matplotlib.collections import EllipseCollection, LineCollection, PathCollec
 from PIL import Image
 
 from hist2scrna import keys, metrics, pl
-from hist2scrna.evaluation import plot_data
-from hist2scrna.evaluation.drawing_data import extreme_genes, scatter_points
+from hist2scrna.evaluation import read_tissue
+from hist2scrna.evaluation.plot_data import extreme_genes, scatter_points
 from hist2scrna.evaluation.predictors import Expression, Sections
 from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.tl import evaluate
@@ -140,10 +140,10 @@ def test_maps_hold_the_expression_of_spots_where_they_are(found, slide, logs) ->
 
 def test_picture_shows_the_tissue_under_the_spots(found, slide) -> None:
     kept = found.plot_data["maps"]["sections"]["s0"]
-    pixels, (left, right, bottom, top) = decode(kept["picture"]).astype(int), kept["picture"]["extent"]
+    pixels, (left, right, bottom, top) = decode(kept["image"]).astype(int), kept["image"]["extent"]
     assert max(pixels.shape) <= 600
-    assert pixels.shape[1] == pytest.approx((right - left) * kept["picture"]["scale"], abs=1)
-    assert pixels.shape[0] == pytest.approx((bottom - top) * kept["picture"]["scale"], abs=1)
+    assert pixels.shape[1] == pytest.approx((right - left) * kept["image"]["scale"], abs=1)
+    assert pixels.shape[0] == pytest.approx((bottom - top) * kept["image"]["scale"], abs=1)
     low, high = np.min(kept["xy"], axis=0) - 36, np.max(kept["xy"], axis=0) + 36
     assert left <= low[0] + 1
     assert right >= high[0] - 1
@@ -185,23 +185,23 @@ def test_picture_is_small_and_of_the_smallest_image_that_will_do(slide) -> None:
         "lowres": np.broadcast_to(blue, (height * 2, width * 2, 3)),
     }
     entry["scalefactors"] |= {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.2}
-    picture = run(large).plot_data["maps"]["sections"]["s0"]["picture"]
+    picture = run(large).plot_data["maps"]["sections"]["s0"]["image"]
     assert 500 < max(decode(picture).shape) <= 600
     assert decode(picture)[:, :, 2].min() > 150
     # A file that is not there is no reason to warn: the numbers need no picture.
     entry["metadata"]["source_image_path"] = "gone.jpg"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run(large).plot_data["maps"]["sections"]["s0"]["picture"] is not None
+        assert run(large).plot_data["maps"]["sections"]["s0"]["image"] is not None
         entry["images"] = {}
-        assert run(large).plot_data["maps"]["sections"]["s0"]["picture"] is None
+        assert run(large).plot_data["maps"]["sections"]["s0"]["image"] is None
 
 
 def test_without_slide_or_coordinates(slide) -> None:
     bare = slide.copy()
     del bare.uns["spatial"]
     kept = run(bare).plot_data["maps"]["sections"]["s0"]
-    assert kept["picture"] is None
+    assert kept["image"] is None
     # As wide as the distance to the nearest spot.
     assert kept["spot_diameter"] == pytest.approx(50, abs=0.1)
     assert not pl.ranked_genes(run(bare))[0, 0].get_images()
@@ -211,7 +211,7 @@ def test_without_slide_or_coordinates(slide) -> None:
 
 
 def test_two_sections_and_a_few_thousand_spots_are_kept(make_section, monkeypatch) -> None:
-    monkeypatch.setattr(plot_data, "MOST_SPOTS", 25)
+    monkeypatch.setattr(read_tissue, "MOST_SPOTS", 25)
     parts = [make_section(name, seed=i) for i, name in enumerate("abc")]
     several = predict(ad.concat(parts, uns_merge="unique"))
     found = run(several)
@@ -392,8 +392,8 @@ def test_ranked_genes(found) -> None:
             np.testing.assert_array_equal(ellipses(ax).get_array(), kept[name][gene])
             np.testing.assert_array_equal(ellipses(ax).get_offsets(), kept["xy"])
             np.testing.assert_allclose(ellipses(ax).get_widths(), 36.0)
-            np.testing.assert_array_equal(ax.get_images()[0].get_array(), decode(kept["picture"]))
-            assert ax.get_images()[0].get_extent() == kept["picture"]["extent"]
+            np.testing.assert_array_equal(ax.get_images()[0].get_array(), decode(kept["image"]))
+            assert ax.get_images()[0].get_extent() == kept["image"]["extent"]
         assert gene in pair[0].get_title()
         assert f"r = {found.genes.loc[gene, 'pearson']:.2f}" in pair[1].get_title()
     assert "best" in axes[0, 0].get_title()
@@ -473,5 +473,5 @@ def test_without_drawings_or_variation(found, slide) -> None:
         pl.gene_correlation(run(flat))
     with pytest.raises(ValueError, match="no maps: no gene varies"):
         pl.ranked_genes(run(flat))
-    with pytest.raises(ValueError, match=r"`metric` to be one of \['pearson'.*found 'auc'"):
+    with pytest.raises(ValueError, match=r"Unknown metric 'auc'. Available: \['pearson'"):
         pl.expression_levels(found, metric="auc")

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from hist2scrna import keys, metrics
-from hist2scrna.evaluation import clusters
+from hist2scrna.evaluation import structure
 from hist2scrna.tl import evaluate
 
 NAMES = keys.OutputKeys()
@@ -149,8 +149,8 @@ def test_a_perfect_prediction_has_the_clusters_of_the_truth() -> None:
 
 
 def test_clusters_of_large_tables_are_of_some_spots_and_genes(monkeypatch) -> None:
-    monkeypatch.setattr(clusters, "MOST_SPOTS", 60)
-    monkeypatch.setattr(clusters, "MOST_GENES", 8)
+    monkeypatch.setattr(structure, "MOST_SPOTS", 60)
+    monkeypatch.setattr(structure, "MOST_GENES", 8)
     found = evaluate(tissue(), progress=False).results
     assert (found["clusters"]["n_spots"], found["clusters"]["n_genes"]) == (60, 8)
     assert found["clusters"]["n_components"] == 7

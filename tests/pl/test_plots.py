@@ -147,7 +147,7 @@ def test_genes_side_by_side(predicted) -> None:
 def test_wrong_requests(predicted) -> None:
     with pytest.raises(KeyError, match=r"Genes \['ERBB2'\] are not among the 12 modeled"):
         pl.spatial_compare(predicted, ["g1", "ERBB2"])
-    with pytest.raises(KeyError, match=r"Layer 'other_mean' not found .* Call tl.predict"):
+    with pytest.raises(KeyError, match=r"Key 'other_mean' not found .* Call tl.predict"):
         pl.spatial_compare(predicted, "g1", key="other")
     with pytest.raises(KeyError, match="Key 'lowres' not found"):
         pl.spatial_compare(predicted, "g1", img_key="lowres")

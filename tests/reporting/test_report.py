@@ -294,11 +294,11 @@ def test_page_replaces_a_file_only_when_complete(evaluation, tmp_path, monkeypat
         hist2scrna.report(damaged, out)
     assert out.read_text() == "old"
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
-        patched.setattr(Path, "replace", fail)
+        patched.setattr("hist2scrna.files.os.replace", fail)
         hist2scrna.report(evaluation, out)
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"] and out.read_text() == "old"
     assert hist2scrna.report(evaluation, str(out)) == out
@@ -504,7 +504,7 @@ def test_a_browser_would_tell_of_trouble(shown, page, tmp_path) -> None:
 
 def test_headings_sort_numerically_with_undefined_last(shown, evaluation) -> None:
     table = evaluation.genes
-    for heading, column in (("log-lik.", "log_likelihood"), ("mean", "truth_mean"), ("Pearson", "pearson")):
+    for heading, column in (("log-likelihood", "log_likelihood"), ("mean", "truth_mean"), ("Pearson", "pearson")):
         directions = {}
         for _ in range(2):
             direction = shown.sort_by(heading)

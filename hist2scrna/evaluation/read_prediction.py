@@ -1,0 +1,204 @@
+"""The prediction that is scored, read from AnnData; made first if a model is given and parts of it are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna import keys
+from hist2scrna.evaluation.notes import Notes
+from hist2scrna.evaluation.predictors import (
+    ExpectedLog,
+    Expression,
+    LogExpression,
+    Predictor,
+    Sections,
+    WithLogNormalized,
+)
+from hist2scrna.messages import require_key
+from hist2scrna.metrics.blocks import blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hist2scrna.trained.model import TrainedModel
+
+LAYERS_OF = {
+    "zinb": ("mean", "dropout", "mu", "dispersion"),
+    "nb": ("mean", "mu", "dispersion"),
+    "poisson": ("mean", "mu"),
+    "mse": ("mean",),
+}
+NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
+LOG = "log_normalized"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which part of the predictions is scored.
+
+    Attributes
+    ----------
+    genes
+        Names of the scored genes.
+    rows
+        Numbers of the scored spots.
+    sections
+        Their sections.
+    """
+
+    genes: list[str]
+    rows: NDArray[np.int64]
+    sections: Sections
+
+
+def layers_to_score(trained: TrainedModel) -> list[str]:
+    """Return the layers that a prediction needs so that everything about it can be scored."""
+    estimated = (LOG,) if trained.module.estimates_log and trained.likelihood != "mse" else ()
+    return [*LAYERS_OF[trained.likelihood], *estimated]
+
+
+def with_predictions(
+    adata: AnnData, trained: TrainedModel | None, names: keys.OutputKeys, library_key: str | None, progress: bool
+) -> tuple[AnnData, bool]:
+    """Return an AnnData that holds predictions, and whether they were made just now.
+
+    Those in `adata` are taken if they are complete, or if there is no model to complete them.
+
+    Raises
+    ------
+    KeyError
+        If there are none, and no model.
+    ValueError
+        If those in `adata` are of another model.
+    """
+    parameters = adata.uns.get(names.parameters, {})
+    likelihood = str(parameters.get("likelihood", "unknown")) if trained is None else trained.likelihood
+    needed = [names.layer(name) for name in NEEDED_OF.get(likelihood, ("mean",))]
+    if trained is not None and names.modeled in adata.var:
+        others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(trained.genes)
+        if others:
+            raise ValueError(
+                f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
+                f"such as {sorted(others)[:3]}: another model made them. Leave out model= to score them, or pass key=."
+            )
+    if all(layer in adata.layers for layer in needed):
+        return adata, False
+    if trained is None:
+        hint = "Call tl.predict(adata, model) first, or pass model=; for another prefix, pass key=."
+        require_key(adata.layers, names.layer("mean"), "adata.layers", hint)
+        return adata, False
+    predicted = trained.predict(
+        adata,
+        key_added=names.key,
+        layers=layers_to_score(trained),
+        copy=True,
+        library_size=str(parameters.get("library_size", "predicted")) if likelihood != "mse" else "predicted",
+        library_key=library_key,
+        progress=progress,
+    )
+    return predicted, True
+
+
+def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, notes: Notes) -> tuple[Predictor, str]:
+    """Return the prediction for some genes and spots, and where its log-normalized expression comes from, in words.
+
+    Raises
+    ------
+    ValueError
+        If predictions are not finite, or expected counts are negative.
+    """
+    parameters = predicted.uns.get(names.parameters, {})
+    likelihood = str(parameters.get("likelihood", "unknown"))
+    columns = predicted.var_names.get_indexer(where.genes).astype(np.int64)
+    layers = {
+        name: np.asarray(predicted.layers[names.layer(name)])
+        for name in (*LAYERS_OF["zinb"], LOG)
+        if names.layer(name) in predicted.layers
+    }
+    is_log = str(parameters.get("scale", "counts")) == "log_normalized"
+    _check_finite(layers["mean"], where.rows, columns, names.layer("mean"), negative=is_log)
+    if (is_log or LOG in layers) and names.modeled in predicted.var:
+        if (total := int(predicted.var[names.modeled].sum())) > len(where.genes):
+            notes.remarks.append(
+                f"The model normalizes over its {total} genes, but the truth is normalized over the "
+                f"{len(where.genes)} scored genes."
+            )
+    if is_log:
+        notes.not_scored["counts, residuals, zeros"] = (
+            f"the model ({likelihood}) predicts log-normalized expression, not a distribution of counts"
+        )
+        return LogExpression(layers["mean"], where.rows, columns), f"layer {names.layer('mean')!r}, as predicted"
+    likelihood_scored = _has_distribution(names, likelihood, layers, notes)
+    counts = Expression(
+        layers["mean"],
+        where.sections,
+        rows=where.rows,
+        columns=columns,
+        mu=layers.get("mu"),
+        dispersion=layers.get("dispersion") if likelihood in NEEDED_OF else None,
+        dropout=layers.get("dropout") if likelihood == "zinb" else None,
+        likelihood=likelihood if likelihood_scored else None,
+    )
+    if LOG in layers:
+        _check_finite(layers[LOG], where.rows, columns, names.layer(LOG), negative=True)
+        estimated = LogExpression(layers[LOG], where.rows, columns)
+        return WithLogNormalized(counts, estimated), f"layer {names.layer(LOG)!r}, as predicted"
+    if likelihood_scored:
+        source = "expectation under the predicted distribution, scaled by the sum of its means over the scored genes"
+        return WithLogNormalized(counts, ExpectedLog(counts)), source
+    notes.remarks.append(
+        "On the log-normalized scale the predicted means themselves were log-normalized, because neither a "
+        "distribution nor a log-normalized prediction is available. The result lies above the expectation and loses "
+        "the signal of sequencing depth."
+    )
+    return counts, "log-normalized predicted mean"
+
+
+def _has_distribution(names: keys.OutputKeys, likelihood: str, layers: Mapping[str, Any], notes: Notes) -> bool:
+    """Return whether all of a distribution of counts was predicted; if not, note why it is not scored."""
+    missing = [name for name in NEEDED_OF.get(likelihood, ()) if name not in layers]
+    if likelihood not in LAYERS_OF:
+        notes.not_scored["count likelihood, zeros"] = (
+            f"adata.uns[{names.key!r}]['likelihood'] does not say which distribution was predicted"
+        )
+    elif missing:
+        notes.not_scored["count likelihood, zeros"] = (
+            f"no layer {names.layer(missing[0])!r}; pass model=, or predict with layers={list(LAYERS_OF[likelihood])}"
+        )
+    return likelihood in LAYERS_OF and not missing
+
+
+def _check_finite(
+    values: Any, rows: NDArray[np.int64], columns: NDArray[np.int64], layer: str, *, negative: bool
+) -> None:
+    for part in blocks(len(rows), len(columns)):
+        block = values[np.ix_(rows[part], columns)]
+        if not np.isfinite(block).all():
+            raise ValueError(
+                f"adata.layers[{layer!r}] holds NaN or infinite values for modeled genes. Predict these spots again."
+            )
+        if not negative and (block < 0).any():
+            raise ValueError(
+                f"adata.layers[{layer!r}] holds negative values, but expected counts are not negative. If it holds "
+                "log-normalized expression, say so: adata.uns[key]['scale'] = 'log_normalized'."
+            )
+
+
+def read_true_means(adata: AnnData, where: Where) -> Predictor | None:
+    """Return the true means of a simulation, with their distribution if it is there; None where there are none."""
+    if keys.TRUE_MEAN not in adata.layers:
+        return None
+    columns = adata.var_names.get_indexer(where.genes).astype(np.int64)
+    others = {"mu": keys.TRUE_MU, "dispersion": keys.TRUE_DISPERSION, "dropout": keys.TRUE_DROPOUT}
+    known = all(layer in adata.layers for layer in others.values())
+    parameters: dict[str, Any] = {name: np.asarray(adata.layers[layer]) for name, layer in others.items() if known}
+    counts = Expression(
+        np.asarray(adata.layers[keys.TRUE_MEAN]), where.sections, rows=where.rows, columns=columns, **parameters
+    )
+    return WithLogNormalized(counts, ExpectedLog(counts)) if known else counts
