@@ -189,7 +189,7 @@ def _limits(results: dict[str, Any]) -> list[str]:
         limits.append("No cell types were predicted or scored.")
     return [
         *limits,
-        "These scores do not show how the model performs on tissues, donors, stains or scanners other than those scored.",
+        "These scores do not show how the model performs on other tissues, donors, stains or scanners.",
         "A correlation over spots rewards the pattern of a gene, not its level or spread. Read it together with RMSE, "
         "spread and coverage.",
         "Neighboring spots are alike and therefore not independent samples: the number of spots overstates how "

@@ -119,8 +119,8 @@ PLOTS = (
         "calibration",
         "Calibration of counts",
         "Left: the share of counts within the predicted 50, 80 and 95 % intervals; below the dashed line the "
-        "prediction is overconfident. Right: the probability integral transform, which is flat if the distribution is right. A U "
-        "shape means too narrow, a hump too wide, a slope biased.",
+        "prediction is overconfident. Right: the probability integral transform, which is flat if the distribution is "
+        "right. A U shape means too narrow, a hump too wide, a slope biased.",
         _alt_calibration,
         wide=True,
     ),

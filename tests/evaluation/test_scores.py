@@ -186,7 +186,7 @@ def test_new_metrics_of_any_kind_are_computed_and_shown(counted, monkeypatch, sc
 def test_names_are_unique_within_a_scope() -> None:
     places = [(score.of, score.name) for score in scores.SCORES]
     assert len(set(places)) == len(places)
-    columns = [name for name in benchmark_columns()]
+    columns = [score.column for score in scores.benchmark_scores()]
     assert len(set(columns)) == len(columns)
 
 
