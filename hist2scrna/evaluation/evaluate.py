@@ -21,6 +21,7 @@ from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.evaluation.structure import score_autocorrelation, score_leiden
 from hist2scrna.metrics.labels import confusion
 from hist2scrna.provenance import fingerprint, panel_hash
+from hist2scrna.spots.library import images_shared
 from hist2scrna.trained.model import as_trained
 
 if TYPE_CHECKING:
@@ -53,16 +54,18 @@ def evaluate(
     progress: bool,
 ) -> Evaluation:
     """Score a prediction against counts; see :func:`hist2scrna.tl.evaluate`."""
-    data = read_scored_data(
-        adata,
-        None if model is None else as_trained(model),
-        key=key,
-        layer=layer,
-        labels_key=labels_key,
-        library_key=library_key,
-        seed=seed,
-        progress=progress,
-    )
+    # Predicting and the maps read the same images.
+    with images_shared():
+        data = read_scored_data(
+            adata,
+            None if model is None else as_trained(model),
+            key=key,
+            layer=layer,
+            labels_key=labels_key,
+            library_key=library_key,
+            seed=seed,
+            progress=progress,
+        )
     return score(data, seed, progress)
 
 

@@ -45,12 +45,16 @@ def openings(monkeypatch):
     return count
 
 
-def test_each_image_is_opened_once_in_fit_and_predict(two_sections, openings, tmp_path) -> None:
+def test_each_image_is_opened_once_in_fit_and_predict_and_evaluate(two_sections, openings, tmp_path) -> None:
     origins = {str(tmp_path / "s0.png"): 1, "adata.uns['spatial']['s1']['images']['hires']": 1}
     model = h2s.tl.fit(two_sections, **FAST)
     assert openings == origins
     openings.clear()
-    h2s.tl.predict(two_sections, model, progress=False, accelerator="cpu")
+    h2s.tl.predict(two_sections.copy(), model, progress=False, accelerator="cpu")
+    assert openings == origins
+    openings.clear()
+    evaluation = h2s.tl.evaluate(two_sections, model, progress=False)
+    assert evaluation.results["model"]["predicted_by_evaluate"]
     assert openings == origins
 
 
