@@ -54,14 +54,13 @@ def main() -> None:
     start = time.perf_counter()
     model = h2s.tl.fit(
         adata,
+        model="hist2scrna",
         preset="tiny",
         patch_px=24,
         patch_um=20.0,
-        neighbors="delaunay",
-        radius_um=30.0,
+        neighbors=h2s.Neighbors("delaunay", radius_um=30.0),
         labels_key="cell_type",
-        batch_size=512,
-        max_epochs=options.epochs,
+        training={"batch_size": 512, "max_epochs": options.epochs},
     )
     fitted = time.perf_counter()
     model.predict(adata)

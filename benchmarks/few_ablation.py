@@ -1,10 +1,10 @@
-"""What each part of the preset `few` is worth: one part changed at a time, on HER2ST and on the olfactory bulb.
+"""What each part of the kernel model is worth: one part changed at a time, on HER2ST and on the olfactory bulb.
 
 python benchmarks/few_ablation.py [--out benchmarks/results/few] [--data her2st mob] [--fold NAME ...]
                                   [--publish docs/benchmark]
 
-The features of the three views are computed once; each row is then the same model on features
-(`hist2scrna-lightweight`, preset `few`) with one thing changed: in the first three rows what is made of the counts, in
+The features of the three fields of view are computed once; each row is then the model `kernel` on features
+with one thing changed: in the first three rows what is made of the counts, in
 the others what log-normalized expression is estimated from, which does not depend on the counts' distribution. With
 fewer spots than landmarks it is solved exactly, and the seed changes nothing: intervals are over the sections held out.
 """
@@ -21,22 +21,19 @@ import numpy as np
 import pandas as pd
 import peers
 import torch
-from hist2scrna.models.efficientnet import VARIANTS
 
 import hist2scrna as h2s
-from hist2scrna.fitting.inference import encode_spots
-from hist2scrna.models.kernel import NETWORKS, STATISTICS, VIEWS, FewSections
-from hist2scrna.spots.read import read_spots
+from hist2scrna.encoders.efficientnet import VARIANTS
+from hist2scrna.encoders.imagenet import FIELDS_OF_VIEW, NETWORKS, STATISTICS, imagenet_encoder
 
-PATCH_PX, SPOT_DIAMETERS = 896, 6.0
-FEW: dict[str, Any] = {"model": "hist2scrna-lightweight", "preset": "few", "features_key": "X_imagenet"}
+KERNEL: dict[str, Any] = {"model": "kernel", "features_key": "X_imagenet"}
 # Log-normalized expression is estimated beside the counts, in the same way: without them it is as good, and sooner.
-EXPRESSION: dict[str, Any] = {**FEW, "likelihood": "mse"}
-WHOLE = "few, whole"
+EXPRESSION: dict[str, Any] = {**KERNEL, "likelihood": "mse"}
+WHOLE = "kernel, whole"
 MODELS: dict[str, dict[str, Any]] = {
-    WHOLE: FEW,
-    "negative binomial": {**FEW, "likelihood": "nb"},
-    "Poisson": {**FEW, "likelihood": "poisson"},
+    WHOLE: KERNEL,
+    "negative binomial": {**KERNEL, "likelihood": "nb"},
+    "Poisson": {**KERNEL, "likelihood": "poisson"},
     "expression alone": EXPRESSION,
     "patch on the spot alone": {**EXPRESSION, "features_key": "X_spot"},
     "without the widest view": {**EXPRESSION, "features_key": "X_narrow"},
@@ -59,26 +56,15 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def add_features(adata: ad.AnnData) -> None:
     """Write the features of all rows to `.obsm`."""
-    spots = read_spots(
-        adata,
-        library_key="library_id",
-        spatial_key="spatial",
-        patch_px=PATCH_PX,
-        patch_per_spot=SPOT_DIAMETERS,
-    )
-    everyone = np.arange(len(spots))
     for key, pretrained in (("X_imagenet", True), ("X_random", False)):
         torch.manual_seed(0)
-        model = FewSections(1, patch_px=PATCH_PX)
-        if pretrained:
-            model.load_imagenet()
-        found = encode_spots(model, spots, everyone, batch_size=64, device=torch.device("cpu"), progress=True)
-        adata.obsm[key] = found.numpy()
+        encoder = imagenet_encoder(pretrained=pretrained)
+        h2s.pp.extract_features(adata, encoder, key_added=key, library_key="library_id", batch_size=64)
     h2s.pp.morphology_features(adata, library_key="library_id")
     of = pd.DataFrame(
         [
             (view, network, stage, statistic)
-            for view in VIEWS
+            for view in FIELDS_OF_VIEW
             for network in NETWORKS
             for stage, channels in enumerate(VARIANTS[network].channels[-2:], start=4)
             for statistic in range(len(STATISTICS))
@@ -88,9 +74,9 @@ def add_features(adata: ad.AnnData) -> None:
     )
     imagenet = adata.obsm["X_imagenet"]
     for key, kept in {
-        "X_spot": of["view"] == VIEWS[0],
-        "X_narrow": of["view"] < VIEWS[-1],
-        "X_wide": of["view"] == VIEWS[-1],
+        "X_spot": of["view"] == FIELDS_OF_VIEW[0],
+        "X_narrow": of["view"] < FIELDS_OF_VIEW[-1],
+        "X_wide": of["view"] == FIELDS_OF_VIEW[-1],
         "X_last_stage": of["stage"] == 5,
         "X_means": of["statistic"] < 2,
         "X_lite0": of["network"] == "lite0",

@@ -51,7 +51,7 @@ def measure(n: int, precision: str) -> dict[str, float]:
     warnings.filterwarnings("ignore")
     adata = section(n)
     start = time.perf_counter()
-    model = h2s.tl.fit(adata, model="hist2st", max_epochs=1, precision=precision, progress=False)
+    model = h2s.tl.fit(adata, model="hist2st", training={"max_epochs": 1, "precision": precision}, progress=False)
     fitted = time.perf_counter()
     trained = peak_memory() / 2**30
     model.predict(adata, progress=False)

@@ -86,7 +86,7 @@ def main() -> None:
         picture, scale = read_picture(adata.uns["spatial"][fold])
         factors = adata.uns["spatial"][fold]["scalefactors"]
         for augment in (True, False):
-            model = h2s.tl.fit(train, library_key="library_id", augment=augment, preset="few")
+            model = h2s.tl.fit(train, library_key="library_id", model="kernel", training={"augment": augment})
             for name, other, xy in other_pictures(
                 picture, np.asarray(test.obsm["spatial"]), scale, factors["spot_diameter_fullres"]
             ):

@@ -91,13 +91,13 @@ def train(folder: Path) -> None:
     picture = field(4096)
     model = h2s.tl.fit(
         adata,
+        model="hist2scrna",
         preset="tiny",
         patch_px=224,
         image=picture,
         mpp=MPP,
         patch_um=1.5 * SPOT_UM,
-        max_epochs=1,
-        validation=0,
+        training={"max_epochs": 1, "validation": 0},
         progress=False,
     )
     model.save(folder)

@@ -8,5 +8,10 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules={"datasets", "io", "metrics", "models", "pl", "pp", "tl", "zinb"},
-    submod_attrs={"trained": ["TrainedModel"], "reporting.page": ["report"]},
+    submod_attrs={
+        "models.training": ["Training"],
+        "spots.graph": ["Neighbors"],
+        "trained": ["TrainedModel"],
+        "reporting.page": ["report"],
+    },
 )

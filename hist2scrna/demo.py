@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from hist2scrna.trained.model import TrainedModel
 
 N_SECTIONS, N_SPOTS, N_GENES = 7, 150, 120
-TRAINING: dict[str, Any] = {"preset": "tiny", "max_epochs": 80, "patience": 80, "lr": 2e-3}
+TRAINING: dict[str, Any] = {
+    "model": "hist2scrna",
+    "preset": "tiny",
+    "training": {"max_epochs": 80, "patience": 80, "lr": 2e-3},
+}
 
 
 def demo_sections(seed: int = 0) -> tuple[ad.AnnData, ad.AnnData]:

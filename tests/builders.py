@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from hist2scrna.models.training import FIELDS
 from hist2scrna.spots.graph import DEFAULT, Neighbors
 from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import Spots, read_spots
@@ -29,3 +32,15 @@ def spots_of(
     patch = None if patch_px is None else PatchSize(patch_px, patch_um, patch_per_spot)
     opened = open_sections(adata, Source(**source))
     return read_spots(opened, patch=patch, n_features=n_features, on_array=on_array, neighbors=neighbors)
+
+
+def fast(**arguments: Any) -> dict[str, Any]:
+    """Arguments of `fit` for the smallest network; those that are fields of `Training` go there."""
+    training = {"max_epochs": 1, "accelerator": "cpu"}
+    training |= {name: arguments.pop(name) for name in list(arguments) if name in FIELDS}
+    return {"model": "hist2scrna", "preset": "tiny", "progress": False, **arguments, "training": training}
+
+
+def negative_binomial(rng: np.random.Generator, mu: Any, theta: Any) -> np.ndarray:
+    """Counts of mean `mu` and inverse dispersion `theta`."""
+    return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float32)

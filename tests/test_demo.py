@@ -18,7 +18,9 @@ def test_demo_writes_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(hist2scrna.demo, "N_SECTIONS", 4)
     monkeypatch.setattr(hist2scrna.demo, "N_SPOTS", 24)
     monkeypatch.setattr(hist2scrna.demo, "N_GENES", 20)
-    monkeypatch.setattr(hist2scrna.demo, "TRAINING", {"preset": "tiny", "max_epochs": 1})
+    monkeypatch.setattr(
+        hist2scrna.demo, "TRAINING", {"model": "hist2scrna", "preset": "tiny", "training": {"max_epochs": 1}}
+    )
     out = tmp_path / "new" / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out), "--seed", "3"], catch_exceptions=False)
     assert result.exit_code == 0

@@ -57,9 +57,9 @@ def run_job(folder: Path) -> None:
         group_key=reads.group_key,
         labels_key=reads.labels_key,
         seed=request["seed"],
-        accelerator=request["accelerator"],
+        training={"accelerator": request["accelerator"], **request["options"].get("training", {})},
         progress=False,
-        **request["options"],
+        **{name: value for name, value in request["options"].items() if name != "training"},
     )
     fitted = time.perf_counter()
     test = ad.read_h5ad(request["test"])

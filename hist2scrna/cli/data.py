@@ -151,7 +151,8 @@ def info(
     path: Annotated[Path, typer.Argument(help="A data set, a picture, or the folder of a model.", show_default=False)],
 ) -> None:
     """Say what a data set, a picture or a model holds, and what is missing."""
-    from hist2scrna.trained.model import CARD, TrainedModel
+    from hist2scrna.trained.files import CARD
+    from hist2scrna.trained.model import TrainedModel
 
     if (path / CARD).is_file():
         typer.echo(str(TrainedModel.load(path)))

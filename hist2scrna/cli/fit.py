@@ -26,11 +26,11 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the model.")] = Path("model"),
     model: Annotated[
-        str, typer.Option(help="hist2scrna, hist2scrna-lightweight, hist2st, histogene, stnet or ridge.")
-    ] = "hist2scrna",
+        str, typer.Option(help="auto, kernel, hist2scrna, hist2scrna-lightweight, hist2st, histogene, stnet or ridge.")
+    ] = "auto",
     preset: Annotated[
         str | None,
-        typer.Option(help="few (few sections), tiny (CPU), small, base; default: what suits.", show_default=False),
+        typer.Option(help="Size of the model: tiny (CPU), small or base.", show_default=False),
     ] = None,
     config: Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model at --out.")] = False,
@@ -148,6 +148,21 @@ def fit(
         "dropout": dropout,
     }
     options: dict[str, Any] = {name: value for name, value in architecture.items() if value is not None}
+    training = {
+        "max_epochs": max_epochs,
+        "patience": patience,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "alpha": alpha,
+        "validation": validation_section or validation,
+        "precision": precision,
+        "accumulate": accumulate if accumulate != 1 else None,
+        "augment": augment,
+        "accelerator": accelerator,
+        "devices": devices if devices != 1 else None,
+        "checkpoint_dir": checkpoint_dir,
+    }
     trained = tl.fit(
         adata,
         model=model,
@@ -163,20 +178,8 @@ def fit(
         patch_um=patch_um,
         mpp=mpp,
         likelihood=likelihood,
-        alpha=alpha,
-        losses=parse_settings(loss),
-        validation=validation_section or validation,
-        max_epochs=max_epochs,
-        patience=patience,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        precision=precision,
-        accumulate=accumulate,
-        augment=augment,
-        accelerator=accelerator,
-        devices=devices,
-        checkpoint_dir=checkpoint_dir,
+        losses=parse_settings(loss) or None,
+        training=training,
         init_from=init_from,
         seed=seed,
         **{**options, **parse_settings(option)},

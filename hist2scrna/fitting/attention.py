@@ -76,10 +76,10 @@ def read_attention(
         for edges, weights in layers:
             source, target = edges.cpu().numpy()
             # Spots of the halo lack neighbors of their own: only the core spots' weights are true.
-            own = target < len(core)
-            rows.append(nodes[target[own]])
-            columns.append(nodes[source[own]])
-            values.append(weights.cpu().numpy()[own] / len(layers))
+            of_core = target < len(core)
+            rows.append(nodes[target[of_core]])
+            columns.append(nodes[source[of_core]])
+            values.append(weights.cpu().numpy()[of_core] / len(layers))
     n = len(spots)
     entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
     neighbors = sparse.coo_array(entries, shape=(n, n)).tocsr().astype(np.float32)

@@ -16,7 +16,7 @@ class PatchAugmentation(nn.Module):
     """Flip, turn by quarters, and jitter the color of each patch on its own, by Kornia.
 
     Tissue has no up or down, and stain and scanner vary between sections: none of these changes the counts. Of several
-    stains, the colors of the first picture are jittered alone.
+    stains, the colors of the first image are jittered alone.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class StainVariation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
-        """Return the batch with float patches in 0..1, stained otherwise; batches of features as they are."""
+        """Return the batch with float patches in 0..1, in other stains; batches of features as they are."""
         if batch.patches is None:
             return batch
         scale, shift = self.amount * (2 * torch.rand(2, len(batch.patches), 3) - 1)
@@ -89,7 +89,7 @@ def _mix(patch: torch.Tensor, mix: torch.Tensor, offset: torch.Tensor) -> torch.
     return mixed.mul_(256 / 255).sub_(1 / 255).clamp_(0, 1).view_as(patch)
 
 
-class PictureVariation(nn.Module):
+class ImageVariation(nn.Module):
     """Vary what a slide and its scan leave to chance: stains, focus, and how the tissue lies on the glass.
 
     Stains as by :class:`StainVariation`; each patch is turned by quarters and mirrored, all eight ways as often; every
@@ -110,7 +110,7 @@ class PictureVariation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
-        """Return the batch with float patches in 0..1, seen otherwise; batches of features as they are."""
+        """Return the batch with float patches in 0..1, varied; batches of features as they are."""
         from kornia.filters import gaussian_blur2d
 
         batch = self.stains(batch)
@@ -142,13 +142,13 @@ class SectionView(nn.Module):
         self.views = nn.Sequential(
             ka.RandomGrayscale(p=0.1, same_on_batch=True),
             ka.RandomRotation(90.0, resample="nearest", p=1.0, same_on_batch=True),
-            # Hist2ST has the picture column first, so what mirrors its patches from left to right mirrors ours in y.
+            # Hist2ST has the image column first, so what mirrors its patches from left to right mirrors ours in y.
             ka.RandomVerticalFlip(p=0.2, same_on_batch=True),
         )
 
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
-        """Return the batch with float patches in 0..1, seen otherwise; batches of features are returned as they are."""
+        """Return the batch with float patches in 0..1, varied; batches of features are returned as they are."""
         if batch.patches is None:
             return batch
         patches = batch.patches.float() / 255 if batch.patches.dtype == torch.uint8 else batch.patches

@@ -72,15 +72,15 @@ def spatial_blocks(
         points = points @ turn
     blocks, open_sets = [], [np.arange(len(members))]
     while open_sets:
-        own = open_sets.pop()
-        if len(own) <= size:
-            if len(own):
-                blocks.append(members[own])
+        block = open_sets.pop()
+        if len(block) <= size:
+            if len(block):
+                blocks.append(members[block])
             continue
-        axis = int(np.argmax(np.ptp(points[own], axis=0)))
-        order = own[np.argsort(points[own, axis], kind="stable")]
-        pieces = -(-len(own) // size)
-        cut = round(len(own) * (pieces // 2) / pieces)
+        axis = int(np.argmax(np.ptp(points[block], axis=0)))
+        order = block[np.argsort(points[block, axis], kind="stable")]
+        pieces = -(-len(block) // size)
+        cut = round(len(block) * (pieces // 2) / pieces)
         open_sets += [order[cut:], order[:cut]]
     return blocks
 
@@ -166,7 +166,9 @@ class BlockSampler(Sampler["NDArray[np.int64]"]):
         if size < 1:
             raise ValueError(f"Expected `batch_size` to be at least 1, found {size}.")
         self.xy = spots.xy
-        self.by_section = [own for s in range(len(spots.sections)) if len(own := members[spots.section[members] == s])]
+        self.by_section = [
+            rows for s in range(len(spots.sections)) if len(rows := members[spots.section[members] == s])
+        ]
         self.members = members
         self.context = context
         self.size = size
@@ -179,7 +181,7 @@ class BlockSampler(Sampler["NDArray[np.int64]"]):
             shuffled = self.rng.permutation(self.members)
             blocks = [shuffled[i : i + self.size] for i in range(0, len(shuffled), self.size)]
         else:
-            blocks = [b for own in self.by_section for b in spatial_blocks(self.xy, own, self.size, self.rng)]
+            blocks = [b for rows in self.by_section for b in spatial_blocks(self.xy, rows, self.size, self.rng)]
         if self.rng is not None:
             blocks = [blocks[i] for i in self.rng.permutation(len(blocks))]
         return iter(blocks)
@@ -189,4 +191,4 @@ class BlockSampler(Sampler["NDArray[np.int64]"]):
             return len(self.by_section)
         if self.context.kind == "spot" and self.rng is not None:
             return -(-len(self.members) // self.size)
-        return sum(-(-len(own) // self.size) for own in self.by_section)
+        return sum(-(-len(rows) // self.size) for rows in self.by_section)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, make_batch
+from hist2scrna.models.contract import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,17 +37,6 @@ def pick_device(accelerator: str) -> torch.device:
     return torch.device(known[accelerator])
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 by itself, and not slower than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type != "cpu":
-        return False
-    # Older versions of torch cannot tell.
-    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
-
-
 @torch.no_grad()
 def encode_spots(
     model: SpotModel,
@@ -55,11 +46,10 @@ def encode_spots(
     batch_size: int,
     device: torch.device,
     progress: bool,
-    augmentation: Callable[[SpotBatch], SpotBatch] | None = None,
 ) -> Tensor:
     """Return the encodings of some spots, `(members, width)` float32 on the CPU; each patch is read once.
 
-    They are computed in bfloat16 on a GPU that has it, and on a CPU that has it where the encoder is frozen.
+    They are computed in bfloat16 on a GPU that has it.
 
     Parameters
     ----------
@@ -73,27 +63,37 @@ def encode_spots(
         Where to compute.
     progress
         Show a bar.
-    augmentation
-        What is done to each batch first.
     """
+    half = device.type == "cuda" and has_bfloat16(device)
+    encode = model.to(device).eval().encode
+    with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
+        return encode_members(encode, spots, members, batch_size=batch_size, device=device, progress=progress)
+
+
+@torch.no_grad()
+def encode_members(
+    encode: Callable[[SpotBatch], Tensor],
+    spots: Spots,
+    members: NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: torch.device,
+    progress: bool,
+) -> Tensor:
+    """Return what `encode` makes of some spots, `(members, width)` float32 on the CPU."""
     from tqdm.auto import tqdm
 
-    model = model.to(device).eval()
-    half = has_bfloat16(device) and (device.type == "cuda" or model.frozen_encoder)
-    autocast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
     tokens: Tensor | None = None
-    bar = tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress)
-    for start in range(0, len(members), batch_size):
-        chunk = members[start : start + batch_size]
-        batch, _ = make_batch(spots, chunk, type(model.context)("spot"), supervised=False)
-        batch = batch.to(device) if augmentation is None else augmentation(batch.to(device))
-        with autocast:
-            encoded = model.encode(batch).float().cpu()
-        tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
-        tokens[start : start + len(chunk)] = encoded
-        bar.update(len(chunk))
-    bar.close()
-    assert tokens is not None
+    with tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar:
+        for start in range(0, len(members), batch_size):
+            chunk = members[start : start + batch_size]
+            batch, _ = make_batch(spots, chunk, Context("spot"), supervised=False)
+            encoded = encode(batch.to(device)).float().cpu()
+            tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
+            tokens[start : start + len(chunk)] = encoded
+            bar.update(len(chunk))
+    if tokens is None:
+        raise ValueError("There is no spot to encode.")
     return tokens
 
 

@@ -10,25 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hist2scrna.metrics.scales import log_normalize_tensor
+from hist2scrna.models.training import DEFAULTS
+
 if TYPE_CHECKING:
     from hist2scrna.models.contract import Prediction, SpotBatch, Term
 
-TARGET_SUM = 1e4
 LIBRARY_WEIGHT = 0.5
-# Of the cell types.
-ALPHA = 0.1
-
-
-def log_normalized(counts: Tensor) -> Tensor:
-    """Return log(1 + 1e4 x / library size), `(n, G)`."""
-    return torch.log1p(counts * (TARGET_SUM / counts.sum(dim=1, keepdim=True).clamp(min=1)))
+ALPHA = float(DEFAULTS.alpha or 0)
 
 
 def expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the negative log-likelihood of the counts, mean over spots and genes (squared error for `mse`)."""
-    counts = _given(batch.counts)
+    counts = _required(batch.counts)
     if prediction.value is not None:
-        target = log_normalized(counts) if prediction.target == "log_normalized" else torch.log1p(counts)
+        target = log_normalize_tensor(counts) if prediction.target == "log_normalized" else torch.log1p(counts)
         return F.mse_loss(prediction.value, target / math.log(prediction.log_base))
     if prediction.distribution is None:
         raise ValueError("The prediction has neither counts nor log-normalized expression.")
@@ -37,7 +33,7 @@ def expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
 
 def cell_type_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the cross-entropy of the cell type, mean over the labeled spots."""
-    logits, label = _given(prediction.label_logits).float(), _given(batch.label)
+    logits, label = _required(prediction.label_logits).float(), _required(batch.label)
     if not (label >= 0).any():
         return logits.sum() * 0
     return F.cross_entropy(logits, label, ignore_index=-1)
@@ -45,12 +41,12 @@ def cell_type_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
 
 def library_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the squared error of the log library size that the model reads from the tissue."""
-    return F.mse_loss(_given(prediction.log_library), _given(batch.log_library))
+    return F.mse_loss(_required(prediction.log_library), _required(batch.log_library))
 
 
 def smoothness_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the squared difference of log means (at equal depth) across the edges between core spots."""
-    source, target = batch.seed_edges
+    source, target = batch.core_edges
     if len(source) == 0:
         return prediction.mean.sum() * 0
     if prediction.log_mu is None:
@@ -64,8 +60,8 @@ def smoothness_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
 
 def pearson_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return one minus the Pearson correlation over the core spots, on log-normalized values: mean of varying genes."""
-    truth = log_normalized(_given(batch.counts))
-    guess = prediction.read_out if prediction.log_mu is None else log_normalized(prediction.mean)
+    truth = log_normalize_tensor(_required(batch.counts))
+    guess = prediction.log_normalized if prediction.log_mu is None else log_normalize_tensor(prediction.mean)
     truth = truth - truth.mean(dim=0)
     guess = guess - guess.mean(dim=0)
     varies = truth.square().sum(dim=0) > 0
@@ -83,15 +79,15 @@ def distillation_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """
 
     def level(one: Prediction) -> Tensor:
-        return _given(one.log_mu if one.value is None else one.value).float()
+        return _required(one.log_mu if one.value is None else one.value).float()
 
-    own = level(prediction)
+    plain = level(prediction)
     if not prediction.views:
-        return own.sum() * 0
+        return plain.sum() * 0
     views = torch.stack([level(view) for view in prediction.views])
-    zero = own.new_zeros(len(own), 1)
+    zero = plain.new_zeros(len(plain), 1)
     scores = torch.stack([zero if view.view_score is None else view.view_score for view in prediction.views])
-    return F.mse_loss((views * scores.softmax(dim=0)).sum(dim=0), own)
+    return F.mse_loss((views * scores.softmax(dim=0)).sum(dim=0), plain)
 
 
 TERMS: dict[str, Term] = {
@@ -101,7 +97,7 @@ TERMS: dict[str, Term] = {
 }
 
 
-def _given(value: Tensor | None) -> Tensor:
+def _required(value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError("The batch or the prediction lacks what this loss term reads.")
     return value
@@ -129,19 +125,19 @@ class Objective:
     ) -> None:
         self.alpha = alpha
         self.extra: dict[str, tuple[Term, float]] = {}
-        for name, given in (losses or {}).items():
+        for name, term in (losses or {}).items():
             if name in ("loss", "expression", "cell_type", "library"):
                 raise ValueError(f"The loss term {name!r} is always there; name your own otherwise.")
-            if callable(given):
-                self.extra[name] = (given, 1.0)
-            elif isinstance(given, tuple) and len(given) == 2 and callable(given[0]):
-                self.extra[name] = (given[0], float(given[1]))
-            elif isinstance(given, int | float) and name in TERMS:
-                self.extra[name] = (TERMS[name], float(given))
+            if callable(term):
+                self.extra[name] = (term, 1.0)
+            elif isinstance(term, tuple) and len(term) == 2 and callable(term[0]):
+                self.extra[name] = (term[0], float(term[1]))
+            elif isinstance(term, int | float) and name in TERMS:
+                self.extra[name] = (TERMS[name], float(term))
             else:
                 raise ValueError(
                     f"Expected losses[{name!r}] to be a function (prediction, batch) -> scalar, a pair of function and "
-                    f"weight, or a weight for one of {list(TERMS)}; found {given!r}."
+                    f"weight, or a weight for one of {list(TERMS)}; found {term!r}."
                 )
 
     def __call__(self, prediction: Prediction, batch: SpotBatch) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ def recalibrate_dispersion(
     neither the error of the library size nor that of the mean on other tissue, and intervals are too narrow. A mean
     that is off by a factor of mean 1 and variance `s` makes the variance of the counts about
     `mu + mu^2 (1 / theta + s)`: the same `s` for all genes. It matters most for those that are nearly Poisson, which
-    a factor on theta would hardly move. `s` is never negative: spots beside the training tissue are easier than
+    a factor on theta would hardly move. `s` is never negative: spots next to the training tissue are easier than
     another section, and must not narrow what training left.
 
     The validation spots are predicted as :func:`hist2scrna.tl.predict` does, at the model's own library size. `s` is
@@ -127,16 +127,16 @@ def recalibrate_dispersion(
 
     n_values = sum(block.counts.numel() for block in blocks)
     before = sum(block.negative_log_likelihood(torch.zeros_like(typical)) for block in blocks) / n_values
-    found = minimize_scalar(loss, bounds=(0, LARGEST_ERROR), method="bounded", options={"xatol": 1e-3})
-    shift = float(found.x) ** 2 if found.fun < before else 0.0
+    best = minimize_scalar(loss, bounds=(0, LARGEST_ERROR), method="bounded", options={"xatol": 1e-3})
+    shift = float(best.x) ** 2 if best.fun < before else 0.0
     if shift:
-        parameter.add_(change(float(found.x)))
+        parameter.add_(change(float(best.x)))
     log.info(
         "dispersion: %.3g added to 1/theta of every gene; log-likelihood of a count of %d validation spots %.4f, was "
         "%.4f",
         shift,
         len(validating),
-        -min(found.fun, before),
+        -min(best.fun, before),
         -before,
     )
     return shift
@@ -168,8 +168,8 @@ def _predicted(
     blocks = []
     with watch:
         for core, batch, nodes in batches:
-            own = tokens[torch.from_numpy(np.searchsorted(needed, nodes))]
-            prediction = model.decode(own.to(device), batch.to(device))
+            encoded = tokens[torch.from_numpy(np.searchsorted(needed, nodes))]
+            prediction = model.decode(encoded.to(device), batch.to(device))
             assert prediction.log_mu is not None
             log_theta = unbounded.pop() if heads.gene_dispersion is None else heads.gene_dispersion
             logits = prediction.dropout_logits

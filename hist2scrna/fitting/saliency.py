@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +12,6 @@ from scipy import sparse
 
 from hist2scrna.fitting import inference
 from hist2scrna.fitting.batches import BlockSampler, make_batch
-from hist2scrna.models.attention import token_grid
 from hist2scrna.models.contract import Context
 from hist2scrna.models.layers import PatchNormalization
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.images.patches import PatchSource
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots
 
@@ -33,6 +36,7 @@ def saliency(
     batch_size: int,
     device: torch.device,
     progress: bool,
+    behind: EncodedPatches | None = None,
 ) -> NDArray[np.float32]:
     """Return, for each gene and spot, the gradient of the log mean times the input less its baseline.
 
@@ -59,6 +63,8 @@ def saliency(
         Where to compute.
     progress
         Show a bar.
+    behind
+        The patches and the encoder that the features are from; None: the saliency is that of the features themselves.
 
     Returns
     -------
@@ -68,28 +74,58 @@ def saliency(
     from tqdm.auto import tqdm
 
     model = model.to(device).eval()
-    baseline = _baseline(model)
-    grid = token_grid(model)
-    found: list[NDArray[np.float32]] = []
-    with torch.enable_grad():
-        reaching = _own_gradients(model, spots, tokens, columns, device)
+    reader = _Reader(model, spots, device, behind)
+    effects: list[NDArray[np.float32]] = []
+    with torch.enable_grad(), contextlib.nullcontext() if behind is None else behind.encoder.on(device):
+        by_token = _token_gradients(model, spots, tokens, columns, device)
         starts = range(0, len(spots), batch_size)
         for start in tqdm(starts, desc="saliency", unit="batch", disable=not progress):
             chunk = np.arange(start, min(start + batch_size, len(spots)))
-            batch = make_batch(spots, chunk, Context("spot"), supervised=False)[0].to(device)
-            if batch.patches is not None:
-                batch.patches = inputs = (batch.patches.to(baseline.dtype) / 255).requires_grad_()
-            else:
-                assert batch.features is not None
-                batch.features = inputs = batch.features.to(baseline.dtype).requires_grad_()
-            encoded = model.encode(batch)
-            effects = []
-            for gradient in reaching[:, start : start + len(chunk)].to(encoded):
+            inputs, encoded = reader.encode(chunk)
+            of_genes = []
+            for gradient in by_token[:, start : start + len(chunk)].to(encoded):
                 (by_input,) = torch.autograd.grad(encoded, inputs, gradient, retain_graph=True)
-                effect = (by_input * (inputs - baseline)).detach()
-                effects.append(effect if grid is None else _by_token(effect, grid))
-            found.append(torch.stack(effects).float().cpu().numpy())
-    return np.concatenate(found, axis=1)
+                of_genes.append(reader.pool((by_input * (inputs - reader.baseline)).detach()))
+            effects.append(torch.stack(of_genes).float().cpu().numpy())
+    return np.concatenate(effects, axis=1)
+
+
+@dataclass(frozen=True)
+class EncodedPatches:
+    """Patches, and the frozen encoder that made features of them."""
+
+    patches: PatchSource
+    encoder: Encoder
+
+
+class _Reader:
+    """Reads inputs that ask for a gradient, and encodes them; knows their baseline, and how an effect is pooled."""
+
+    def __init__(self, model: SpotModel, spots: Spots, device: torch.device, behind: EncodedPatches | None) -> None:
+        self.model, self.spots, self.device, self.behind = model, spots, device, behind
+        if behind is None:
+            self.baseline, self.grid = _baseline(model), model.token_grid
+        else:
+            self.baseline = torch.tensor(behind.encoder.colors[0], device=device)[:, None, None]
+            self.grid = behind.encoder.token_grid(behind.patches.px)
+
+    def encode(self, chunk: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the inputs of some spots, and their encodings."""
+        batch = make_batch(self.spots, chunk, Context("spot"), supervised=False)[0].to(self.device)
+        if self.behind is not None:
+            patches = torch.from_numpy(self.behind.patches.read(chunk)).to(self.device)
+            inputs = (patches.float() / 255).requires_grad_()
+            batch.features = self.behind.encoder.encode(inputs).float()
+        elif batch.patches is not None:
+            batch.patches = inputs = (batch.patches.to(self.baseline.dtype) / 255).requires_grad_()
+        else:
+            assert batch.features is not None
+            batch.features = inputs = batch.features.to(self.baseline.dtype).requires_grad_()
+        return inputs, self.model.encode(batch)
+
+    def pool(self, effect: Tensor) -> Tensor:
+        """Sum the effect of a patch over the pixels of each token; leave that of features as it is."""
+        return effect if self.grid is None else _by_token(effect, self.grid)
 
 
 def _baseline(model: SpotModel) -> Tensor:
@@ -108,7 +144,7 @@ def _by_token(effect: Tensor, grid: tuple[int, int]) -> Tensor:
     return blocks.sum(dim=(2, 4)).flatten(1)
 
 
-def _own_gradients(
+def _token_gradients(
     model: SpotModel, spots: Spots, tokens: Tensor, columns: Sequence[int], device: torch.device
 ) -> Tensor:
     """Return the gradient of each spot's log mean by its own encoding, `(genes, n, d)`.
@@ -126,9 +162,9 @@ def _own_gradients(
         assert log_mean is not None
         for i, column in enumerate(columns):
             for one in np.unique(color[core]):
-                own = torch.from_numpy(np.flatnonzero(color[core] == one))
-                (by_token,) = torch.autograd.grad(log_mean[own, column].sum(), leaf, retain_graph=True)
-                gradients[i, torch.from_numpy(core)[own]] = by_token[own].cpu()
+                rows = torch.from_numpy(np.flatnonzero(color[core] == one))
+                (by_token,) = torch.autograd.grad(log_mean[rows, column].sum(), leaf, retain_graph=True)
+                gradients[i, torch.from_numpy(core)[rows]] = by_token[rows].cpu()
     return gradients
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.fitting.batches import spatial_blocks, with_halo
+from hist2scrna.fitting.result import Split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ FEWEST_TO_HOLD_OUT = 3
 
 def split_spots(
     spots: Spots, usable: NDArray[np.bool_], validation: float | Sequence[str], gap: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+) -> Split:
     """Split into training and validation spots: by group of sections, by section, or by spatial block with a gap.
 
     Parameters
@@ -57,28 +58,28 @@ def split_spots(
         unknown = sorted(set(named) - set(spots.sections))
         if unknown:
             raise ValueError(f"Sections {unknown} in `validation` not found. Available: {list(spots.sections)}.")
-        held = np.isin(spots.section, [spots.sections.index(name) for name in named])
+        held_out = np.isin(spots.section, [spots.sections.index(name) for name in named])
         how = f"held-out sections: {', '.join(named)}"
     elif not 0 <= validation < 1:
         raise ValueError(f"Expected `validation` to be at least 0 and less than 1, found {validation}.")
     elif validation == 0:
-        return everything, everything[:0], "no validation"
+        return Split(everything, everything[:0], "no validation")
     elif spots.groups is not None and spots.group is not None and len(spots.groups) >= FEWEST_TO_HOLD_OUT:
-        held, names = _hold_out(spots.groups, spots.group, validation, rng)
+        held_out, names = _draw(spots.groups, spots.group, validation, rng)
         how = f"held-out groups: {names}"
     elif n_sections >= FEWEST_TO_HOLD_OUT:
-        held, names = _hold_out(spots.sections, spots.section, validation, rng)
+        held_out, names = _draw(spots.sections, spots.section, validation, rng)
         how = f"held-out sections: {names}"
     else:
-        held = np.zeros(len(spots), dtype=bool)
+        held_out = np.zeros(len(spots), dtype=bool)
         for code in range(n_sections):
             members = everything[spots.section[everything] == code]
             blocks = spatial_blocks(spots.xy, members, max(1, round(len(members) * validation)), rng)
             if len(blocks) > 1:
-                held[blocks[rng.integers(len(blocks))]] = True
+                held_out[blocks[rng.integers(len(blocks))]] = True
         how = f"held-out spatial blocks with a gap of {gap} spots"
-    validating = np.flatnonzero(held & usable)
-    near = with_halo(spots.graph.adjacency, np.flatnonzero(held), gap) if len(validating) else validating
+    validating = np.flatnonzero(held_out & usable)
+    near = with_halo(spots.graph.adjacency, np.flatnonzero(held_out), gap) if len(validating) else validating
     training = np.setdiff1d(everything, near)
     if len(training) == 0 or len(validating) == 0:
         raise ValueError(
@@ -87,10 +88,10 @@ def split_spots(
             "more spots."
         )
     log.info("validation: %s (%d spots train, %d validate)", how, len(training), len(validating))
-    return training, validating, how
+    return Split(training, validating, how)
 
 
-def _hold_out(
+def _draw(
     names: tuple[str, ...], code: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], str]:
     count = min(max(1, round(share * len(names))), len(names) - 1)

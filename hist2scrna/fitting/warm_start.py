@@ -45,8 +45,8 @@ def start_from(
             f"The model in `init_from` shares no gene with this data: it predicts {list(genes[1][:3])}, ..., the data "
             f"have {list(genes[0][:3])}, ... Are both gene names or both gene ids?"
         )
-    own = model.state_dict()
-    for key, value in own.items():
+    ours = model.state_dict()
+    for key, value in ours.items():
         if key not in weights:
             continue
         names = classes if key.startswith("heads.cell_type.") else genes

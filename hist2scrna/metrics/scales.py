@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
 from hist2scrna.metrics.blocks import Floats, Table, as_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TARGET_SUM = 1e4
 RESIDUAL_THETA = 100.0
@@ -39,6 +42,11 @@ def log_normalize(counts: Table, target_sum: float = TARGET_SUM) -> Any:
     by_spot = table.tocsr(copy=True).astype(np.float64)
     by_spot.data = np.log1p(by_spot.data * np.repeat(scale, np.diff(by_spot.indptr)))
     return by_spot.asformat(table.format)
+
+
+def log_normalize_tensor(counts: Tensor, target_sum: float = TARGET_SUM) -> Tensor:
+    """Return the same of a dense tensor `(n, G)`, in its own type; a library size below 1 is taken for 1."""
+    return (counts * (target_sum / counts.sum(dim=1, keepdim=True).clamp(min=1))).log1p()
 
 
 def pearson_residuals(counts: Table, theta: float = RESIDUAL_THETA) -> Floats:

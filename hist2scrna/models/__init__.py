@@ -5,8 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "contract": ["Context", "Prediction", "SpotBatch", "SpotModel"],
-        "kernel": ["FewFeatures", "FewSections"],
-        "registry": ["create_model"],
+        "contract": ["Context", "Prediction", "SpotBatch", "SpotModel", "TrainingStatistics"],
+        "hist2scrna": ["Hist2scRNA"],
+        "hist2st": ["Hist2ST"],
+        "histogene": ["HisToGene"],
+        "kernel": ["KernelRegression"],
+        "lightweight": ["Hist2scRNALightweight"],
+        "registry": ["create_model", "model_names", "model_options", "register"],
+        "ridge": ["Ridge"],
+        "stnet": ["STNet"],
     },
 )

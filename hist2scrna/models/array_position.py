@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+# 112 px where a spot measures 136 px: the patches that HisToGene and Hist2ST cut from the images of HER2ST.
+PUBLISHED_PATCH_PER_SPOT = 112 / 136
+
 
 class ArrayPosition(nn.Module):
     """Sum of a learned embedding of the array column and one of the row.

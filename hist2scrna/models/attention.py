@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from hist2scrna.encoders.efficientnet import STRIDE
 from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
-from hist2scrna.models.kernel import FewSections
-from hist2scrna.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,20 +26,6 @@ def graph_attention_layers(model: nn.Module) -> list[nn.Module]:
     `(edge_index, weights)`: `(2, e)` source and target of each edge, self loops included, and `(e, heads)`.
     """
     return [module for module in model.modules() if ASK in inspect.signature(module.forward).parameters]
-
-
-def token_grid(model: nn.Module) -> tuple[int, int] | None:
-    """Return rows and columns of the tokens that a patch is cut into; None where there are none.
-
-    Of :class:`~hist2scrna.models.FewSections`, of the cells of the map that its network makes of the widest view.
-    """
-    if isinstance(model, FewSections):
-        return model.side // STRIDE, model.side // STRIDE
-    for module in model.modules():
-        if isinstance(module, VisionTransformer):
-            side = math.isqrt(module.pos_embed.shape[1] - 1)
-            return side, side
-    return None
 
 
 def attention_rollout(layers: Sequence[Tensor]) -> Tensor:
@@ -150,7 +132,7 @@ class AttentionRecorder(SpotModel):
         super().__init__()
         self.model = model
         self.context, self.needs, self.likelihood = model.context, model.needs, model.likelihood
-        self.has_patch_attention = token_grid(model) is not None
+        self.has_patch_attention = model.token_grid is not None
         self.tokens: list[Tensor] = []
         self.rollouts: list[Tensor] = []
         self.graph_layers: list[tuple[Tensor, Tensor]] = []

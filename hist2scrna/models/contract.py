@@ -1,25 +1,30 @@
-"""What a model receives and what it returns: one batch of spots in, one prediction out."""
+"""What a model is: one batch of spots in, one prediction out; where it starts, and which context it needs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM
-from hist2scrna.zinb import NB, ZINB, Poisson
+from hist2scrna.models.prediction import LIKELIHOODS, Likelihood, Prediction, Target
 
 if TYPE_CHECKING:
     from typing import Self
 
-Likelihood = Literal["zinb", "nb", "poisson", "mse"]
-LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
-# What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
-Target = Literal["log_normalized", "log_counts"]
+__all__ = [
+    "LIKELIHOODS",
+    "Context",
+    "Likelihood",
+    "Prediction",
+    "SpotBatch",
+    "SpotModel",
+    "Target",
+    "Term",
+    "TrainingStatistics",
+]
 
 
 @dataclass(frozen=True)
@@ -87,132 +92,38 @@ class SpotBatch:
         return replace(self, **moved)
 
     @property
-    def seed_edges(self) -> Tensor:
+    def core_edges(self) -> Tensor:
         """`(2, e')` int64, the edges between two core spots."""
         return self.edge_index[:, (self.edge_index < self.n_core).all(dim=0)]
 
 
-@dataclass
-class Prediction:
-    """What a model says of the `n_core` spots of a batch.
+Term = Callable[[Prediction, SpotBatch], Tensor]
 
-    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
-    others too: the prediction is then `value`.
 
-    Parameters
+@dataclass(frozen=True)
+class TrainingStatistics:
+    """What the training spots tell before training: where a model starts.
+
+    Attributes
     ----------
-    embedding
-        `(n_core, d)` float, the representation before the heads.
-    log_mu
-        `(n_core, G)`, logarithm of the mean of the count component, at the library size in use.
+    log_rate
+        `(G,)`, logarithm of the share of each gene in all counts.
+    mean_log_normalized
+        `(G,)`, mean of ln(1 + 1e4 x / library size).
     log_dispersion
-        `(n_core, G)` or `(G,)`, logarithm of the inverse dispersion theta.
-    dropout_logits
-        `(n_core, G)`, logit of the zero-inflation probability.
-    value
-        `(n_core, G)`, for `mse`: log(1 + 1e4 x / library size) to the base `log_base`, or log(1 + x) where `target` is
-        `"log_counts"`.
-    log_base
-        Base of the logarithm in which `value` stands, and in which its squared error is taken.
-    target
-        Of what `value` is the logarithm.
+        `(G,)`, logarithm of the inverse dispersion about the means.
     log_library
-        `(n_core,)`, the library size that the model reads from the tissue.
-    label_logits
-        `(n_core, C)`.
-    view_score
-        `(n_core, 1)`, how much this view of the spots counts among augmented ones.
-    views
-        Predictions from augmented views of the same spots, in training with distillation.
-    log_normalized
-        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
-    tissue_distance
-        `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
-        are from the other sections.
+        Median of the log library size, and its standard deviation.
+    feature_mean, feature_scale
+        `(d,)`, mean and standard deviation of each feature, 1 where it is constant; None without features.
     """
 
-    embedding: Tensor
-    log_mu: Tensor | None = None
-    log_dispersion: Tensor | None = None
-    dropout_logits: Tensor | None = None
-    value: Tensor | None = None
-    log_library: Tensor | None = None
-    label_logits: Tensor | None = None
-    log_base: float = math.e
-    target: Target = "log_normalized"
-    view_score: Tensor | None = None
-    views: Sequence[Prediction] = ()
-    log_normalized: Tensor | None = None
-    tissue_distance: Tensor | None = None
-
-    @property
-    def distribution(self) -> ZINB | NB | Poisson | None:
-        """Predicted distribution of the counts; None where none is predicted."""
-        if self.log_mu is None:
-            return None
-        if self.log_dispersion is None:
-            return Poisson(self.log_mu)
-        if self.dropout_logits is None:
-            return NB(self.log_mu, self.log_dispersion)
-        return ZINB(self.log_mu, self.log_dispersion, self.dropout_logits)
-
-    @property
-    def mean(self) -> Tensor:
-        """`(n_core, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm.
-
-        Where the target is `"log_counts"`, the logarithm is undone: the result is in units of the counts, and lies
-        below their mean, as a mean of logarithms does.
-        """
-        if self.value is not None:
-            natural = self.value if self.log_base == math.e else self.value * math.log(self.log_base)
-            return natural if self.target == "log_normalized" else torch.expm1(natural).clamp(min=0)
-        if self.log_mu is None:
-            raise ValueError("The prediction has neither `log_mu` nor `value`.")
-        mu = self.log_mu.float().exp()
-        return mu if self.dropout_logits is None else mu * torch.sigmoid(-self.dropout_logits.float())
-
-    @property
-    def read_out(self) -> Tensor:
-        """`(n_core, G)`, expected ln(1 + 1e4 x / library size).
-
-        What the model says of it, as `value` or as `log_normalized`; else the expectation under the predicted
-        distribution, with the sum of the means of the spot for its library size.
-        """
-        if self.value is not None and self.target == "log_normalized":
-            return self.mean
-        if self.value is not None:
-            return torch.log1p(self.mean * (TARGET_SUM / self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)))
-        if self.log_normalized is not None:
-            return self.log_normalized
-        if self.distribution is None:
-            raise ValueError("The prediction has neither `log_mu` nor `value`.")
-        total = self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)
-        return self.distribution.expected_log1p(TARGET_SUM / total)
-
-    @property
-    def uncertainty(self) -> Tensor | None:
-        """`(n_core, G)`, standard deviation of the predicted distribution of the counts."""
-        return None if self.distribution is None else self.distribution.variance.sqrt()
-
-    @property
-    def mu(self) -> Tensor | None:
-        """`(n_core, G)`, mean of the count component."""
-        return None if self.log_mu is None else self.log_mu.float().exp()
-
-    @property
-    def dispersion(self) -> Tensor | None:
-        """`(n_core, G)` inverse dispersion theta."""
-        if self.log_dispersion is None or self.log_mu is None:
-            return None
-        return self.log_dispersion.float().exp().expand_as(self.log_mu)
-
-    @property
-    def dropout(self) -> Tensor | None:
-        """`(n_core, G)` zero-inflation probability."""
-        return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())
-
-
-Term = Callable[[Prediction, SpotBatch], Tensor]
+    log_rate: Tensor
+    mean_log_normalized: Tensor
+    log_dispersion: Tensor
+    log_library: tuple[float, float]
+    feature_mean: Tensor | None = None
+    feature_scale: Tensor | None = None
 
 
 class SpotModel(nn.Module):
@@ -231,13 +142,13 @@ class SpotModel(nn.Module):
     on_array
         It reads array columns and rows, and its neighbors are the nearest four on the array.
     estimates_log
-        It fills :attr:`Prediction.log_normalized` beside a distribution of counts.
+        It fills :attr:`Prediction.log_estimate` beside a distribution of counts.
     target
         What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
     observation
         What a row of AnnData is: a `"spot"` (or a cell), or a `"slide"`, which has no place in an image.
-    frozen_encoder
-        Its encoder is pretrained and not trained on: it may be run in bfloat16 on a CPU too.
+    has_attention
+        It has layers that give attention weights between neighboring spots when asked, as those of PyTorch Geometric.
     """
 
     context: Context
@@ -247,7 +158,23 @@ class SpotModel(nn.Module):
     observation: ClassVar[Literal["spot", "slide"]] = "spot"
     on_array: ClassVar[bool] = False
     estimates_log: ClassVar[bool] = False
-    frozen_encoder: ClassVar[bool] = False
+    has_attention: ClassVar[bool] = False
+
+    def start_at(self, statistics: TrainingStatistics) -> None:
+        """Begin at what the training data tell, before the first step: for instance at the mean of each gene.
+
+        Every part of the model that has such a method, as :class:`~hist2scrna.models.heads.ExpressionHeads` has, is
+        started. Models with more to start extend this.
+        """
+        for part in self.children():
+            start = getattr(part, "start_at", None)
+            if start is not None:
+                start(statistics)
+
+    @property
+    def token_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the tokens that a patch is cut into; None where there are none."""
+        return None
 
     @property
     def terms(self) -> Mapping[str, float | tuple[Term, float]]:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hist2scrna.models.contract import LIKELIHOODS, Likelihood, Prediction
+from hist2scrna.models.contract import LIKELIHOODS, Likelihood, Prediction, TrainingStatistics
 
 Dispersion = Literal["gene", "spot"]
 # Beyond these the likelihood is flat in float32, and a diverging head could not come back.
@@ -62,27 +62,18 @@ class ExpressionHeads(nn.Module):
                 nn.init.zeros_(head.bias)
 
     @torch.no_grad()
-    def start_from(self, baseline: Tensor, log_dispersion: Tensor, log_library: tuple[float, float]) -> None:
-        """Start at the training data's own gene means, so that training begins at the mean baseline, not at chaos.
-
-        Parameters
-        ----------
-        baseline
-            `(n_genes,)`, logarithm of the rate of each gene (its mean log-normalized expression for `mse`).
-        log_dispersion
-            `(n_genes,)`, logarithm of the inverse dispersion.
-        log_library
-            Median and standard deviation of the log library size.
-        """
-        self.rate.bias.copy_(baseline)
+    def start_at(self, statistics: TrainingStatistics) -> None:
+        """Start at the training data's own gene means, so that training begins at the mean baseline, not at chaos."""
+        self.rate.bias.copy_(statistics.mean_log_normalized if self.likelihood == "mse" else statistics.log_rate)
         if self.gene_dispersion is not None:
-            self.gene_dispersion.copy_(log_dispersion)
+            self.gene_dispersion.copy_(statistics.log_dispersion)
         if self.spot_dispersion is not None:
-            self.spot_dispersion.bias.copy_(log_dispersion)
+            self.spot_dispersion.bias.copy_(statistics.log_dispersion)
         if self.dropout is not None:
             nn.init.constant_(self.dropout.bias, -3.0)
-        self.reference_log_library.fill_(log_library[0])
-        self.log_library_scale.fill_(log_library[1])
+        median, deviation = statistics.log_library
+        self.reference_log_library.fill_(median)
+        self.log_library_scale.fill_(deviation)
 
     def forward(self, hidden: Tensor, embedding: Tensor, log_library: Tensor | None) -> Prediction:
         """Predict from `(n_core, width)`; `log_library` is `(n_core,)` or None for the model's own."""
@@ -93,10 +84,10 @@ class ExpressionHeads(nn.Module):
         if self.library is None:
             prediction.value = rate
             return prediction
-        own = self.library(hidden).float().squeeze(-1) * self.log_library_scale + self.reference_log_library
-        prediction.log_library = own
+        predicted = self.library(hidden).float().squeeze(-1) * self.log_library_scale + self.reference_log_library
+        prediction.log_library = predicted
         # Detached: an error in the library head must not be paid for by the rates.
-        log_library = own.detach() if log_library is None else log_library
+        log_library = predicted.detach() if log_library is None else log_library
         prediction.log_mu = (rate + log_library[:, None]).clamp(*LOG_MU_BOUNDS)
         if self.gene_dispersion is not None:
             prediction.log_dispersion = self.gene_dispersion.float().clamp(*LOG_DISPERSION_BOUNDS)

@@ -104,13 +104,13 @@ class Hist2RNA(SpotModel):
         ValueError
             If it is of another width or number of genes, or no hist2RNA; nothing is loaded then.
         """
-        own = {name: value for name, value in state.items() if not name.startswith(OF_ENCODER)}
-        if len(own) < len(state):
+        kept = {name: value for name, value in state.items() if not name.startswith(OF_ENCODER)}
+        if len(kept) < len(state):
             log.warning(
                 "%d entries of the checkpoint begin with %r: they are of its encoder and were left out. Extract the "
                 "features with that encoder.",
-                len(state) - len(own),
+                len(state) - len(kept),
                 OF_ENCODER,
             )
-        taps = {name: value[:, :, value.shape[2] // 2] if value.ndim == 3 else value for name, value in own.items()}
+        taps = {name: value[:, :, value.shape[2] // 2] if value.ndim == 3 else value for name, value in kept.items()}
         load_renamed(self, taps, NAMES, may_lack=("heads.cell_type",))

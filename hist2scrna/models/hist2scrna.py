@@ -11,6 +11,7 @@ from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatc
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import PatchNormalization, perceptron
 from hist2scrna.models.reference import load_renamed
+from hist2scrna.models.registry import register
 from hist2scrna.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
@@ -79,10 +80,11 @@ class Hist2scRNA(SpotModel):
         neighbors; without this term the two are hard to tell apart. False gives the architecture of the first
         publication.
     channels
-        Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the pictures.
+        Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the images.
     """
 
     needs = "patches"
+    has_attention = True
 
     def __init__(
         self,
@@ -114,6 +116,11 @@ class Hist2scRNA(SpotModel):
         self.decoder = perceptron(graph_width, decoder, dropout)
         self.heads = ExpressionHeads([graph_width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
 
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of the tokens of the vision transformer."""
+        return self.vit.grid
+
     def encode(self, batch: SpotBatch) -> Tensor:
         """Return the class token of each patch, `(n, width)`."""
         if batch.patches is None:
@@ -141,3 +148,24 @@ class Hist2scRNA(SpotModel):
             If this model was made with other options than the checkpoint; nothing is loaded then.
         """
         load_renamed(self, state, NAMES, may_lack=("heads.library.", "heads.reference_log", "heads.log_library_scale"))
+
+
+register(
+    "hist2scrna",
+    Hist2scRNA,
+    presets={
+        "tiny": {
+            "patch_px": 48,
+            "token_px": 8,
+            "width": 96,
+            "depth": 2,
+            "heads": 4,
+            "graph_width": 96,
+            "graph_heads": 2,
+            "decoder": (192, 192),
+        },
+        "small": {},
+        "base": {"width": 768, "depth": 12, "heads": 12},
+    },
+    default="small",
+)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hist2scrna.models.array_position import ArrayPosition
+from hist2scrna.models.array_position import PUBLISHED_PATCH_PER_SPOT, ArrayPosition
 from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel
 from hist2scrna.models.layers import RawPixels, TransformerBlock
 from hist2scrna.models.reference import load_renamed
+from hist2scrna.models.registry import register
+from hist2scrna.models.training import Training
 from hist2scrna.zinb import NB, ZINB
 
 if TYPE_CHECKING:
@@ -272,3 +274,23 @@ class Hist2ST(SpotModel):
             If this model was made with other options than the checkpoint; nothing is loaded then.
         """
         load_renamed(self, state, NAMES, may_lack=("heads.cell_type",))
+
+
+register(
+    "hist2st",
+    Hist2ST,
+    training=Training(
+        max_epochs=350,
+        patience=0,
+        lr=1e-5,
+        weight_decay=0.0,
+        validation=0.0,
+        augment=False,
+        optimizer="adam",
+        schedule="step",
+        clip=0.0,
+    ),
+    presets={"published": {}},
+    patch_option="fig_size",
+    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+)

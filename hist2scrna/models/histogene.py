@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from hist2scrna.models.array_position import PUBLISHED_PATCH_PER_SPOT
 from hist2scrna.models.layers import RawPixels
+from hist2scrna.models.registry import register
 from hist2scrna.models.section_transformer import SectionTransformer
+from hist2scrna.models.training import Training
 
 
 class HisToGene(SectionTransformer):
@@ -54,3 +57,23 @@ class HisToGene(SectionTransformer):
             dropout=dropout,
             n_pos=n_pos,
         )
+
+
+register(
+    "histogene",
+    HisToGene,
+    training=Training(
+        max_epochs=100,
+        patience=0,
+        lr=1e-5,
+        weight_decay=0.0,
+        validation=0.0,
+        augment=False,
+        optimizer="adam",
+        schedule="none",
+        clip=0.0,
+    ),
+    presets={"published": {"n_layers": 8}, "small": {}},
+    patch_option="patch_size",
+    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+)

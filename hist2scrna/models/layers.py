@@ -138,7 +138,7 @@ class PatchNormalization(nn.Module):
 class RawPixels(nn.Module):
     """Turn uint8 patches, or float patches in 0..1, into floats in 0..255 with axes (x, y).
 
-    That is how HisToGene and Hist2ST cut them: neither scales nor centers, and both index the picture column first.
+    That is how HisToGene and Hist2ST cut them: neither scales nor centers, and both index the image column first.
     """
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lightweight model: attention between neighboring spots on features extracted beforehand."""
+"""The lightweight model: attention between neighboring spots, on the features of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel, TrainingStatistics
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import feed_forward, perceptron
+from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, register
+from hist2scrna.models.training import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +72,7 @@ class Hist2scRNALightweight(SpotModel):
     """
 
     needs = "features"
+    has_attention = True
     feature_mean: Tensor
     feature_scale: Tensor
 
@@ -100,11 +103,12 @@ class Hist2scRNALightweight(SpotModel):
         self.heads = ExpressionHeads([width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
 
     @torch.no_grad()
-    def standardize_by(self, features: Tensor) -> None:
-        """Take mean and standard deviation of each feature from the training spots, `(n, n_features)`."""
-        self.feature_mean.copy_(features.mean(dim=0))
-        scale = features.std(dim=0, correction=0)
-        self.feature_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
+    def start_at(self, statistics: TrainingStatistics) -> None:
+        """Standardize features by their mean and deviation in the training spots, and start the heads."""
+        super().start_at(statistics)
+        if statistics.feature_mean is not None and statistics.feature_scale is not None:
+            self.feature_mean.copy_(statistics.feature_mean)
+            self.feature_scale.copy_(statistics.feature_scale)
 
     def encode(self, batch: SpotBatch) -> Tensor:
         """Standardize and project the features of each spot to `(n, width)`."""
@@ -123,3 +127,13 @@ class Hist2scRNALightweight(SpotModel):
             tokens = block(tokens, edges, offset)
         embedding = self.norm(tokens[: batch.n_core])
         return self.heads(self.decoder(embedding), embedding, batch.log_library)
+
+
+register(
+    "hist2scrna-lightweight",
+    Hist2scRNALightweight,
+    presets={"tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)}, "small": {}},
+    default="small",
+    # Each patch is encoded once, before training.
+    uses=[name for name in (*FIELDS, *OPTIONAL_ARGUMENTS) if name != "augment"],
+)

@@ -36,13 +36,13 @@ def load_renamed(
     for name, value in state.items():
         ours = [re.sub(pattern, new, name) for pattern, new in names if re.fullmatch(pattern, name)]
         renamed[ours[0] if ours else name] = value
-    own = model.state_dict()
-    missing = [name for name in own if name not in renamed and not name.startswith(tuple(may_lack))]
-    unknown = [name for name in renamed if name not in own]
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in renamed and not name.startswith(tuple(may_lack))]
+    unknown = [name for name in renamed if name not in expected]
     wrong = [
-        f"{name} {tuple(value.shape)} where this model has {tuple(own[name].shape)}"
+        f"{name} {tuple(value.shape)} where this model has {tuple(expected[name].shape)}"
         for name, value in renamed.items()
-        if name in own and value.shape != own[name].shape
+        if name in expected and value.shape != expected[name].shape
     ]
     if missing or unknown or wrong:
         parts = [f"{len(missing)} entries are missing, such as {missing[0]!r}"] if missing else []

@@ -1,119 +1,200 @@
-"""The models by name, with their presets."""
+"""The models by name: what `fit`, the benchmark and the shell know of each."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.models import training
-from hist2scrna.models.hist2scrna import Hist2scRNA
-from hist2scrna.models.hist2st import Hist2ST
-from hist2scrna.models.histogene import HisToGene
-from hist2scrna.models.kernel import FewFeatures, FewSections
-from hist2scrna.models.lightweight import Hist2scRNALightweight
-from hist2scrna.models.ridge import Ridge
-from hist2scrna.models.stnet import STNet
+from hist2scrna.messages import require_known
+from hist2scrna.models.training import DEFAULTS, FIELDS, Training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from hist2scrna.models.contract import SpotModel
-    from hist2scrna.models.training import Recipe
+
+BY_GRADIENT = "hist2scrna.fitting.gradient:fit_by_gradient"
+# Arguments of `fit` that only some fitters read, as they read only some fields of `Training`.
+OPTIONAL_ARGUMENTS = ("losses", "init_from", "neighbors")
+
+# Each registers itself at the foot of its file, which is imported when the name is first asked for.
+OUR_MODELS = {
+    "hist2scrna": "hist2scrna.models.hist2scrna",
+    "hist2scrna-lightweight": "hist2scrna.models.lightweight",
+    "kernel": "hist2scrna.models.kernel",
+    "ridge": "hist2scrna.models.ridge",
+    "hist2st": "hist2scrna.models.hist2st",
+    "histogene": "hist2scrna.models.histogene",
+    "stnet": "hist2scrna.models.stnet",
+}
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model's class, its presets, and how it is trained.
+    """What is known of a model by its name; see :func:`register`."""
 
-    Attributes
-    ----------
-    model
-        The class.
-    recipe
-        Defaults of its training.
-    presets
-        Options by name of preset; the default one gives the constructor's own defaults.
-    default
-        Name of the default preset.
-    patch_option
-        Which option says how many pixels a patch is wide; None for models on features.
-    few
-        What the preset `"few"` stands for, where there is one: a model of its own for little data.
-    """
-
+    name: str
     model: type[SpotModel]
-    recipe: Recipe = training.OWN
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    default: str = "small"
-    patch_option: str | None = "patch_px"
-    few: ModelEntry | None = None
+    training: Training
+    presets: Mapping[str, Mapping[str, Any]]
+    default: str
+    fitter: str | Callable[..., Any]
+    uses: tuple[str, ...]
+    patch_option: str | None
+    patch_per_spot: float
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The options of the model: the keyword arguments of its class."""
+        parameters = inspect.signature(self.model).parameters
+        return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def defaults(self) -> Training:
+        """Its complete training defaults."""
+        return self.training.filled_by(DEFAULTS)
+
+    def load_fitter(self) -> Callable[..., Any]:
+        """Return the function that fits the model."""
+        if not isinstance(self.fitter, str):
+            return self.fitter
+        module, _, function = self.fitter.partition(":")
+        fitter: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return fitter
 
 
-FEW = "few"
-MODELS: dict[str, ModelEntry] = {
-    "hist2scrna": ModelEntry(
-        Hist2scRNA,
-        presets={
-            "tiny": {
-                "patch_px": 48,
-                "token_px": 8,
-                "width": 96,
-                "depth": 2,
-                "heads": 4,
-                "graph_width": 96,
-                "graph_heads": 2,
-                "decoder": (192, 192),
-            },
-            "small": {},
-            "base": {"width": 768, "depth": 12, "heads": 12},
-        },
-        few=ModelEntry(FewSections, training.FEW, {FEW: {}}, default=FEW),
-    ),
-    "hist2scrna-lightweight": ModelEntry(
-        Hist2scRNALightweight,
-        presets={
-            "tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)},
-            "small": {},
-        },
-        patch_option=None,
-        few=ModelEntry(FewFeatures, training.FEW, {FEW: {}}, default=FEW, patch_option=None),
-    ),
-    "hist2st": ModelEntry(Hist2ST, training.HIST2ST, {"published": {}}, default="published", patch_option="fig_size"),
-    "histogene": ModelEntry(
-        HisToGene,
-        training.HISTOGENE,
-        {"published": {"n_layers": 8}, "small": {}},
-        default="published",
-        patch_option="patch_size",
-    ),
-    "stnet": ModelEntry(STNet, training.STNET, {"published": {}}, default="published"),
-    "ridge": ModelEntry(Ridge, training.RIDGE, {"default": {}}, default="default", patch_option=None),
-}
+_entries: dict[str, ModelEntry] = {}
 
 
-def _known(kind: str, value: str, choices: Iterable[str]) -> str:
-    choices = list(choices)
-    if value not in choices:
-        near = get_close_matches(value, choices, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown {kind} {value!r}.{hint} Available: {choices}.")
-    return value
+def register(
+    name: str,
+    cls: type[SpotModel],
+    *,
+    training: Training | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    default: str | None = None,
+    fitter: str | Callable[..., Any] = "gradient",
+    uses: Sequence[str] | None = None,
+    patch_option: str = "patch_px",
+    patch_per_spot: float = 1.5,
+) -> None:
+    """Make a model known by name, to `fit`, `predict`, `benchmark`, saved models and the shell.
+
+    A saved model names the module in which its class is defined; import that before you load it in another process.
+
+    Parameters
+    ----------
+    name
+        Name of the model.
+    cls
+        Its class, a :class:`~hist2scrna.models.SpotModel` that takes `n_genes`, `n_classes`, and its options by
+        keyword, with defaults. Of models on features, `n_features` needs no default.
+    training
+        How it is trained unless the user says otherwise; fields that are None take the defaults of
+        :class:`~hist2scrna.Training`.
+    presets
+        Options by name of preset (size).
+    default
+        Name of the default preset; None: the first one.
+    fitter
+        `"gradient"`, or a function `(model, spots, split, settings) -> FitResult` that fits the model in place (see
+        :mod:`hist2scrna.fitting.result`), or its name as `"module:function"`.
+    uses
+        Which fields of `Training`, and which of `losses`, `init_from` and `neighbors`, the fitter reads: others are
+        refused. None: all.
+    patch_option
+        Which option is the side of a patch in pixels, for models on patches.
+    patch_per_spot
+        Side of a patch in spot diameters where `patch_um` is not given, for models on patches.
+
+    Raises
+    ------
+    TypeError
+        If the class is no `SpotModel`.
+    ValueError
+        If the name is that of one of our models, a preset has an unknown option, or `uses` an unknown name.
+
+    Examples
+    --------
+    >>> training = hist2scrna.Training(lr=1e-3)
+    >>> hist2scrna.models.register("mine", MyModel, training=training, presets={"wide": {"width": 64}})
+    >>> model = hist2scrna.tl.fit(train, model="mine", preset="wide")
+    """
+    from hist2scrna.models.contract import SpotModel
+
+    if not (inspect.isclass(cls) and issubclass(cls, SpotModel)):
+        raise TypeError(f"Expected `cls` to be a subclass of SpotModel, found {cls!r}.")
+    if name in OUR_MODELS and cls.__module__ != OUR_MODELS[name]:
+        raise ValueError(f"{name!r} is a model of hist2scrna; register yours by another name.")
+    presets = {"default": {}} if presets is None else {key: dict(options) for key, options in presets.items()}
+    default = next(iter(presets)) if default is None else default
+    require_known(f"default preset of {name}", default, presets)
+    known = (*FIELDS, *OPTIONAL_ARGUMENTS)
+    for used in uses or ():
+        require_known("name in `uses`", used, known)
+    entry = ModelEntry(
+        name=name,
+        model=cls,
+        training=Training() if training is None else training,
+        presets=presets,
+        default=default,
+        fitter=BY_GRADIENT if fitter == "gradient" else fitter,
+        uses=known if uses is None else tuple(uses),
+        patch_option=patch_option if getattr(cls, "needs", "patches") == "patches" else None,
+        patch_per_spot=patch_per_spot,
+    )
+    for preset, options in presets.items():
+        for option in options:
+            require_known(f"option in preset {preset!r} of {name}", option, entry.options)
+    _entries[name] = entry
+
+
+def model_names() -> list[str]:
+    """Return the names of all models: ours, then those that were registered."""
+    return [*OUR_MODELS, *(name for name in _entries if name not in OUR_MODELS)]
 
 
 def model_entry(name: str, preset: str | None = None) -> ModelEntry:
-    """Return the registry's entry of a model and preset.
+    """Return what is registered of a model.
 
     Raises
     ------
     ValueError
         If the model or the preset is not known; the nearest known name is given.
     """
-    entry = MODELS[_known("model", name, MODELS)]
-    if preset is not None:
-        _known(f"preset of {name}", preset, [*entry.presets, *([FEW] if entry.few else [])])
-    return entry.few if entry.few is not None and preset == FEW else entry
+    require_known("model", name, model_names())
+    if name not in _entries:
+        importlib.import_module(OUR_MODELS[name])
+    entry = _entries[name]
+    if preset is not None and preset not in entry.presets:
+        _refuse_of_others(f"Model {name!r} has no preset", preset, {n: model_entry(n).presets for n in model_names()})
+        require_known(f"preset of {name}", preset, entry.presets)
+    return entry
+
+
+def _refuse_of_others(sentence: str, word: str, has: Mapping[str, Any]) -> None:
+    """Raise an error that names the models that have a word, if any has."""
+    models = [name for name, words in has.items() if word in words]
+    if models:
+        raise ValueError(f"{sentence} `{word}`. Models that have `{word}`: {', '.join(models)}.")
+
+
+def check_uses(name: str, words: Sequence[str]) -> None:
+    """Refuse fields of `Training`, or optional arguments of `fit`, that the fitter of a model does not read.
+
+    Raises
+    ------
+    ValueError
+        If it does not read one; the models that do are named.
+    """
+    entry = model_entry(name)
+    uses = {other: model_entry(other).uses for other in model_names()}
+    for word in words:
+        if word not in entry.uses:
+            what = "has no" if word in OPTIONAL_ARGUMENTS else "is fitted without the training argument"
+            _refuse_of_others(f"Model {name!r} {what}", word, uses)
+            raise ValueError(f"Model {name!r} {what} `{word}`, and no other model has it.")
 
 
 def model_options(name: str, preset: str | None = None, **options: Any) -> dict[str, Any]:
@@ -122,35 +203,42 @@ def model_options(name: str, preset: str | None = None, **options: Any) -> dict[
     Raises
     ------
     ValueError
-        If the model, the preset or an option is not known; the nearest known name is given.
+        If the model, the preset or an option is not known; models that have the option, or the nearest known name,
+        are given.
     """
     entry = model_entry(name, preset)
-    preset = entry.default if preset is None else preset
-    parameters = inspect.signature(entry.model).parameters
-    allowed = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    allowed = entry.options
     for key in options:
-        _known(f"option of {name}", key, allowed)
+        if key in allowed:
+            continue
+        if key in FIELDS:
+            raise ValueError(
+                f"`{key}` says how to train, not what: pass it as training=hist2scrna.Training({key}=...) or as "
+                f"training={{{key!r}: ...}}."
+            )
+        _refuse_of_others(f"Model {name!r} has no option", key, {n: model_entry(n).options for n in model_names()})
+        require_known(f"option of {name}", key, allowed)
     defaults = {key: p.default for key, p in allowed.items() if p.default is not p.empty}
-    return {**defaults, **entry.presets.get(preset, {}), **options}
+    return {**defaults, **entry.presets[entry.default if preset is None else preset], **options}
 
 
 def create_model(
     name: str, *, n_genes: int, n_classes: int = 0, preset: str | None = None, **options: Any
 ) -> SpotModel:
-    """Create an untrained model.
+    """Create a model that is not fitted yet.
 
     Parameters
     ----------
     name
-        `"hist2scrna"`, `"hist2scrna-lightweight"` (needs `n_features=`), `"hist2st"`, `"histogene"`, `"stnet"`, or
-        `"ridge"` (needs `n_features=`).
+        `"hist2scrna"`, `"hist2st"`, `"histogene"` or `"stnet"`; `"hist2scrna-lightweight"`, `"kernel"` or `"ridge"`,
+        which need `n_features=`; or a name that was registered.
     n_genes
         Number of genes to predict.
     n_classes
         Number of cell types; 0 leaves the cell-type head out.
     preset
-        `"tiny"` (for CPU and tests), `"small"` (the default), `"base"` for our own models, and `"few"`: a model of its
-        own for few sections, solved instead of trained. See `MODELS` for the others.
+        Size: `"tiny"` (for CPU and tests), `"small"` (the default), `"base"` for our networks; the others have their
+        own.
     **options
         Any keyword argument of the model's class; these win over the preset.
 
@@ -167,13 +255,9 @@ def create_model(
         raise ValueError(f"Expected `n_genes` to be at least 1, found {n_genes}.")
     if n_classes < 0:
         raise ValueError(f"Expected `n_classes` to be 0 or more, found {n_classes}.")
-    settings = model_options(name, preset, **options)
-    entry = model_entry(name, preset)
-    missing = [
-        key
-        for key, p in inspect.signature(entry.model).parameters.items()
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and key not in settings
-    ]
+    options = model_options(name, preset, **options)
+    entry = model_entry(name)
+    missing = [f"`{key}=`" for key in entry.options if key not in options]
     if missing:
-        raise ValueError(f"Model {name!r} needs {', '.join(f'`{key}=`' for key in missing)}.")
-    return entry.model(n_genes, n_classes, **settings)
+        raise ValueError(f"Model {name!r} needs {', '.join(missing)}.")
+    return entry.model(n_genes, n_classes, **options)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel, TrainingStatistics
 from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.models.reference import load_renamed
+from hist2scrna.models.registry import register
+from hist2scrna.models.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,12 +62,12 @@ class STNet(SpotModel):
             self.heads["cell_type"] = nn.Linear(WIDTH, n_classes)
 
     @torch.no_grad()
-    def start_from(self, mean_expression: Tensor) -> None:
-        """Let the expression head start at the mean of each gene, `(n_genes,)`, natural logarithm."""
+    def start_at(self, statistics: TrainingStatistics) -> None:
+        """Let the expression head start at the mean of each gene."""
         head = self.heads["expression"]
         assert isinstance(head, nn.Linear)
         nn.init.zeros_(head.weight)
-        head.bias.copy_(mean_expression)
+        head.bias.copy_(statistics.mean_log_normalized)
 
     def encode(self, batch: SpotBatch) -> Tensor:
         """Return the averaged features of each patch, `(n, 1024)`."""
@@ -92,3 +94,7 @@ class STNet(SpotModel):
         """
         features = {name: value for name, value in state.items() if not re.match(r"classifier\.", name)}
         load_renamed(self, features, NAMES, may_lack=("heads.",))
+
+
+# The published rate of 1e-6 (summed squared error, momentum) tunes ImageNet weights. Ours trains from scratch too.
+register("stnet", STNet, training=Training(batch_size=32, lr=3e-4), presets={"published": {}})

@@ -1,65 +1,164 @@
-"""How a model is trained unless the user says otherwise: its published schedule, or the one found best."""
+"""How a model is trained: the one place where epochs, optimizer, device and the like are spelled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hist2scrna.messages import require_known
+
+Schedule = Literal["cosine", "step", "linear", "none"]
+Optimizer = Literal["adamw", "adam"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Defaults of :func:`hist2scrna.tl.fit` for one model, and what it has no argument for.
+class Training:
+    """How to train. Every field that is None takes the default of the model, which may be its published schedule.
 
     Attributes
     ----------
-    max_epochs, patience, batch_size, lr, weight_decay, validation, augment
-        Defaults of the arguments of the same name; `patience` None: never stopped early.
+    max_epochs
+        Largest number of epochs. Default: 50.
+    patience
+        Training stops after so many epochs without a better validation loss; 0: never early. Default: 10.
+    batch_size
+        Largest number of spots of a batch. Default: 64.
+    lr
+        Learning rate. Default: 1e-4.
+    schedule
+        How the learning rate changes. `"cosine"`: it rises over the first twentieth of the steps, then falls along a
+        cosine to one hundredth; `"linear"`: the same along a line; `"step"`: it falls by a tenth every 50 epochs;
+        `"none"`: it stays. Default: `"cosine"`.
     optimizer
-        `"adamw"` or `"adam"`.
-    decay
-        `"cosine"`: a short rise, then along a cosine to one hundredth. `"step"`: by a tenth every 50 epochs. `"none"`.
+        `"adamw"` or `"adam"`. Default: `"adamw"`.
+    weight_decay
+        Decay of the weights; biases and norms are not decayed. Default: 0.01.
     clip
-        Largest norm of the gradient; None: not clipped.
-    patch_per_spot
-        Side of a patch in spot diameters, where `patch_um` is not given.
-    widest_view
-        How many times as wide as a patch the picture is that the model is given.
+        Largest norm of the gradient; 0: it is not clipped. Default: 1.
+    precision
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`. The likelihood is always computed in float32. Default: bfloat16
+        mixed on a GPU that has it, else float32.
+    accumulate
+        Number of batches whose gradients are added up before a step. Default: 1.
+    augment
+        Vary the training patches at random: networks see them flipped, turned and with other colors; the kernel model
+        encodes each twice, with other stains, turned and blurred, and gives less weight to features that then differ,
+        which doubles the time. Default: True, except for the published models.
+    alpha
+        Weight of the cross-entropy of the cell type in the loss. Default: 0.1.
+    validation
+        Share of the sections to hold out (of the groups, where there are three or more; with fewer than three
+        sections, of each section one spatial block, with a gap as wide as what the model sees), or the names of the
+        sections, or 0. Default: 0.1; 0 for the models in closed form, which choose their penalties by
+        cross-validation.
+    accelerator
+        `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`. Default: `"auto"`.
+    devices
+        Number of devices. Default: 1.
+    checkpoint_dir
+        Folder in which the best model so far is kept while training goes on, as `best/`. Default: none is kept.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, or a name is not known.
+
+    Examples
+    --------
+    >>> model = hist2scrna.tl.fit(train, model="hist2scrna", training=hist2scrna.Training(max_epochs=20, lr=3e-4))
     """
 
-    max_epochs: int = 50
-    patience: int | None = 10
-    batch_size: int = 64
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    validation: float = 0.1
-    augment: bool = True
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    decay: Literal["cosine", "step", "none"] = "cosine"
-    clip: float | None = 1.0
-    patch_per_spot: float = 1.5
-    widest_view: float = 1.0
+    max_epochs: int | None = None
+    patience: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    schedule: Schedule | None = None
+    optimizer: Optimizer | None = None
+    weight_decay: float | None = None
+    clip: float | None = None
+    precision: Precision | None = None
+    accumulate: int | None = None
+    augment: bool | None = None
+    alpha: float | None = None
+    validation: float | Sequence[str] | None = None
+    accelerator: str | None = None
+    devices: int | None = None
+    checkpoint_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "accumulate", "devices"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, found {value}.")
+        for name in ("patience", "weight_decay", "clip", "alpha"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"Expected `{name}` to be 0 or more, found {value}.")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"Expected `lr` to be positive, found {self.lr}.")
+        for name, kind in (("schedule", Schedule), ("optimizer", Optimizer), ("precision", Precision)):
+            value = getattr(self, name)
+            if value is not None:
+                require_known(f"`{name}`", value, get_args(kind))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def filled_by(self, defaults: Training) -> Training:
+        """Return this with the values of `defaults` in place of None."""
+        return replace(defaults, **self.given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as values that JSON can hold."""
+        values = asdict(self)
+        if values["checkpoint_dir"] is not None:
+            values["checkpoint_dir"] = str(values["checkpoint_dir"])
+        if not isinstance(values["validation"], int | float | None):
+            values["validation"] = [*values["validation"]]
+        return values
 
 
-# 112 px where a spot measures 136 px: the patches that HisToGene and Hist2ST cut from the pictures of HER2ST.
-PUBLISHED_PATCH_PER_SPOT = 112 / 136
-
-OWN = Recipe()
-HIST2ST = Recipe(
-    max_epochs=350,
-    patience=None,
-    lr=1e-5,
-    weight_decay=0.0,
-    validation=0.0,
-    augment=False,
-    optimizer="adam",
-    decay="step",
-    clip=None,
-    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+FIELDS = tuple(f.name for f in fields(Training))
+# Of every model, where its own entry in the registry says nothing else.
+DEFAULTS = Training(
+    max_epochs=50,
+    patience=10,
+    batch_size=64,
+    lr=1e-4,
+    schedule="cosine",
+    optimizer="adamw",
+    weight_decay=0.01,
+    clip=1.0,
+    accumulate=1,
+    augment=True,
+    alpha=0.1,
+    validation=0.1,
+    accelerator="auto",
+    devices=1,
 )
-HISTOGENE = replace(HIST2ST, max_epochs=100, decay="none")
-# The published rate of 1e-6 (summed squared error, momentum) tunes ImageNet weights. Ours trains from scratch too.
-STNET = Recipe(batch_size=32, lr=3e-4)
-# Solved at once, its penalty chosen by cross-validation over sections: it needs no validation of its own.
-RIDGE = Recipe(validation=0.0)
-# Solved at once, its penalties chosen and its dispersion estimated on sections left out.
-FEW = replace(RIDGE, widest_view=4.0)
+
+
+def as_training(training: Training | Mapping[str, Any] | None) -> Training:
+    """Return the `Training` that a user gave as one, as a dictionary of its fields, or not at all.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    ValueError
+        If a field is not known; the nearest known one is named.
+    """
+    if training is None:
+        return Training()
+    if isinstance(training, Training):
+        return training
+    if not isinstance(training, Mapping):
+        raise TypeError(f"Expected `training` to be a Training or a dictionary, found {type(training).__name__}.")
+    for name in training:
+        require_known("field of `training`", name, FIELDS)
+    return Training(**training)

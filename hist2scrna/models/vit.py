@@ -37,6 +37,11 @@ class VisionTransformer(nn.Module):
         Dropout rate throughout.
     channels
         Channels of a patch.
+
+    Attributes
+    ----------
+    grid
+        Rows and columns of the tokens.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         if patch_px % token_px:
             raise ValueError(f"Expected `patch_px` to be a multiple of `token_px`, found {patch_px} and {token_px}.")
+        self.grid = (patch_px // token_px, patch_px // token_px)
         self.patch_embed = PatchEmbedding(token_px, width, channels)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (patch_px // token_px) ** 2, width))

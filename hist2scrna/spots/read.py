@@ -41,7 +41,9 @@ class Spots:
     patches, geometry
         Patches and what they mean; None for models on features.
     features
-        `(n, d)` float32; None for models on patches.
+        `(n, d)` float32; None for models on patches. NaN for spots that were not encoded.
+    second_look
+        `(n, d)` float32, features of another random variation of the same patches; None without augmentation.
     grid
         `(n, 2)` float32 array column and row; None for models that do not read these.
     counts
@@ -61,6 +63,7 @@ class Spots:
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
     features: NDArray[np.float32] | None = None
+    second_look: NDArray[np.float32] | None = None
     grid: NDArray[np.float32] | None = None
     counts: sparse.csr_array | None = None
     label: NDArray[np.int64] | None = None

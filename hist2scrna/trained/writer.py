@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK = 256
 STORES = (".zarr", ".h5ad")
-# Attributes of a prediction that are not called as their layer.
-ATTRIBUTES = {"log_normalized": "read_out"}
 # Of the spots; as far off as 1 % of the training spots are by definition.
 MOST_UNLIKE = 0.05
 
@@ -215,13 +213,11 @@ class PredictionWriter:
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         if unlike.mean() > MOST_UNLIKE:
-            warnings.warn(
+            warn_user(
                 f"{int(unlike.sum())} of {len(unlike)} spots ({unlike.mean():.0%}) are unlike the training tissue "
                 f"(adata.obs[{names.unlike_training!r}]): predictions there are extrapolation. See where they lie: "
                 f"squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}); if all over the section, its "
-                "stain, scanner or scale may be another one.",
-                UserWarning,
-                stacklevel=4,
+                "stain, scanner or scale may be another one."
             )
         return written
 
@@ -254,9 +250,9 @@ class PredictionWriter:
 
 
 def _layer(prediction: Prediction, name: str) -> Tensor | None:
-    """Return what one of :data:`hist2scrna.keys.LAYERS` holds."""
-    found: Tensor | None = getattr(prediction, ATTRIBUTES.get(name, name))
-    return found
+    """Return what one of :data:`hist2scrna.keys.LAYERS` holds: the attribute of that name."""
+    layer: Tensor | None = getattr(prediction, name)
+    return layer
 
 
 def _backed(store: Path, out: ad.AnnData) -> ad.AnnData:

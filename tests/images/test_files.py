@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import fast
 from image_files import HEIGHT, MARKER, WAYS, WIDTH, WRITERS, ome_zarr, pyramid_tiff
 
 from hist2scrna.images.base import ArrayImage, cut_patches
@@ -30,8 +31,7 @@ def test_every_way_in_gives_the_patches_of_the_array(way, marked_pixels, tmp_pat
 @pytest.fixture(scope="module")
 def predicted(make_section):
     """A model that was hardly trained, a section without an image, the image, and what is predicted on it."""
-    options = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu", "lr": 1e-12}
-    model = fit(make_section(n_spots=16), validation=0, patch_um=63, **options)
+    model = fit(make_section(n_spots=16), **fast(validation=0, patch_um=63, lr=1e-12))
     section = make_section(n_spots=16, seed=2)
     pixels = section.uns["spatial"]["s0"]["images"].pop("hires")
     means = predict(section.copy(), model, image=pixels, progress=False).layers["hist2scrna_mean"]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
-from builders import spots_of
+from builders import fast, spots_of
 
 import hist2scrna as h2s
 from hist2scrna.fitting.augment import PatchAugmentation
 from hist2scrna.images.base import ArrayImage, cut_patches
 from hist2scrna.images.stains import StainStack, stack_of_array
 from hist2scrna.spots.library import open_given, open_image
-
-FAST = {"preset": "tiny", "patch_px": 16, "max_epochs": 1, "progress": False, "library_key": "library_id"}
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def test_array_with_more_channels_is_rgb_and_markers(stained, channels, colors) 
 
 def test_fit_and_predict_on_two_stains(stained, tmp_path) -> None:
     section, _, _ = stained
-    model = h2s.tl.fit(section, img_key=["he", "ihc"], **FAST)
+    model = h2s.tl.fit(section, **fast(img_key=["he", "ihc"]))
     assert model.options["channels"] == 6
     assert model.module.vit.patch_embed.proj.weight.shape[1] == 6
     again = h2s.TrainedModel.load(model.save(tmp_path / "m"))
@@ -83,7 +81,7 @@ def test_files_and_arrays_side_by_side(stained, tmp_path) -> None:
     assert files.shape == (30, 6, 16, 16)
     five = spots_of(section, image=np.concatenate([he, markers], axis=2), **given).patches.read(np.arange(30))
     np.testing.assert_array_equal(five[:, :3], files[:, :3])
-    model = h2s.tl.fit(section, image=np.concatenate([he, markers], axis=2), **FAST)
+    model = h2s.tl.fit(section, **fast(image=np.concatenate([he, markers], axis=2)))
     assert model.options["channels"] == 5
 
 
@@ -99,8 +97,8 @@ def test_images_of_different_extent_are_refused(stained) -> None:
 
 def test_models_of_rgb_refuse_more(stained) -> None:
     section, _, _ = stained
-    with pytest.raises(ValueError, match=r"reads RGB \w+, these have 6"):
-        h2s.tl.fit(section, model="stnet", img_key=["he", "ihc"], **{**FAST, "preset": None, "patch_px": 32})
+    with pytest.raises(ValueError, match=r"reads RGB images, these have 6"):
+        h2s.tl.fit(section, **fast(model="stnet", img_key=["he", "ihc"], preset=None, patch_px=32))
 
 
 def test_augmentation_moves_all_channels_alike_and_leaves_further_colors(stained) -> None:

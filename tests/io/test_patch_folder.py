@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from builders import spots_of
+from builders import fast, spots_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +23,6 @@ from hist2scrna.io import concat, patch_layout, read_patch_folder, write_patch_f
 from hist2scrna.spots.patch_files import PatchFiles, png_side, read_png
 from hist2scrna.tl import fit, predict
 
-FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
 MEAN = "hist2scrna_mean"
 
 
@@ -142,8 +141,8 @@ def test_prediction_from_files_equals_prediction_from_the_picture(tmp_path):
         "spatial_edges.csv",
     ]
     files = [read_patch_folder(folder) for folder in folders]
-    from_files = fit(files[0], labels_key="cell_type", **FAST)
-    from_picture = fit(train, labels_key="cell_type", **FAST)
+    from_files = fit(files[0], **fast(labels_key="cell_type"))
+    from_picture = fit(train, **fast(labels_key="cell_type"))
     assert from_files.geometry == from_picture.geometry
     results = [predict(test.copy(), from_picture, progress=False), predict(files[1], from_picture, progress=False)]
     results.append(predict(read_patch_folder(folders[1]), from_files, progress=False))
@@ -155,7 +154,7 @@ def test_prediction_from_files_equals_prediction_from_the_picture(tmp_path):
     bare = read_patch_folder(folders[1])
     assert bare.X is None
     with pytest.raises(ValueError, match="No gene to model"):
-        fit(bare, **FAST)
+        fit(bare, **fast())
     np.testing.assert_array_equal(predict(bare, from_picture, progress=False).layers[MEAN], results[0].layers[MEAN])
 
 
@@ -190,7 +189,7 @@ def test_folder_of_others(tmp_path):
         20 * i for i in range(12)
     ]
     with pytest.warns(UserWarning, match="theirs.*not known: they are taken as 112 um"):
-        model = fit(adata, labels_key="cell_type", **FAST)
+        model = fit(adata, **fast(labels_key="cell_type"))
     assert (model.geometry.um, model.geometry.scale_from) == (112.0, "argument")
     with pytest.warns(UserWarning, match="taken as 112 um"):
         predict(adata, model, progress=False)
@@ -223,7 +222,7 @@ def test_expression_that_is_no_count(tmp_path):
     adata = read_patch_folder(folder, counts=False, patch_um=55)
     np.testing.assert_array_equal(adata.X[2].toarray()[0], [5.2, 0.0, 12.3])
     with pytest.raises(ValueError, match="not whole numbers"):
-        fit(adata, **FAST)
+        fit(adata, **fast())
 
 
 # -- size on the tissue -----------------------------------------------------------------------------------------------

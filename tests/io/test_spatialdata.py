@@ -13,7 +13,7 @@ import pytest
 import shapely
 import spatialdata as sd
 import tifffile
-from builders import spots_of
+from builders import fast, spots_of
 from scipy import sparse
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation, set_transformation
@@ -239,7 +239,7 @@ def test_scale_is_never_made_up():
 def test_there_and_back(make_section, tmp_path):
     adata = make_section("s0")
     adata.layers["more"] = adata.X.copy()
-    model = fit(adata, labels_key="cell_type", preset="tiny", max_epochs=1, progress=False, accelerator="cpu")
+    model = fit(adata, **fast(labels_key="cell_type"))
     expected = predict(adata.copy(), model, progress=False)
     to_spatialdata(expected).write(tmp_path / "s.zarr")
     sdata = sd.read_zarr(tmp_path / "s.zarr")

@@ -214,7 +214,7 @@ def test_models_on_features_train_and_predict_with_them(model, tmp_path) -> None
     train, test = simulate("small", n_sections=2, seed=1, n_spots=60, n_genes=12)
     for adata in (train, test):
         extract_features(adata, Counted(), key_added="X_colors", patch_px=32, progress=False)
-    options = {} if model == "ridge" else {"preset": "tiny", "max_epochs": 2, "progress": False}
+    options = {} if model == "ridge" else {"preset": "tiny", "training": {"max_epochs": 2}, "progress": False}
     fitted = h2s.tl.fit(train, model=model, features_key="X_colors", **options)
     fitted.save(tmp_path / "model")
     predicted = h2s.tl.predict(test, tmp_path / "model", progress=False)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from builders import fast
 from scipy.spatial import cKDTree
 from skimage.color import hed2rgb, rgb2hed
 
@@ -269,7 +270,7 @@ def test_squidpy_draws_it(drawn) -> None:
 
 def test_a_model_predicts_on_it_with_no_further_argument(drawn) -> None:
     train = h2s.datasets.simulate(seed=0)[0]
-    model = h2s.tl.fit(train, preset="tiny", max_epochs=1, library_key="library_id", progress=False)
+    model = h2s.tl.fit(train, **fast(library_key="library_id"))
     found = segment(drawn[1])
     predicted = h2s.tl.predict(found, model, progress=False)
     assert predicted.shape == (found.n_obs, len(model.genes))

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from builders import fast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -213,7 +214,7 @@ def test_squidpy_draws_it() -> None:
 @pytest.fixture(scope="module")
 def model() -> h2s.TrainedModel:
     train = h2s.datasets.simulate(seed=0)[0]
-    return h2s.tl.fit(train, preset="tiny", max_epochs=1, library_key="library_id", progress=False)
+    return h2s.tl.fit(train, **fast(library_key="library_id"))
 
 
 @pytest.mark.parametrize("spacing_um", [100.0, 50.0])

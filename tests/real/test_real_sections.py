@@ -29,13 +29,13 @@ def test_section(sections):
 def model(sections):
     return tl.fit(
         sections[sections.obs["library_id"] != "C2"].copy(),
+        model="hist2scrna",
         preset="tiny",
         depth=1,
         patch_px=32,
         labels_key="cell_type",
         library_key="library_id",
-        max_epochs=14,
-        lr=1e-3,
+        training={"max_epochs": 14, "lr": 1e-3},
         progress=False,
     )
 

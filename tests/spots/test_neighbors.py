@@ -20,14 +20,14 @@ def cells():
 def model(cells):
     return h2s.tl.fit(
         cells,
+        model="hist2scrna",
         preset="tiny",
         patch_px=16,
         patch_um=20.0,
-        neighbors="delaunay",
-        radius_um=RADIUS_UM,
+        neighbors=h2s.Neighbors("delaunay", radius_um=RADIUS_UM),
         labels_key="cell_type",
         library_key="library_id",
-        max_epochs=2,
+        training={"max_epochs": 2},
         progress=False,
     )
 

@@ -6,13 +6,11 @@ import anndata as ad
 import numpy as np
 import pytest
 import tifffile
-from builders import spots_of
+from builders import fast, spots_of
 from PIL import Image
 
 from hist2scrna.spots.scale import SectionScale, default_patch_um, section_scale
 from hist2scrna.tl import fit, predict
-
-FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
 
 
 def read(adata, **options):
@@ -61,7 +59,7 @@ def test_default_patch_is_one_and_a_half_spots():
 
 
 def test_same_pixels_from_any_source_give_the_same_prediction(make_section, tmp_path):
-    model = fit(make_section(), labels_key="cell_type", validation=0, **FAST)
+    model = fit(make_section(), **fast(labels_key="cell_type", validation=0))
     section = make_section(seed=2)
     picture = section.uns["spatial"]["s0"]["images"]["hires"]
     reference = predict(section.copy(), model, progress=False).layers["hist2scrna_mean"]
@@ -86,7 +84,7 @@ def test_same_pixels_from_any_source_give_the_same_prediction(make_section, tmp_
 
 
 def test_no_uns_needs_a_picture_and_a_scale(make_section):
-    model = fit(make_section(), validation=0, **FAST)
+    model = fit(make_section(), **fast(validation=0))
     section = make_section()
     reference = predict(section.copy(), model, progress=False).layers["hist2scrna_mean"]
     picture = section.uns["spatial"]["s0"]["images"]["hires"]
@@ -105,7 +103,7 @@ def test_one_picture_for_several_sections_is_refused(make_section):
 
 
 def test_another_kind_of_scale_is_said(make_section):
-    model = fit(make_section(), validation=0, **FAST)
+    model = fit(make_section(), **fast(validation=0))
     section = make_section()
     del section.uns["spatial"]["s0"]["scalefactors"]["mpp"]
     with pytest.warns(UserWarning, match="spot diameter here.*metadata in training"):

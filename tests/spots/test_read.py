@@ -6,11 +6,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from builders import spots_of
+from builders import fast, spots_of
 
 from hist2scrna.tl import fit, predict
-
-FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
 
 
 def _set_x(value):
@@ -125,7 +123,7 @@ def test_fit_refuses(case, make_section):
     change(adata)
     before = snapshot(adata)
     with pytest.raises(error, match=r"(?s)" + message):
-        fit(adata, library_key="library_id", labels_key="cell_type", **FAST)
+        fit(adata, **fast(library_key="library_id", labels_key="cell_type"))
     assert_unchanged(adata, before)
 
 
@@ -161,7 +159,7 @@ def test_fit_refuses_arguments(arguments, error, message, make_section):
     adata = make_section()
     before = snapshot(adata)
     with pytest.raises(error, match=r"(?s)" + message):
-        fit(adata, **{"library_key": "library_id", **FAST, **arguments})
+        fit(adata, **fast(**{"library_key": "library_id", **arguments}))
     assert_unchanged(adata, before)
 
 
@@ -170,25 +168,25 @@ def test_several_libraries_need_a_key(make_section):
     # A column that does not name the libraries does not tell them apart.
     both.obs["library_id"] = [f"slide {name}" for name in both.obs["library_id"]]
     with pytest.raises(ValueError, match="2 libraries.*library_key="):
-        fit(both, **FAST)
+        fit(both, **fast())
 
 
 def test_too_few_spots(make_section):
     with pytest.raises(ValueError, match="Too few spots.*5 of 5"):
-        fit(make_section(n_spots=5), **FAST)
+        fit(make_section(n_spots=5), **fast())
     empty = make_section()
     empty.X = empty.X * 0
     with pytest.raises(ValueError, match="Too few spots.*0 of 40"):
-        fit(empty, **FAST)
+        fit(empty, **fast())
     with pytest.raises(ValueError, match="Too few spots to hold out.*validation=0"):
-        fit(make_section(n_spots=9), validation=0.5, **FAST)
+        fit(make_section(n_spots=9), **fast(validation=0.5))
 
 
 def test_coarse_picture_is_said(make_section):
     adata = make_section()
     adata.uns["spatial"]["s0"]["scalefactors"]["spot_diameter_fullres"] = 20.0
     with pytest.warns(UserWarning, match="covers only 20 px"):
-        fit(adata, **FAST)
+        fit(adata, **fast())
 
 
 @pytest.mark.parametrize("section", ["C2", "C3", "C4", "C5", "C6"])
@@ -200,12 +198,12 @@ def test_swapped_coordinates_of_a_real_section_are_found(shared_data, section):
     spots_of(adata, library_key=None, spatial_key="spatial", patch_px=8)
     adata.obsm["spatial"] = adata.obsm["spatial"][:, ::-1].copy()
     with pytest.raises(ValueError, match=r"tissue.*exchanged.*\[:, ::-1\]"):
-        fit(adata, genes=list(adata.var_names[:5]), **FAST)
+        fit(adata, **fast(genes=list(adata.var_names[:5])))
 
 
 @pytest.fixture(scope="module")
 def model(make_section):
-    return fit(make_section(), labels_key="cell_type", validation=0, **FAST)
+    return fit(make_section(), **fast(labels_key="cell_type", validation=0))
 
 
 @pytest.mark.parametrize(

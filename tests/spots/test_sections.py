@@ -6,13 +6,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from builders import fast
 from PIL import Image
 
 import hist2scrna as h2s
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
 
-FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
+FAST = fast()
 
 
 @pytest.fixture

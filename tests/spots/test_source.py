@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from builders import fast
 
 import hist2scrna as h2s
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
-FAST = {"preset": "tiny", "max_epochs": 1, "progress": False, "accelerator": "cpu"}
+FAST = fast()
 
 
 def rename_library(adata) -> None:

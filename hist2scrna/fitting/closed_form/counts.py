@@ -11,18 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hist2scrna.metrics.blocks import Floats
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS, LOGIT_BOUND
 from hist2scrna.zinb import NB, ZINB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from scipy import sparse
 
     from hist2scrna.models.contract import Likelihood
-
-    Floats = NDArray[np.float64]
 
 # Values, spots x genes, of one solution: bounds the memory.
 BLOCK_VALUES = 2_000_000
@@ -61,7 +59,7 @@ def fit_decoder(
     """Estimate what each program does to a gene from the true scores, and what is left over from predicted ones.
 
     Loadings come from a negative binomial regression on the true scores, which are nearly free of noise. With these
-    held, dispersion and dropout are estimated on the scores that were predicted for spots left out, and the intercept
+    fixed, dispersion and dropout are estimated on the scores that were predicted for spots left out, and the intercept
     so that each gene has its total there: the dispersion then holds the error of the prediction.
 
     Parameters
@@ -177,9 +175,9 @@ class _Climber:
             aside = self.value.clone()
             aside[i] += ASIDE
             columns.append((_slope(objective, aside) - slope) / ASIDE)
-        held = ((self.value <= self.lowest) & (slope < 0)) | ((self.value >= self.highest) & (slope > 0))
-        slope = slope.masked_fill(held, 0.0)
-        hessian = torch.stack(columns).permute(2, 0, 1) * ~held.T[:, :, None] * ~held.T[:, None, :]
+        stuck = ((self.value <= self.lowest) & (slope < 0)) | ((self.value >= self.highest) & (slope > 0))
+        slope = slope.masked_fill(stuck, 0.0)
+        hessian = torch.stack(columns).permute(2, 0, 1) * ~stuck.T[:, :, None] * ~stuck.T[:, None, :]
         curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
         along = axes.mT @ slope.T[:, :, None] / curvature.abs().clamp(min=LEAST_CURVATURE)[:, :, None]
         self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest * 2).clamp(

@@ -1,25 +1,27 @@
-"""Models that are solved at once instead of trained step by step."""
+"""What is left out together in cross-validation: groups, sections, or blocks of spots."""
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import torch
 
 from hist2scrna.fitting.batches import spatial_blocks
-from hist2scrna.fitting.gradient import Trained
-from hist2scrna.fitting.objective import log_normalized
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from hist2scrna.models.ridge import Ridge
     from hist2scrna.spots.read import Spots
 
-BLOCKS = 5
+# Of spots of one section; the most that are left out in turn.
+BLOCKS = MOST_FOLDS = 5
+
+
+def penalties(lowest: float, highest: float) -> tuple[float, ...]:
+    """Return the penalties to try, by half powers of ten, from the logarithms of the lowest and the highest."""
+    return tuple(float(p) for p in 10.0 ** np.arange(lowest, highest + 0.1, 0.5))
 
 
 def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -35,29 +37,14 @@ def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> NDArray[np.int
     return np.array([place[spot] for spot in training])
 
 
-def solve(model: Ridge, spots: Spots, training: NDArray[np.int64]) -> Trained:
-    """Solve the ridge regression on the training spots, its penalty chosen on groups or sections left out in turn.
+def grouped_folds(group: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the spots kept and those left out: group by group, or a fifth of the groups where there are more than five.
 
-    With one section, five contiguous blocks take their place. The history has a row for each penalty.
-
-    Parameters
-    ----------
-    model
-        Solved in place.
-    spots
-        All spots, with counts and features.
-    training
-        Numbers of the spots to solve on.
+    Of one group, fifths in the order of the spots.
     """
-    if spots.counts is None or spots.features is None:
-        raise ValueError("Ridge regression needs spots with counts and features.")
-    start = time.perf_counter()
-    group = left_out_groups(spots, training)
-    target = log_normalized(torch.from_numpy(spots.counts[training].toarray())).numpy()
-    label = None if spots.label is None else spots.label[training]
-    errors = model.solve(spots.features[training], target, group, label)
-    history = pd.DataFrame({"penalty": list(errors), "validation_loss": list(errors.values())})
-    history["seconds"] = time.perf_counter() - start
-    history.index.name = "epoch"
-    best = int(history["validation_loss"].to_numpy().argmin())
-    return Trained(history, best, time.perf_counter() - start)
+    from sklearn.model_selection import GroupKFold, KFold
+
+    n_groups = len(np.unique(group))
+    if n_groups == 1:
+        return KFold(min(MOST_FOLDS, len(group))).split(group)
+    return GroupKFold(min(MOST_FOLDS, n_groups)).split(group, groups=group)

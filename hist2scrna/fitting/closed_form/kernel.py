@@ -1,4 +1,7 @@
-"""Ridge regression in the space of a kernel's landmarks, each target with a penalty chosen on groups left out."""
+"""Ridge regression in the space of a kernel's landmarks, each target with a penalty chosen on groups left out.
+
+The formula stands at the head of :mod:`hist2scrna.models.kernel`.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
+
+from hist2scrna.fitting.closed_form.folds import grouped_folds, penalties
+from hist2scrna.metrics.blocks import Floats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
-
-PENALTIES = tuple(float(p) for p in 10.0 ** np.arange(-2.5, 2.6, 0.5))
-MOST_FOLDS = 5
+PENALTIES = penalties(-2.5, 2.5)
 # Directions of the kernel below this share of the largest are rounding.
 NOISE = 1e-10
 
 
 @dataclass(frozen=True)
-class KernelRegression:
-    """What :func:`regress` found.
+class Regression:
+    """What :func:`regress` returns.
 
     Attributes
     ----------
@@ -44,9 +46,7 @@ class KernelRegression:
     errors: Floats
 
 
-def regress(
-    kernel: Floats, seen: Floats, landmarks: Floats, targets: Floats, group: NDArray[np.int64]
-) -> KernelRegression:
+def regress(kernel: Floats, seen: Floats, landmarks: Floats, targets: Floats, group: NDArray[np.int64]) -> Regression:
     """Regress targets on a kernel.
 
     With `K` the kernel among landmarks, the spots are mapped to `kernel @ K^(-1/2)` and ridge regression is solved
@@ -71,28 +71,28 @@ def regress(
     to_space = vectors[:, kept] / np.sqrt(values[kept])
     space = kernel @ to_space
     unseen = seen @ to_space
-    penalties = np.array(PENALTIES)
-    tried = np.empty((len(penalties), *targets.shape))
-    for rest, left in GroupKFold(min(MOST_FOLDS, len(np.unique(group)))).split(space, groups=group):
-        weights, offset = _solve(space[rest], targets[rest], penalties)
-        tried[:, left] = unseen[left] @ weights + offset
-    errors = np.square(tried - targets).mean(axis=1)
+    tried = np.array(PENALTIES)
+    left_out = np.empty((len(tried), *targets.shape))
+    for rest, left in grouped_folds(group):
+        weights, offset = _solve(space[rest], targets[rest], tried)
+        left_out[:, left] = unseen[left] @ weights + offset
+    errors = np.square(left_out - targets).mean(axis=1)
     best = errors.argmin(axis=0)
     columns = np.arange(targets.shape[1])
-    weights, offset = _solve(space, targets, penalties)
-    return KernelRegression(
+    weights, offset = _solve(space, targets, tried)
+    return Regression(
         dual=to_space @ weights[best, :, columns].T,
         offset=offset,
-        left_out=tried[best, :, columns].T,
-        penalty=penalties[best],
+        left_out=left_out[best, :, columns].T,
+        penalty=tried[best],
         errors=errors,
     )
 
 
-def _solve(space: Floats, targets: Floats, penalties: Floats) -> tuple[Floats, Floats]:
-    """Return the weights for each penalty, `(penalties, k, t)`, and the mean of the targets."""
+def _solve(space: Floats, targets: Floats, tried: Floats) -> tuple[Floats, Floats]:
+    """Return the weights for each penalty that is tried, `(penalties, k, t)`, and the mean of the targets."""
     offset = targets.mean(axis=0)
     values, vectors = np.linalg.eigh(space.T @ space)
     projected = vectors.T @ (space.T @ (targets - offset))
-    shrunk = projected / (np.maximum(values, 0)[:, None] + penalties[:, None, None])
+    shrunk = projected / (np.maximum(values, 0)[:, None] + tried[:, None, None])
     return vectors @ shrunk, offset

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import fast
 from scipy import stats
 
 from hist2scrna import TrainedModel, keys
@@ -21,14 +22,13 @@ from hist2scrna.tl import evaluate, fit, predict
 
 pytestmark = pytest.mark.numeric
 
-FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
 
 
 @pytest.fixture(scope="module")
 def model(make_section):
     genes = [f"g{i}" for i in (3, 1, 8, 5)]
-    return fit(make_section(), genes=genes, labels_key="cell_type", lr=1e-3, **FAST)
+    return fit(make_section(), **fast(genes=genes, labels_key="cell_type", lr=1e-3, max_epochs=2))
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_order_of_spots_and_other_sections_do_not_matter(model, make_section):
 
 
 def test_layer_that_the_likelihood_lacks_is_refused(make_section):
-    poisson = fit(make_section(), likelihood="poisson", **FAST)
+    poisson = fit(make_section(), **fast(likelihood="poisson", max_epochs=2))
     adata = make_section()
     with pytest.raises(ValueError, match=r"no 'dropout'.*\['mean', 'mu', 'log_normalized', 'uncertainty'\]"):
         predict(adata, poisson, layers=("mean", "dropout"), **QUIET)
@@ -208,7 +208,7 @@ def test_layer_that_the_likelihood_lacks_is_refused(make_section):
 
 
 def test_models_of_log_normalized_expression_have_no_other(make_section):
-    mse = fit(make_section(), likelihood="mse", **FAST)
+    mse = fit(make_section(), **fast(likelihood="mse", max_epochs=2))
     out = predict(make_section(), mse, layers=("mean", "log_normalized"), **QUIET)
     np.testing.assert_array_equal(out.layers["hist2scrna_mean"], out.layers["hist2scrna_log_normalized"])
     with pytest.raises(ValueError, match=r"no 'uncertainty'.*\['mean', 'log_normalized'\]"):
@@ -227,7 +227,7 @@ def decoding(model, monkeypatch, **fields):
 
 def test_logarithms_that_a_model_estimates_are_written_as_they_are(model, unseen, monkeypatch):
     own = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
-    decoding(model, monkeypatch, log_normalized=own)
+    decoding(model, monkeypatch, log_estimate=own)
     out = predict(unseen, model, copy=True, layers=("mean", "log_normalized"), **QUIET)
     np.testing.assert_array_equal(out.layers["hist2scrna_log_normalized"], own.numpy())
     assert (out.layers["hist2scrna_mean"] > 0).all()

@@ -14,8 +14,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneOut, cross
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from hist2scrna.fitting.closed_form.ridge import LABEL_PENALTIES, PENALTIES, solve_ridge
 from hist2scrna.models.contract import SpotBatch
-from hist2scrna.models.ridge import LABEL_PENALTIES, PENALTIES, Ridge
+from hist2scrna.models.ridge import Ridge
 
 pytestmark = pytest.mark.numeric
 
@@ -47,7 +48,7 @@ def data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_prediction_is_that_of_the_pipeline_of_scikit_learn(data, n_components) -> None:
     x, y, group = data
     model = Ridge(G, n_features=D, n_components=n_components, penalty=5.0)
-    model.solve(x, y, group)
+    solve_ridge(model, x, y, group)
     pipeline = make_pipeline(StandardScaler(), PCA(n_components), SklearnRidge(5.0)).fit(x, y)
     found = model(batch_of(x))
     np.testing.assert_allclose(found.value, pipeline.predict(x), rtol=1e-4, atol=1e-4)
@@ -57,7 +58,7 @@ def test_prediction_is_that_of_the_pipeline_of_scikit_learn(data, n_components) 
 def test_all_components_are_ridge_on_the_features_themselves(data) -> None:
     x, y, group = data
     model = Ridge(G, n_features=D, penalty=8.0)
-    model.solve(x, y, group)
+    solve_ridge(model, x, y, group)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
     expected = y.mean(axis=0) + z @ np.linalg.solve(z.T @ z + 8.0 * np.eye(D), z.T @ (y - y.mean(axis=0)))
     np.testing.assert_allclose(model(batch_of(x)).value, expected, rtol=1e-4, atol=1e-4)
@@ -68,7 +69,7 @@ def test_a_linear_truth_is_recovered(data) -> None:
     x, _, group = data
     truth = 1 + (x / x.std(axis=0)) @ np.random.default_rng(1).normal(size=(D, G))
     model = Ridge(G, n_features=D)
-    model.solve(x[:60], truth[:60], group[:60])
+    solve_ridge(model, x[:60], truth[:60], group[:60])
     assert float(model.chosen_penalty) == pytest.approx(min(PENALTIES))
     error = np.square(model(batch_of(x[60:])).value.numpy() - truth[60:]).mean()
     assert error < 1e-3 * truth.var(axis=0).mean()
@@ -79,7 +80,7 @@ def test_validation_errors_are_those_of_a_grouped_grid_search(data, n_sections) 
     x, y, _ = data
     group = np.repeat(np.arange(n_sections), N // n_sections)
     model = Ridge(G, n_features=D, n_components=6)
-    errors = model.solve(x, y, group)
+    errors = solve_ridge(model, x, y, group)
     folds = min(5, n_sections)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), PCA(6), SklearnRidge()),
@@ -100,8 +101,8 @@ def test_the_penalty_is_judged_on_sections_that_were_left_out() -> None:
     x = rng.normal(size=(6, 8))[section] + 0.05 * rng.normal(size=(120, 8))
     y = rng.normal(size=(6, 4))[section] + 0.05 * rng.normal(size=(120, 4))
     by_section, by_spot = Ridge(4, n_features=8), Ridge(4, n_features=8)
-    left_out = by_section.solve(x, y, section)
-    leaking = by_spot.solve(x, y, rng.permutation(120) % 6)
+    left_out = solve_ridge(by_section, x, y, section)
+    leaking = solve_ridge(by_spot, x, y, rng.permutation(120) % 6)
     assert min(leaking.values()) < 0.1 * min(left_out.values())
     assert float(by_section.chosen_penalty) > 100 * float(by_spot.chosen_penalty)
 
@@ -109,7 +110,7 @@ def test_the_penalty_is_judged_on_sections_that_were_left_out() -> None:
 def test_one_section_leaves_out_one_spot_at_a_time(data) -> None:
     x, y, _ = data
     model = Ridge(G, n_features=D, n_components=6, penalty=20.0)
-    errors = model.solve(x, y, np.zeros(N))
+    errors = solve_ridge(model, x, y, np.zeros(N))
     components = make_pipeline(StandardScaler(), PCA(6)).fit_transform(x)
     expected = np.square(cross_val_predict(SklearnRidge(20.0), components, y, cv=LeaveOneOut()) - y).mean()
     assert list(errors) == [20.0]
@@ -120,7 +121,7 @@ def test_one_section_leaves_out_one_spot_at_a_time(data) -> None:
 def test_saved_and_loaded_it_predicts_the_same(data, tmp_path, n_spots) -> None:
     x, y, group = (values[:: N // n_spots] for values in data)
     model = Ridge(G, 3, n_features=D, n_components=500)
-    model.solve(x, y, group, np.arange(len(x)) % 3)
+    solve_ridge(model, x, y, group, np.arange(len(x)) % 3)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     again = Ridge(G, 3, n_features=D, n_components=500)
     again.load_state_dict(load_file(tmp_path / "model.safetensors"))
@@ -139,9 +140,9 @@ def test_saved_and_loaded_it_predicts_the_same(data, tmp_path, n_spots) -> None:
 def test_solving_again_forgets_what_was_before(data) -> None:
     x, y, group = data
     model, fresh = Ridge(G, n_features=D, penalty=1.0), Ridge(G, n_features=D, penalty=1.0)
-    model.solve(x, y, group)
+    solve_ridge(model, x, y, group)
     for one in (model, fresh):
-        one.solve(x[:4], y[:4], group[:4])
+        solve_ridge(one, x[:4], y[:4], group[:4])
     for name, value in fresh.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, equal_nan=True)
 
@@ -153,7 +154,7 @@ def test_cell_types_are_those_of_logistic_regression(data) -> None:
     label = (z @ rng.normal(size=(D, 3)) + rng.gumbel(size=(N, 3))).argmax(axis=1)
     label[::7] = -1
     model = Ridge(G, 4, n_features=D, n_components=6)
-    model.solve(x, y, group, label)
+    solve_ridge(model, x, y, group, label)
     penalty = float(model.chosen_label_penalty)
     assert penalty in LABEL_PENALTIES[:-1]
     known = label >= 0
@@ -169,21 +170,21 @@ def test_two_cell_types_and_one(data) -> None:
     x, y, group = data
     label = (x[:, 0] > np.median(x[:, 0])).astype(int)
     two = Ridge(G, 2, n_features=D)
-    two.solve(x, y, group, label)
+    solve_ridge(two, x, y, group, label)
     logits = two(batch_of(x)).label_logits.numpy()
     components = make_pipeline(StandardScaler(), PCA(D)).fit_transform(x)
     expected = LogisticRegression(C=1 / float(two.chosen_label_penalty), max_iter=1000).fit(components, label)
     np.testing.assert_allclose(softmax(logits, axis=1), expected.predict_proba(components), atol=1e-3)
 
     one = Ridge(G, 2, n_features=D)
-    one.solve(x, y, np.zeros(N), np.ones(N))
+    solve_ridge(one, x, y, np.zeros(N), np.ones(N))
     assert (one(batch_of(x)).label_logits.argmax(axis=1) == 1).all()
 
 
 def test_only_the_seeds_are_predicted_from_their_own_features(data) -> None:
     x, y, group = data
     model = Ridge(G, n_features=D)
-    model.solve(x, y, group)
+    solve_ridge(model, x, y, group)
     changed = x.copy()
     changed[10:] = 0
     some, same = model(batch_of(x, n_core=10)), model(batch_of(changed, n_core=10))
@@ -196,7 +197,7 @@ def test_only_the_seeds_are_predicted_from_their_own_features(data) -> None:
 def test_half_precision_around_it_changes_nothing(data) -> None:
     x, y, group = data
     model = Ridge(G, n_features=D)
-    model.solve(x, y, group)
+    solve_ridge(model, x, y, group)
     with torch.autocast("cpu", torch.bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
         half = model(batch_of(x)).value
@@ -227,7 +228,7 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
 def test_what_cannot_be_solved_says_why(data, change, message) -> None:
     model = Ridge(G, 2, n_features=D)
     with pytest.raises(ValueError, match=message):
-        model.solve(*change(*data, np.arange(N) % 2))
+        solve_ridge(model, *change(*data, np.arange(N) % 2))
     assert torch.isnan(model.chosen_penalty)
     assert not model.coefficients.any()
 

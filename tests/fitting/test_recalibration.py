@@ -8,13 +8,14 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from builders import spots_of
+from builders import fast, spots_of
 from scipy import optimize, sparse, stats
 
 from hist2scrna.fitting import recalibration
 from hist2scrna.fitting.inference import predict_blocks
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.metrics.calibration import count_scores
+from hist2scrna.models.contract import TrainingStatistics
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
 from hist2scrna.models.registry import create_model
 from hist2scrna.tl import fit
@@ -25,8 +26,7 @@ pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
 N_SPOTS, N_GENES = 320, 40
-FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
-LIGHT = {"model": "hist2scrna-lightweight", "features_key": "X_few", **FAST}
+LIGHT = {"model": "hist2scrna-lightweight", "features_key": "X_few", "max_epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,13 @@ def network(likelihood="nb", **options):
     )
     with torch.no_grad():
         made.heads.rate.weight.mul_(30)
-        made.heads.start_from(
-            torch.linspace(-6, -3, N_GENES), torch.linspace(-0.5, 6, N_GENES), (float(np.log(400)), 0.3)
+        made.heads.start_at(
+            TrainingStatistics(
+                log_rate=torch.linspace(-6, -3, N_GENES),
+                mean_log_normalized=torch.zeros(N_GENES),
+                log_dispersion=torch.linspace(-0.5, 6, N_GENES),
+                log_library=(float(np.log(400)), 0.3),
+            )
         )
     return made.eval()
 
@@ -219,7 +224,7 @@ def section(make_section):
 
 def test_fit_recalibrates_saves_and_keeps_its_checkpoint(section, tmp_path, monkeypatch):
     arguments = {"lr": 1e-3, "seed": 1, "labels_key": "cell_type", **LIGHT}
-    model = fit(section, checkpoint_dir=tmp_path, **arguments)
+    model = fit(section, **fast(checkpoint_dir=tmp_path, **arguments))
     shift = model.training["dispersion_shift"]
     assert type(shift) is float
     assert shift > 0.01
@@ -234,8 +239,8 @@ def test_fit_recalibrates_saves_and_keeps_its_checkpoint(section, tmp_path, monk
     ]
     np.testing.assert_array_equal(*layers)
 
-    monkeypatch.setattr("hist2scrna.tl._fit.recalibrate_dispersion", lambda *_, **__: None)
-    plain = fit(section, **arguments)
+    monkeypatch.setattr("hist2scrna.fitting.gradient.recalibrate_dispersion", lambda *_, **__: None)
+    plain = fit(section, **fast(**arguments))
     assert "dispersion_shift" not in plain.training
     assert changed(state(plain.module), state(model.module)) == {"heads.gene_dispersion"}
     own, theirs = (np.exp(-state(one.module)["heads.gene_dispersion"].double().numpy()) for one in (model, plain))
@@ -244,10 +249,10 @@ def test_fit_recalibrates_saves_and_keeps_its_checkpoint(section, tmp_path, monk
 
 @pytest.mark.parametrize("options", [{"validation": 0}, {"likelihood": "poisson"}, {"likelihood": "mse"}])
 def test_fit_without_validation_or_dispersion(section, options):
-    model = fit(section, **{**LIGHT, **options})
+    model = fit(section, **fast(**LIGHT, **options))
     assert "dispersion_shift" not in model.training
 
 
 def test_patches_are_recalibrated_too(make_section):
-    model = fit(make_section(), likelihood="nb", dispersion="spot", **FAST)
+    model = fit(make_section(), **fast(likelihood="nb", dispersion="spot", max_epochs=2))
     assert model.training["dispersion_shift"] >= 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import anndata as ad
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from builders import spots_of
+from builders import fast, spots_of
 from matplotlib import pyplot as plt
 from matplotlib.collections import EllipseCollection
 from scipy import sparse
@@ -15,10 +17,10 @@ from scipy.sparse.csgraph import shortest_path
 from torch.nn import functional as F
 
 from hist2scrna import pl
-from hist2scrna.fitting import inference
+from hist2scrna.encoders import prepare_encoder
 from hist2scrna.fitting.batches import make_batch
 from hist2scrna.fitting.saliency import saliency, separate
-from hist2scrna.models import Context, Prediction, SpotModel, create_model
+from hist2scrna.models import Context, Prediction, SpotBatch, SpotModel, create_model
 from hist2scrna.models.attention import AttentionRecorder, FusedAttention, attention_rollout
 from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.pl._token_map import tokens_on_tissue
@@ -26,7 +28,6 @@ from hist2scrna.tl import attention, fit, predict
 
 pytestmark = pytest.mark.numeric
 
-FAST = {"preset": "tiny", "progress": False, "accelerator": "cpu"}
 QUIET = {"progress": False, "accelerator": "cpu"}
 CPU = {"device": torch.device("cpu"), "progress": False}
 GENES = ["g3", "g1", "g8", "g5"]
@@ -34,7 +35,7 @@ GENES = ["g3", "g1", "g8", "g5"]
 
 @pytest.fixture(scope="module")
 def model(make_section):
-    return fit(make_section(), genes=GENES, max_epochs=2, lr=1e-3, **FAST)
+    return fit(make_section(), **fast(genes=GENES, max_epochs=2, lr=1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def featured(make_section):
 @pytest.fixture(scope="module")
 def lightweight(featured):
     return fit(
-        featured(), model="hist2scrna-lightweight", features_key="X_f", genes=GENES, max_epochs=2, lr=1e-3, **FAST
+        featured(), **fast(model="hist2scrna-lightweight", features_key="X_f", genes=GENES, max_epochs=2, lr=1e-3)
     )
 
 
@@ -242,7 +243,7 @@ def test_sections_are_apart(model, make_section) -> None:
 def test_model_without_edges_attends_to_itself(featured) -> None:
     adata = featured()
     options = {"model": "hist2scrna-lightweight", "features_key": "X_f", "graph": False}
-    alone = fit(adata, max_epochs=1, **options, **FAST)
+    alone = fit(adata, **fast(max_epochs=1, **options))
     attention(adata, alone, **QUIET)
     np.testing.assert_allclose(adata.obsp["hist2scrna_attention"].toarray(), np.eye(40), rtol=1e-6)
 
@@ -252,7 +253,7 @@ def test_nothing_is_written_when_it_fails(model, unseen, monkeypatch) -> None:
         raise RuntimeError("no more memory")
 
     kept = {name: set(getattr(unseen, name)) for name in ("obs", "obsm", "obsp", "uns", "layers")}
-    monkeypatch.setattr("hist2scrna.tl._attention.saliency", broken)
+    monkeypatch.setattr("hist2scrna.trained.attribution.saliency", broken)
     with pytest.raises(RuntimeError, match="no more memory"):
         attention(unseen, model, genes="g1", **QUIET)
     assert {name: set(getattr(unseen, name)) for name in kept} == kept
@@ -270,7 +271,7 @@ def test_wrong_requests(model, unseen, featured) -> None:
     ridge = fit(featured(), model="ridge", features_key="X_f", progress=False)
     with pytest.raises(ValueError, match=r"'ridge' has no attention.*\['hist2scrna', 'hist2scrna-lightweight'\]"):
         attention(unseen, ridge, **QUIET)
-    whole_section = fit(featured(), model="histogene", max_epochs=1, patch_size=8, n_layers=1, dim=16, **QUIET)
+    whole_section = fit(featured(), **fast(model="histogene", preset=None, patch_size=8, n_layers=1, dim=16))
     with pytest.raises(ValueError, match="'histogene' reads a whole section at once.*hist2scrna-lightweight"):
         attention(unseen, whole_section, **QUIET)
 
@@ -309,7 +310,9 @@ def test_saliency_is_the_derivative_along_the_input(unseen, kind, monkeypatch) -
         inputs = torch.from_numpy(spots.patches.read(everyone)).double() / 255
         baseline = PatchNormalization().mean.double()
     else:
-        network.standardize_by(torch.randn(50, 7, generator=torch.Generator().manual_seed(2)) * 3 + 1)
+        features = torch.randn(50, 7, generator=torch.Generator().manual_seed(2)) * 3 + 1
+        network.feature_mean.copy_(features.mean(dim=0))
+        network.feature_scale.copy_(features.std(dim=0))
         inputs = torch.from_numpy(spots.features).double()
         baseline = network.feature_mean
     name = "patches" if on_patches else "features"
@@ -378,7 +381,7 @@ def test_spots_of_one_color_are_far_apart(unseen, hops) -> None:
 def test_trained_model_finds_the_tokens_that_tell(make_section) -> None:
     """The color that tells the type, and so the counts, is planted in the middle four tokens; noise is around it."""
     adata, other = make_section(n_spots=64), make_section("u", n_spots=33, seed=9)
-    trained = fit(adata, max_epochs=25, lr=1e-3, **FAST)
+    trained = fit(adata, **fast(max_epochs=25, lr=1e-3))
     gene = adata.var_names[np.asarray(adata.X.sum(axis=0)).argmax()]
     attention(other, trained, genes=gene, **QUIET)
     planted = np.zeros((6, 6), dtype=bool)
@@ -493,24 +496,25 @@ def test_without_picture(attended) -> None:
     assert len(pl.attention(attended, kind="patch").get_images()) == 1
 
 
-def test_the_preset_for_few_sections_has_saliency_alone(make_section, monkeypatch) -> None:
+def test_the_kernel_model_has_saliency_alone_by_way_of_its_encoder(make_section) -> None:
     # In half precision both ways would round otherwise.
-    monkeypatch.setattr(inference, "has_bfloat16", lambda device: False)
+    encoder = replace(prepare_encoder("imagenet"), px=256, bfloat16_on_cpu=False)
     sections = [make_section(f"s{i}", seed=i, n_spots=12) for i in range(2)]
     train = ad.concat(sections, uns_merge="unique", merge="same")
-    model = fit(train, preset="few", patch_px=256, library_key="library_id", progress=False)
+    model = fit(train, encoder=encoder, library_key="library_id", progress=False)
     slide = make_section("new", seed=5, n_spots=6)
-    with pytest.raises(ValueError, match="Preset 'few' of 'hist2scrna' has no attention"):
+    with pytest.raises(ValueError, match=r"'kernel' has no attention.*Pass genes= for saliency"):
         attention(slide, model, progress=False)
     attention(slide, model, genes="g1", progress=False)
     assert "hist2scrna_attention" not in slide.obsp
-    found = slide.obsm["hist2scrna_saliency_g1"]
-    assert found.shape == (6, 16)
+    effects = slide.obsm["hist2scrna_saliency_g1"]
+    assert effects.shape == (6, 16)
     # In one backward pass through everything, in place of two by way of the encoding.
-    spots = model.read(slide)
-    batch = make_batch(spots, np.arange(6), model.module.context, supervised=False)[0]
-    batch.patches = patches = (batch.patches / 255).requires_grad_()
+    patches = torch.from_numpy(model.read(slide).patches.read(np.arange(6))).float() / 255
+    patches.requires_grad_()
+    batch = SpotBatch(6, torch.zeros(6, 2), torch.zeros(2, 0, dtype=torch.long), torch.zeros(6, dtype=torch.long))
+    batch.features = encoder.encode(patches)
     (gradient,) = torch.autograd.grad(model.module(batch).log_mu[:, 1].sum(), patches)
     effect = (gradient * (patches - 127 / 255)).detach().sum(dim=1)
     by_token = effect.view(6, 4, 64, 4, 64).sum(dim=(2, 4)).flatten(1)
-    np.testing.assert_allclose(found, by_token, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(effects, by_token, rtol=1e-3, atol=1e-4)

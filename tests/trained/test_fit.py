@@ -7,15 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from builders import spots_of
+from builders import fast, spots_of
 
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.sections import read_groups
 from hist2scrna.tl import fit
-
-FAST = {"preset": "tiny", "max_epochs": 2, "progress": False, "accelerator": "cpu"}
 
 
 @pytest.fixture
@@ -36,18 +34,16 @@ def test_same_seed_same_weights_and_global_state_untouched(make_section):
     adata = make_section()
     torch.manual_seed(77)
     before = torch.random.get_rng_state()
-    first = weights(fit(adata, seed=1, **FAST))
+    first = weights(fit(adata, **fast(seed=1, max_epochs=2)))
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(3)
-    assert same(first, weights(fit(adata, seed=1, **FAST)))
-    assert not same(first, weights(fit(adata, seed=2, **FAST)))
+    assert same(first, weights(fit(adata, **fast(seed=1, max_epochs=2))))
+    assert not same(first, weights(fit(adata, **fast(seed=2, max_epochs=2))))
 
 
 def test_training_learns_what_the_picture_shows(sections):
     """Purple spots have four times the counts of pink ones: the loss falls, and the cell type is read off."""
-    model = fit(
-        sections, library_key="library_id", labels_key="cell_type", lr=2e-3, **{**FAST, "max_epochs": 12}, seed=0
-    )
+    model = fit(sections, **fast(library_key="library_id", labels_key="cell_type", lr=2e-3, seed=0, max_epochs=12))
     history = model.history
     assert history["validation_loss"].min() < history["validation_loss"].iloc[0] - 0.1
     assert history["validation_cell_type"].iloc[-1] < 0.2 < np.log(2)
@@ -59,7 +55,7 @@ def test_training_learns_what_the_picture_shows(sections):
 def test_start_is_the_mean_baseline(make_section):
     """Before its first step the network predicts the training means at the median library size."""
     adata = make_section()
-    model = fit(adata, lr=1e-12, validation=0, **{**FAST, "max_epochs": 1})
+    model = fit(adata, **fast(lr=1e-12, validation=0, max_epochs=1))
     out = model.predict(adata.copy(), library_size="median", layers=["mu"], progress=False)
     counts = adata.X.toarray()
     rate = counts.sum(axis=0) / counts.sum()
@@ -69,7 +65,7 @@ def test_start_is_the_mean_baseline(make_section):
 
 @pytest.mark.parametrize("likelihood", ["zinb", "nb", "poisson", "mse"])
 def test_every_likelihood_trains(make_section, likelihood):
-    model = fit(make_section(), likelihood=likelihood, lr=3e-3, **{**FAST, "max_epochs": 8})
+    model = fit(make_section(), **fast(likelihood=likelihood, lr=3e-3, max_epochs=8))
     assert model.likelihood == likelihood
     assert model.history["train_expression"].iloc[-1] < model.history["train_expression"].iloc[0]
 
@@ -79,9 +75,7 @@ def test_features_need_no_picture(make_section):
     rng = np.random.default_rng(0)
     adata.obsm["uni"] = rng.normal(size=(adata.n_obs, 9)) + adata.obs["cell_type"].cat.codes.to_numpy()[:, None]
     del adata.uns["spatial"]
-    model = fit(
-        adata, model="hist2scrna-lightweight", features_key="uni", labels_key="cell_type", **{**FAST, "max_epochs": 3}
-    )
+    model = fit(adata, **fast(model="hist2scrna-lightweight", features_key="uni", labels_key="cell_type", max_epochs=3))
     assert model.geometry is None
     out = model.predict(adata, progress=False)
     assert np.isfinite(out.layers["hist2scrna_mean"]).all()
@@ -106,7 +100,7 @@ def test_genes_by_name_by_column_and_by_default(make_section):
 def test_nothing_is_written_to_the_input(make_section):
     adata = make_section()
     before = adata.copy()
-    fit(adata, labels_key="cell_type", **FAST)
+    fit(adata, **fast(labels_key="cell_type", max_epochs=2))
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     assert list(adata.obsm) == list(before.obsm) and list(adata.obsp) == [] and list(adata.uns) == ["spatial"]
 
@@ -151,7 +145,7 @@ def test_whole_groups_are_held_out(make_section):
 def test_a_section_of_two_groups_is_refused(sections):
     sections.obs["donor"] = np.where(np.arange(sections.n_obs) % 2, "odd", "even")
     with pytest.raises(ValueError, match="'s0' lies in 2 groups of adata.obs"):
-        fit(sections, library_key="library_id", group_key="donor", **FAST)
+        fit(sections, **fast(library_key="library_id", group_key="donor", max_epochs=2))
 
 
 @pytest.mark.parametrize("gap", [1, 2])
@@ -172,29 +166,29 @@ def test_blocks_of_one_section_are_held_out_with_a_gap(make_section, gap):
 
 def test_early_stopping_keeps_the_best_epoch(sections):
     """At a learning rate that ruins the model, the first epochs win."""
-    model = fit(sections, library_key="library_id", lr=0.5, patience=2, **{**FAST, "max_epochs": 30})
+    model = fit(sections, **fast(library_key="library_id", lr=0.5, patience=2, max_epochs=30))
     best = model.training["best_epoch"]
     assert len(model.history) == best + 3 < 30
 
 
 def test_warm_start_goes_on_where_the_other_stopped(sections, tmp_path):
-    long = fit(sections, library_key="library_id", lr=2e-3, **{**FAST, "max_epochs": 8})
+    long = fit(sections, **fast(library_key="library_id", lr=2e-3, max_epochs=8))
     long.save(tmp_path / "m")
-    cold = fit(sections, library_key="library_id", lr=1e-5, **FAST)
+    cold = fit(sections, **fast(library_key="library_id", lr=1e-5, max_epochs=2))
     for start in (long, tmp_path / "m"):
-        warm = fit(sections, library_key="library_id", lr=1e-5, init_from=start, **FAST)
+        warm = fit(sections, **fast(library_key="library_id", lr=1e-5, init_from=start, max_epochs=2))
         assert warm.history["validation_loss"].iloc[0] < cold.history["validation_loss"].iloc[0]
     with pytest.raises(ValueError, match="another architecture.*Pass the same"):
-        fit(sections, library_key="library_id", init_from=long, width=48, **FAST)
+        fit(sections, **fast(library_key="library_id", init_from=long, width=48, max_epochs=2))
 
 
 def test_warm_start_matches_genes_and_classes_by_name(make_section):
     adata = make_section()
-    first = fit(adata, labels_key="cell_type", **FAST)
+    first = fit(adata, **fast(labels_key="cell_type", max_epochs=2))
     more = adata[:, ["g5", "g2"]].copy()
     more.obs["cell_type"] = more.obs["cell_type"].cat.add_categories("new")
     more.obs.iloc[:3, more.obs.columns.get_loc("cell_type")] = "new"
-    second = fit(more, labels_key="cell_type", init_from=first, lr=1e-12, **{**FAST, "max_epochs": 1})
+    second = fit(more, **fast(labels_key="cell_type", init_from=first, lr=1e-12, max_epochs=1))
     assert second.classes == ["stroma", "tumor", "new"]
     rates = [m.module.heads.rate.weight for m in (first, second)]
     torch.testing.assert_close(rates[1], rates[0][[5, 2]])
@@ -203,13 +197,13 @@ def test_warm_start_matches_genes_and_classes_by_name(make_section):
     other = adata.copy()
     other.var_names = [f"ENS{i}" for i in range(12)]
     with pytest.raises(ValueError, match="shares no gene"):
-        fit(other, init_from=first, **FAST)
+        fit(other, **fast(init_from=first, max_epochs=2))
 
 
 def test_best_model_so_far_is_kept_on_disk(make_section, tmp_path):
     from hist2scrna import TrainedModel
 
-    model = fit(make_section(), checkpoint_dir=tmp_path, **FAST)
+    model = fit(make_section(), **fast(checkpoint_dir=tmp_path, max_epochs=2))
     assert same(weights(TrainedModel.load(tmp_path / "best")), weights(model))
 
 
@@ -219,13 +213,13 @@ def test_spots_without_counts_are_neighbors_only(make_section):
     matrix[7] = 0
     adata.X = matrix
     with pytest.warns(UserWarning, match="1 of 40 spots have no count"):
-        model = fit(adata, validation=0, **FAST)
+        model = fit(adata, **fast(validation=0, max_epochs=2))
     assert model.training["n_training"] == 39
     assert np.isfinite(model.predict(adata, progress=False).layers["hist2scrna_mean"]).all()
 
 
 def test_mixed_precision_and_accumulation_train(make_section):
-    model = fit(make_section(), precision="bf16-mixed", accumulate=2, batch_size=8, **FAST)
+    model = fit(make_section(), **fast(precision="bf16-mixed", accumulate=2, batch_size=8, max_epochs=2))
     assert np.isfinite(model.history["train_loss"]).all()
 
 
@@ -236,8 +230,9 @@ def test_custom_loss_is_minimized(make_section):
     def no_zeros(prediction, batch):
         return (1 - prediction.dropout).mean()
 
-    options = {**FAST, "max_epochs": 5, "lr": 3e-3}
-    with_term, without = (fit(adata, losses=losses, **options) for losses in ({"mine": (no_zeros, 50.0)}, None))
+    with_term, without = (
+        fit(adata, **fast(losses=losses, max_epochs=5, lr=3e-3)) for losses in ({"mine": (no_zeros, 50.0)}, None)
+    )
     means = [m.predict(adata.copy(), progress=False).layers["hist2scrna_dropout"].mean() for m in (with_term, without)]
     assert means[0] > means[1] + 0.05
     assert with_term.parameters["losses"] == {"mine": 50.0}

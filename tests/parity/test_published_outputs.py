@@ -19,7 +19,7 @@ from hist2scrna.models.contract import Prediction
 
 pytestmark = [pytest.mark.parity, pytest.mark.numeric]
 NAMED = os.environ.get("HIST2SCRNA_FIXTURES")
-FOLDER = Path(NAMED) if NAMED else Path(__file__).parents[2] / "shared" / "fixtures"
+FOLDER = Path(NAMED) if NAMED else Path(__file__).parents[3] / "shared" / "fixtures"
 RUNS = sorted(FOLDER.glob("*.pt"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 GRADIENTS = {"rtol": 1e-3, "atol": 1e-6}

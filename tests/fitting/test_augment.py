@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hist2scrna.fitting.augment import PatchAugmentation, PictureVariation, StainVariation
-from hist2scrna.fitting.gradient import learning_rate_factor
+from hist2scrna.fitting.augment import ImageVariation, PatchAugmentation, StainVariation
+from hist2scrna.fitting.lightning_module import learning_rate_factor
 from hist2scrna.models import SpotBatch
 
 
@@ -29,7 +29,7 @@ def test_flips_and_quarter_turns_give_all_eight_views():
     turned = PatchAugmentation().places(given.patches.float())
     original = given.patches[0].numpy().astype(float)
     views = [np.rot90(flipped, k, axes=(1, 2)) for flipped in (original, original[:, :, ::-1]) for k in range(4)]
-    for patches in (turned, 255 * PictureVariation(amount=0.0, blur=0.0)(given).patches):
+    for patches in (turned, 255 * ImageVariation(amount=0.0, blur=0.0)(given).patches):
         seen = [next(i for i, v in enumerate(views) if np.abs(v - patch).max() < 1e-3) for patch in patches.numpy()]
         assert set(seen) == set(range(8))
         assert np.bincount(seen).min() > 5
@@ -50,7 +50,7 @@ def test_colors_stay_near_and_all_else_stays():
     assert (given.patches[:, 1] == 128).all()
 
 
-@pytest.mark.parametrize("augmentation", [PatchAugmentation, PictureVariation, StainVariation])
+@pytest.mark.parametrize("augmentation", [PatchAugmentation, ImageVariation, StainVariation])
 def test_features_pass_unchanged(augmentation):
     given = batch()
     given.patches, given.features = None, torch.randn(200, 4)
@@ -99,7 +99,7 @@ def test_every_other_patch_is_out_of_focus():
     given = batch(n=300)
     given.patches = torch.rand(300, 3, 64, 64)
     before = given.patches.clone()
-    out = PictureVariation(amount=0.0, blur=2.5)(given).patches
+    out = ImageVariation(amount=0.0, blur=2.5)(given).patches
     assert torch.equal(given.patches, before)
     left = out[..., 8:-8, 8:-8].var(dim=(1, 2, 3)) / before[..., 8:-8, 8:-8].var(dim=(1, 2, 3))
     assert 0.4 < (left < 0.9).float().mean() < 0.6

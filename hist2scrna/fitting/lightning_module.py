@@ -1,0 +1,129 @@
+"""One model in training, as Lightning takes it: steps, learning rates, and views of the patches."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from hist2scrna.fitting.augment import PatchAugmentation, SectionView
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+    from hist2scrna.fitting.objective import Objective
+    from hist2scrna.models.contract import Prediction, SpotBatch, SpotModel
+    from hist2scrna.models.training import Training
+
+# Spots of a section beyond which a model that reads it whole computes activations again in the backward pass. Other
+# models have blocks, of a size that the user sets.
+LARGE_SECTION = 512
+
+
+def learning_rate_factor(step: int, steps: int, schedule: str = "cosine") -> float:
+    """Rise over the first twentieth of the steps, then fall to one hundredth at the last, along a cosine or a line."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    fallen = min(1.0, (step - rise) / max(1, steps - rise))
+    return 0.01 + 0.99 * (1 - fallen if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fallen)))
+
+
+def _recomputing(
+    model: torch.nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    """Return the contexts of a first and of a repeated forward pass: the second leaves the batch statistics alone."""
+
+    @contextlib.contextmanager
+    def again() -> Iterator[None]:
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        kept = [(m.momentum, m.num_batches_tracked) for m in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        try:
+            yield
+        finally:
+            for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+    return contextlib.nullcontext(), again()
+
+
+class TrainingModule(L.LightningModule):
+    """A model with its objective and its training settings."""
+
+    def __init__(self, model: SpotModel, objective: Objective, training: Training) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.settings = training
+        self.augmentation = PatchAugmentation() if training.augment else None
+        self.n_views = model.n_views if "distillation" in objective.extra and model.needs == "patches" else 0
+        self.view = SectionView() if model.context.kind == "section" else PatchAugmentation()
+
+    def transfer_batch_to_device(self, batch: SpotBatch, device: torch.device, dataloader_idx: int) -> SpotBatch:
+        """Move a batch."""
+        return batch.to(device, non_blocking=True)
+
+    def training_step(self, batch: SpotBatch, batch_idx: int) -> Tensor:
+        """Return the loss of an augmented batch."""
+        if self.augmentation is not None:
+            batch = self.augmentation(batch)
+        prediction = self._predict(batch)
+        prediction.views = [self._predict(batch, self.view) for _ in range(self.n_views)]
+        return self._log_terms(prediction, batch, "train")
+
+    def _predict(self, batch: SpotBatch, view: Callable[[SpotBatch], SpotBatch] | None = None) -> Prediction:
+        """Predict a batch, or a view of it; of a large section, activations are computed again when they are needed."""
+
+        def predict() -> Prediction:
+            return self.model(batch if view is None else view(batch))
+
+        if self.model.context.kind != "section" or len(batch.section) <= LARGE_SECTION:
+            return predict()
+        contexts = partial(_recomputing, self.model)
+        return checkpoint(predict, use_reentrant=False, context_fn=contexts)
+
+    def validation_step(self, batch: SpotBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch as it is."""
+        return self._log_terms(self.model(batch), batch, "validation")
+
+    def _log_terms(self, prediction: Prediction, batch: SpotBatch, stage: str) -> Tensor:
+        terms = self.objective(prediction, batch)
+        for name, value in terms.items():
+            self.log(f"{stage}_{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch.n_core)
+        if not torch.isfinite(terms["loss"]):
+            raise FloatingPointError(
+                f"The {stage} loss is {terms['loss'].item()} in epoch {self.current_epoch}. Lower lr= "
+                f"(it is {self.settings.lr:g}) in training=, or pass precision='32-true' there."
+            )
+        return terms["loss"]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return optimizer and schedule."""
+        # Decay shrinks maps, not offsets: biases, norms and dispersions start at the data's own means.
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        offsets = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": offsets, "weight_decay": 0.0},
+        ]
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[str(self.settings.optimizer)]
+        optimizer = kind([g for g in groups if g["params"]], lr=float(self.settings.lr or 0))
+        if self.settings.schedule == "none":
+            return optimizer
+        if self.settings.schedule == "step":
+            return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 50, gamma=0.9)}
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        factor = partial(learning_rate_factor, steps=steps, schedule=str(self.settings.schedule))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

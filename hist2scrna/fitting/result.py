@@ -1,0 +1,78 @@
+"""What a fitter receives beside a model and its spots, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from hist2scrna.fitting.objective import Objective
+    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.models.training import Training
+    from hist2scrna.spots.read import Spots
+
+
+class Split(NamedTuple):
+    """Numbers of the spots that train and of those that validate, and a sentence that says how they were split."""
+
+    training: NDArray[np.int64]
+    validating: NDArray[np.int64]
+    how: str
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit.
+
+    Attributes
+    ----------
+    training
+        Epochs, optimizer, device and the like, complete: no field is None but `precision` and `checkpoint_dir`.
+    objective
+        What training by gradient minimizes.
+    seed
+        Of everything random.
+    progress
+        Show a bar.
+    on_best
+        Called with the result so far each time that an epoch is the best; None: nobody asks.
+    """
+
+    training: Training
+    objective: Objective
+    seed: int = 0
+    progress: bool = True
+    on_best: Callable[[FitResult], None] | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of a fit; the model itself was changed in place.
+
+    Attributes
+    ----------
+    history
+        One row an epoch, or a penalty that was tried, with `train_loss`, or `validation_loss`, and `seconds`.
+    best_epoch
+        The row whose weights the model has.
+    seconds
+        How long it took.
+    validation
+        What else was left out, in words, for instance by cross-validation.
+    notes
+        What else the model's card should tell.
+    """
+
+    history: pd.DataFrame
+    best_epoch: int
+    seconds: float
+    validation: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+Fitter = Callable[["SpotModel", "Spots", Split, FitSettings], FitResult]

@@ -1,0 +1,139 @@
+"""What a model says of spots: the parameters of their counts, cell types, an embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM
+from hist2scrna.zinb import NB, ZINB, Poisson
+
+Likelihood = Literal["zinb", "nb", "poisson", "mse"]
+LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
+# What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
+Target = Literal["log_normalized", "log_counts"]
+
+
+@dataclass
+class Prediction:
+    """What a model says of the `n_core` spots of a batch.
+
+    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
+    others too: the prediction is then `value`.
+
+    Parameters
+    ----------
+    embedding
+        `(n_core, d)` float, the representation before the heads.
+    log_mu
+        `(n_core, G)`, logarithm of the mean of the count component, at the library size in use.
+    log_dispersion
+        `(n_core, G)` or `(G,)`, logarithm of the inverse dispersion theta.
+    dropout_logits
+        `(n_core, G)`, logit of the zero-inflation probability.
+    value
+        `(n_core, G)`, for `mse`: log(1 + 1e4 x / library size) to the base `log_base`, or log(1 + x) where `target` is
+        `"log_counts"`.
+    log_base
+        Base of the logarithm in which `value` stands, and in which its squared error is taken.
+    target
+        Of what `value` is the logarithm.
+    log_library
+        `(n_core,)`, the library size that the model reads from the tissue.
+    label_logits
+        `(n_core, C)`.
+    view_score
+        `(n_core, 1)`, how much this view of the spots counts among augmented ones.
+    views
+        Predictions from augmented views of the same spots, in training with distillation.
+    log_estimate
+        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
+    tissue_distance
+        `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
+        are from the other sections.
+    """
+
+    embedding: Tensor
+    log_mu: Tensor | None = None
+    log_dispersion: Tensor | None = None
+    dropout_logits: Tensor | None = None
+    value: Tensor | None = None
+    log_library: Tensor | None = None
+    label_logits: Tensor | None = None
+    log_base: float = math.e
+    target: Target = "log_normalized"
+    view_score: Tensor | None = None
+    views: Sequence[Prediction] = ()
+    log_estimate: Tensor | None = None
+    tissue_distance: Tensor | None = None
+
+    @property
+    def distribution(self) -> ZINB | NB | Poisson | None:
+        """Predicted distribution of the counts; None where none is predicted."""
+        if self.log_mu is None:
+            return None
+        if self.log_dispersion is None:
+            return Poisson(self.log_mu)
+        if self.dropout_logits is None:
+            return NB(self.log_mu, self.log_dispersion)
+        return ZINB(self.log_mu, self.log_dispersion, self.dropout_logits)
+
+    @property
+    def mean(self) -> Tensor:
+        """`(n_core, G)`, expected count; for `mse` models ln(1 + 1e4 x / library size), the natural logarithm.
+
+        Where the target is `"log_counts"`, the logarithm is undone: the result is in units of the counts, and lies
+        below their mean, as a mean of logarithms does.
+        """
+        if self.value is not None:
+            natural = self.value if self.log_base == math.e else self.value * math.log(self.log_base)
+            return natural if self.target == "log_normalized" else torch.expm1(natural).clamp(min=0)
+        if self.log_mu is None:
+            raise ValueError("The prediction has neither `log_mu` nor `value`.")
+        mu = self.log_mu.float().exp()
+        return mu if self.dropout_logits is None else mu * torch.sigmoid(-self.dropout_logits.float())
+
+    @property
+    def log_normalized(self) -> Tensor:
+        """`(n_core, G)`, expected ln(1 + 1e4 x / library size).
+
+        The model's own estimate, `value` or `log_estimate`, where it gives one; else the expectation under the
+        predicted distribution, with the sum of the means of the spot for its library size.
+        """
+        if self.value is not None and self.target == "log_normalized":
+            return self.mean
+        if self.value is not None:
+            return torch.log1p(self.mean * (TARGET_SUM / self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)))
+        if self.log_estimate is not None:
+            return self.log_estimate
+        if self.distribution is None:
+            raise ValueError("The prediction has neither `log_mu` nor `value`.")
+        total = self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)
+        return self.distribution.expected_log1p(TARGET_SUM / total)
+
+    @property
+    def uncertainty(self) -> Tensor | None:
+        """`(n_core, G)`, standard deviation of the predicted distribution of the counts."""
+        return None if self.distribution is None else self.distribution.variance.sqrt()
+
+    @property
+    def mu(self) -> Tensor | None:
+        """`(n_core, G)`, mean of the count component."""
+        return None if self.log_mu is None else self.log_mu.float().exp()
+
+    @property
+    def dispersion(self) -> Tensor | None:
+        """`(n_core, G)` inverse dispersion theta."""
+        if self.log_dispersion is None or self.log_mu is None:
+            return None
+        return self.log_dispersion.float().exp().expand_as(self.log_mu)
+
+    @property
+    def dropout(self) -> Tensor | None:
+        """`(n_core, G)` zero-inflation probability."""
+        return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())

@@ -1,0 +1,284 @@
+"""Fit a model on AnnData: choose, plan, read, create, split, encode, start, fit; each step a call."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hist2scrna import keys
+from hist2scrna.encoders.weights import read_state_dict
+from hist2scrna.fitting.augment import ImageVariation, StainVariation
+from hist2scrna.fitting.encode import encode_patches, encoded_width
+from hist2scrna.fitting.inference import pick_device
+from hist2scrna.fitting.objective import Objective
+from hist2scrna.fitting.result import FitResult, FitSettings, Split
+from hist2scrna.fitting.split import split_spots
+from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
+from hist2scrna.fitting.warm_start import start_from
+from hist2scrna.messages import warn_user
+from hist2scrna.metrics.baselines import Baselines
+from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
+from hist2scrna.models.registry import create_model
+from hist2scrna.provenance import fingerprint, package_versions
+from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.labels import read_labels
+from hist2scrna.spots.patches import PatchSize, encoder_patch_size
+from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections, read_groups
+from hist2scrna.trained.model import TrainedModel, as_trained
+from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.spots.read import Spots
+    from hist2scrna.spots.sections import OpenedSections
+    from hist2scrna.spots.source import Source
+
+log = logging.getLogger(__name__)
+
+FEWEST_SPOTS = 8
+CHANNELS = "channels"
+BEST = "best"
+
+
+def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
+    """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
+    opened = open_sections(adata, request.source)
+    choice = choose(opened, request.model)
+    with torch.random.fork_rng():
+        # Before the encoder is built, whose own start draws numbers: the random looks at patches come after these.
+        torch.manual_seed(request.seed)
+        plan = plan_fit(choice, request)
+        data = read_data(opened, plan)
+        model = create(data, plan)
+        split = split_spots(
+            data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
+        )
+        encode(model, data.spots, split, plan)
+        baselines = start(model, data, split, plan)
+        objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
+        draft = describe(model, data, split, baselines, objective, plan)
+        result = fit_and_keep(draft, data.spots, split, objective, plan)
+    return complete(draft, result)
+
+
+# -- choose and read ---------------------------------------------------------------------------------------------------
+def choose(opened: OpenedSections, model: str) -> Choice:
+    """Return the model that was named; of `"auto"`, the one that suits the data, and say why."""
+    if model != AUTO:
+        return Choice(model)
+    on_features = opened.source.features_key is not None
+    patch_files = not on_features and opened.patches_are_files
+    channels = RGB if on_features or patch_files else opened.members[0].image.channels
+    choice = choose_model(opened.adata.n_obs, channels=channels, patch_files=patch_files, features_key=on_features)
+    log.info("model='auto' chose %r: %s. Pass model= to choose another.", choice.name, choice.reason)
+    return choice
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What was read: where from, all spots, which of them have any count, names of genes and classes.
+
+    `features_from` is what `.uns` tells of features that were extracted beforehand.
+    """
+
+    source: Source
+    spots: Spots
+    usable: NDArray[np.bool_]
+    genes: list[str]
+    classes: list[str]
+    features_from: dict[str, str]
+
+
+def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
+    """Read counts, labels, groups, and patches or features."""
+    adata, request, source = opened.adata, plan.request, opened.source
+    genes = choose_genes(adata, request.genes)
+    counts = read_counts(adata, genes, request.layer)
+    usable = _usable(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes))
+    classes, label = ([], None) if request.labels_key is None else read_labels(adata, request.labels_key)
+    spots = read_spots(opened, patch=_patch_size(plan), on_array=plan.entry.model.on_array, neighbors=plan.neighbors)
+    spots.counts, spots.label = counts, label
+    if request.group_key is not None:
+        spots.groups, spots.group = read_groups(adata, source.library_key, request.group_key)
+    about = adata.uns.get(source.features_key, {}) if source.features_key else {}
+    features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
+    return TrainingData(source, spots, usable, genes, classes, features_from)
+
+
+def _usable(usable: NDArray[np.bool_], n_genes: int) -> NDArray[np.bool_]:
+    """Refuse too few spots with counts, and warn of those that have none."""
+    if usable.sum() < FEWEST_SPOTS:
+        raise ValueError(
+            f"Too few spots to train on: {int(usable.sum())} of {len(usable)} have any count in the {n_genes} chosen "
+            f"genes, and {FEWEST_SPOTS} are needed. Give more spots, or other `genes`."
+        )
+    if not usable.all():
+        warn_user(
+            f"{int((~usable).sum())} of {len(usable)} spots have no count in the chosen genes: they serve as "
+            "neighbors only."
+        )
+    return usable
+
+
+def _patch_size(plan: FitPlan) -> PatchSize | None:
+    if plan.encoder is not None:
+        return encoder_patch_size(plan.encoder, patch_um=plan.request.patch_um)
+    if plan.entry.patch_option is None:
+        return None
+    return PatchSize(plan.options[plan.entry.patch_option], plan.request.patch_um, plan.entry.patch_per_spot)
+
+
+# -- create and start --------------------------------------------------------------------------------------------------
+def create(data: TrainingData, plan: FitPlan) -> SpotModel:
+    """Create the model; the data tell the number of channels of a patch, or of features."""
+    spots, options, name = data.spots, plan.options, plan.entry.name
+    if spots.patches is not None and spots.patches.channels != RGB:
+        if CHANNELS not in options:
+            raise ValueError(
+                f"Model {name!r} reads RGB images, these have {spots.patches.channels} channels. Pass "
+                "model='hist2scrna', or one image of each section."
+            )
+        options[CHANNELS] = spots.patches.channels
+    if spots.features is not None:
+        options["n_features"] = spots.features.shape[1]
+    elif plan.encoder is not None:
+        options["n_features"] = encoded_width(plan.encoder, spots, pick_device(str(plan.training.accelerator)))
+    preset = plan.request.preset
+    return create_model(name, preset=preset, n_genes=len(data.genes), n_classes=len(data.classes), **options)
+
+
+def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
+    """Replace patches by their features, each encoded once; with augmentation, by those of two random looks at each."""
+    if plan.encoder is None:
+        return
+    needed = np.arange(len(spots))
+    if model.context.kind == "spot":
+        needed = np.union1d(split.training, split.validating)
+    varied = "augment" in plan.entry.uses and bool(plan.training.augment)
+    looks = [
+        encode_patches(
+            plan.encoder,
+            spots,
+            needed,
+            batch_size=plan.training.batch_size or 1,
+            device=pick_device(str(plan.training.accelerator)),
+            progress=plan.request.progress,
+            augmentation=variation,
+        )
+        for variation in ((StainVariation(), ImageVariation()) if varied else (None,))
+    ]
+    spots.features, spots.second_look = looks[0], looks[1] if varied else None
+    spots.patches = None
+
+
+def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> Baselines:
+    """Let the model begin at what the training spots tell, or at other weights; return the baselines on these spots."""
+    assert data.spots.counts is not None
+    baselines = Baselines.fit(data.spots.counts[split.training])
+    model.start_at(training_statistics(data.spots, split.training, baselines))
+    init_from = plan.request.init_from
+    if isinstance(init_from, str | Path) and Path(init_from).is_file():
+        load_reference(model, read_state_dict(Path(init_from)), plan.entry.name)
+    elif init_from is not None:
+        other = as_trained(init_from)
+        names = {"genes": (data.genes, other.genes), "classes": (data.classes, other.classes)}
+        start_from(model, other.module.state_dict(), **names)
+    return baselines
+
+
+# -- fit and describe --------------------------------------------------------------------------------------------------
+def describe(
+    model: SpotModel, data: TrainingData, split: Split, baselines: Baselines, objective: Objective, plan: FitPlan
+) -> TrainedModel:
+    """Return the trained model as far as it is known before the fit; its weights are those of `model` at any time."""
+    spots = data.spots
+    assert spots.counts is not None
+    return TrainedModel(
+        module=model,
+        name=plan.entry.name,
+        choice=plan.choice.reason,
+        options={name: list(value) if isinstance(value, tuple) else value for name, value in plan.options.items()},
+        genes=data.genes,
+        classes=data.classes,
+        geometry=spots.geometry,
+        encoder=None if plan.encoder is None else plan.encoder.card(),
+        parameters=_parameters(data.source, objective, plan),
+        training={
+            "sections": list(spots.sections),
+            "n_training": len(split.training),
+            "n_validation": len(split.validating),
+            "validation": split.how,
+            "versions": package_versions(),
+            "features": data.features_from,
+        },
+        baselines=baselines,
+        fingerprints=fingerprint(spots.counts[np.flatnonzero(data.usable)]),
+        history=pd.DataFrame(),
+        encoder_in_memory=plan.encoder,
+    )
+
+
+def _parameters(source: Source, objective: Objective, plan: FitPlan) -> dict[str, Any]:
+    """Return what `fit` was called with, of the arguments that the model reads, as values that JSON can hold."""
+    request, uses = plan.request, plan.entry.uses
+    training = {name: value for name, value in plan.training.to_dict().items() if name in uses}
+    parameters: dict[str, Any] = {
+        "model": request.model,
+        "preset": request.preset,
+        "layer": request.layer,
+        "labels_key": request.labels_key,
+        "library_key": source.library_key,
+        "group_key": request.group_key,
+        "spatial_key": source.spatial_key,
+        "features_key": source.features_key,
+        "img_key": None if source.img_key is None or isinstance(source.img_key, str) else list(source.img_key),
+        "patch_um": request.patch_um,
+        "neighbors": asdict(plan.neighbors) if plan.neighbors.asked else None,
+        "seed": request.seed,
+        "training": training,
+    }
+    if "losses" in uses:
+        parameters["losses"] = {name: weight for name, (_, weight) in objective.extra.items()}
+    return parameters
+
+
+def fit_and_keep(draft: TrainedModel, spots: Spots, split: Split, objective: Objective, plan: FitPlan) -> FitResult:
+    """Fit the model in place by its own fitter; the best so far is kept in `checkpoint_dir`, where there is one."""
+    folder, request = plan.training.checkpoint_dir, plan.request
+    on_best = None if folder is None else partial(keep_best, draft, folder)
+    settings = FitSettings(plan.training, objective, request.seed, request.progress, on_best)
+    result: FitResult = plan.entry.load_fitter()(draft.module, spots, split, settings)
+    draft.module.cpu().eval()
+    if folder is not None:
+        keep_best(draft, folder, result)
+    return result
+
+
+def keep_best(draft: TrainedModel, folder: str | Path, result: FitResult) -> None:
+    """Save the model as it is now."""
+    complete(draft, result).save(Path(folder) / BEST, overwrite=True)
+
+
+def complete(draft: TrainedModel, result: FitResult) -> TrainedModel:
+    """Return the trained model with the result of its fit."""
+    how = draft.training["validation"]
+    training = {
+        **draft.training,
+        "validation": f"{result.validation}; then {how}" if result.validation else how,
+        "monitor": "validation_loss" if "validation_loss" in result.history else "train_loss",
+        "best_epoch": result.best_epoch,
+        "seconds": round(result.seconds, 1),
+        **result.notes,
+    }
+    return replace(draft, training=training, history=result.history)

@@ -1,0 +1,121 @@
+"""What a fitted model consists of, as data, and how it introduces itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hist2scrna.provenance import fingerprint
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.images.patches import PatchGeometry
+    from hist2scrna.metrics.baselines import Baselines
+    from hist2scrna.models.contract import SpotModel
+
+SHOWN_CLASSES = 6
+
+
+@dataclass(kw_only=True)
+class FittedModel:
+    """All that is known of a fitted model.
+
+    Attributes
+    ----------
+    module
+        The model itself, a :class:`torch.nn.Module`, on the CPU, in eval mode.
+    name, options
+        Name in the registry, and all options of the model.
+    choice
+        Why `model="auto"` chose this one; empty where it was named.
+    genes, classes
+        Genes and cell types, in the order of the model's outputs; no classes: no cell-type head.
+    geometry
+        Side of a patch in microns and in pixels; None for features that were extracted beforehand.
+    encoder
+        Name, version, geometry, license and SHA-256 of the frozen encoder in front of the model; None without one.
+    parameters
+        What :func:`~hist2scrna.tl.fit` was called with.
+    training
+        Summary of the training: sections, numbers of spots, split, best epoch, seconds, package versions.
+    baselines
+        Mean and depth baseline, fitted on the training counts.
+    fingerprints
+        `(n,)` int64, one a training or validation spot, from its counts: tells whether a spot was seen.
+    history
+        Losses, one row an epoch; for models in closed form, one a penalty.
+    encoder_in_memory
+        The encoder itself, where it is at hand. It is not saved.
+    """
+
+    module: SpotModel
+    name: str
+    choice: str = ""
+    options: dict[str, Any]
+    genes: list[str]
+    classes: list[str]
+    geometry: PatchGeometry | None
+    encoder: dict[str, Any] | None = None
+    parameters: dict[str, Any]
+    training: dict[str, Any]
+    baselines: Baselines
+    fingerprints: NDArray[np.int64]
+    history: pd.DataFrame
+    encoder_in_memory: Encoder | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def likelihood(self) -> str:
+        """`"zinb"`, `"nb"`, `"poisson"` or `"mse"`."""
+        return self.module.likelihood
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights; of a model in closed form, of its coefficients. Without those of its encoder."""
+        trained = sum(p.numel() for p in self.module.parameters())
+        return trained or sum(b.numel() for b in self.module.buffers())
+
+    def has_seen(self, counts: sparse.csr_array) -> NDArray[np.bool_]:
+        """Tell which spots were in the data that the model was fitted on.
+
+        Parameters
+        ----------
+        counts
+            `(n, G)` CSR counts of the model's genes, in its order.
+        """
+        return np.isin(fingerprint(counts), self.fingerprints)
+
+    def __repr__(self) -> str:
+        training = self.training
+        more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
+        classes = f"{len(self.classes)} ({', '.join(self.classes[:SHOWN_CLASSES])}{more})" if self.classes else "none"
+        lines = [
+            f"TrainedModel {self.name!r}, {self.n_parameters:,} parameters",
+            f"  reads       {self._reads()}",
+            f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
+            f"  cell types  {classes}",
+            f"  trained on  {training['n_training']} spots of {', '.join(training['sections'])}",
+            f"  validation  {training['validation']} ({training['n_validation']} spots)",
+            f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
+            f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
+        ]
+        if self.choice:
+            lines.insert(1, f"  chosen      by model='auto': {self.choice}")
+        return "\n".join(lines)
+
+    def _reads(self) -> str:
+        if self.geometry is None:
+            key, width = self.parameters.get("features_key"), self.options.get("n_features")
+            reads = f"features adata.obsm[{key!r}] ({width} wide)"
+        else:
+            reads = f"patches of {self.geometry.um:g} um, {self.geometry.px} px"
+        about = self.training.get("features") or {}
+        encoder = self.encoder or ({"name": about["encoder"], **about} if "encoder" in about else None)
+        if encoder is not None:
+            reads += f", encoded by {encoder['name']} (license: {encoder.get('license', 'unknown')})"
+        return reads

@@ -1,0 +1,141 @@
+"""What to fit and how: the arguments of `fit`, checked against the model that was chosen, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.fitting.gradient import default_precision
+from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
+from hist2scrna.models.training import Training, as_training
+from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.source import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.models.choose import Choice
+    from hist2scrna.models.contract import Likelihood, Term
+    from hist2scrna.models.registry import ModelEntry
+    from hist2scrna.trained.model import TrainedModel
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """The arguments of :func:`hist2scrna.tl.fit` by their names; `source` holds those that say where to read."""
+
+    source: Source = Source()
+    model: str = "auto"
+    preset: str | None = None
+    genes: Sequence[str] | str | None = None
+    layer: str | None = None
+    labels_key: str | None = None
+    group_key: str | None = None
+    encoder: Any = None
+    patch_um: float | None = None
+    neighbors: str | Neighbors | None = None
+    likelihood: Likelihood | None = None
+    losses: Mapping[str, float | Term | tuple[Term, float]] | None = None
+    init_from: TrainedModel | str | Path | None = None
+    training: Training | Mapping[str, Any] | None = None
+    seed: int = 0
+    progress: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What will be fitted.
+
+    Attributes
+    ----------
+    request, choice
+        The arguments; the model that was named, or chosen, and why.
+    entry
+        The model, as registered.
+    options
+        All its options but those that the data tell.
+    training
+        How it is trained, complete.
+    encoder
+        The frozen encoder in front of it; None for models on patches, and for features extracted beforehand.
+    neighbors
+        Which spots are neighbors.
+    """
+
+    request: FitRequest
+    choice: Choice
+    entry: ModelEntry
+    options: dict[str, Any]
+    training: Training
+    encoder: Encoder | None
+    neighbors: Neighbors
+
+
+def plan_fit(choice: Choice, request: FitRequest) -> FitPlan:
+    """Check the arguments against the model that was chosen, and complete them by its defaults.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such preset, option or argument; the models that have it are named.
+    """
+    try:
+        return _plan(choice, request)
+    except ValueError as error:
+        if not choice.reason:
+            raise
+        raise ValueError(f"{error} Here, model='auto' stands for {choice.name!r}: {choice.reason}.") from error
+
+
+def _plan(choice: Choice, request: FitRequest) -> FitPlan:
+    name = choice.name
+    entry = model_entry(name, request.preset)
+    options = dict(request.options)
+    if request.likelihood is not None:
+        options["likelihood"] = request.likelihood
+    options = model_options(name, request.preset, **options)
+    training = as_training(request.training)
+    asked = {key: getattr(request, key) for key in ("losses", "init_from", "neighbors")}
+    check_uses(name, [*training.given, *(key for key, value in asked.items() if value is not None)])
+    on_patches = entry.model.needs == "patches"
+    _check_inputs(entry, request, training, on_patches)
+    training = training.filled_by(entry.defaults)
+    if training.precision is None:
+        training = replace(training, precision=default_precision(str(training.accelerator)))
+    encoder = None
+    if not on_patches and request.source.features_key is None:
+        encoder = prepare_encoder(DEFAULT_ENCODER if request.encoder is None else request.encoder)
+    neighbors = request.neighbors
+    if not isinstance(neighbors, Neighbors):
+        neighbors = Neighbors(neighbors)  # type: ignore[arg-type]
+    return FitPlan(request, choice, entry, options, training, encoder, neighbors)
+
+
+def _check_inputs(entry: ModelEntry, request: FitRequest, training: Training, on_patches: bool) -> None:
+    """Refuse what says of patches, features or an encoder what does not go together."""
+    features_key = request.source.features_key
+    inputs = {"encoder": request.encoder, "features_key": features_key}
+    for argument, value in inputs.items():
+        if on_patches and value is not None:
+            others = [name for name in model_names() if model_entry(name).model.needs == "features"]
+            raise ValueError(
+                f"Model {entry.name!r} reads patches itself and has no `{argument}`. Models that have `{argument}`: "
+                f"{', '.join(others)}."
+            )
+    if features_key is None:
+        return
+    for argument, value in (("encoder", request.encoder), ("patch_um", request.patch_um)):
+        if value is not None:
+            raise ValueError(
+                f"Pass `{argument}` or `features_key`, not both: the features in adata.obsm[{features_key!r}] were "
+                "extracted beforehand."
+            )
+    if training.augment and not on_patches:
+        raise ValueError(
+            f"`augment` varies patches before they are encoded, but the features in adata.obsm[{features_key!r}] were "
+            "extracted beforehand. Pass encoder= instead of features_key=, or leave `augment` out."
+        )

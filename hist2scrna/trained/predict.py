@@ -1,0 +1,278 @@
+"""Predict counts and cell types for AnnData with an image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+import hist2scrna
+from hist2scrna import keys
+from hist2scrna.encoders import encoder_from_card, prepare_encoder
+from hist2scrna.encoders.prepare import check_card
+from hist2scrna.fitting.encode import encode_patches
+from hist2scrna.fitting.inference import pick_device, predict_blocks
+from hist2scrna.trained.files import load_fields
+from hist2scrna.trained.fitted import FittedModel
+from hist2scrna.trained.read import read_for
+from hist2scrna.trained.writer import PredictionWriter, checked_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from hist2scrna.spots.read import Spots
+
+PREDICTION_BATCH = 64
+
+
+def predict(
+    adata: AnnData,
+    model: FittedModel | str | Path,
+    *,
+    key_added: str = keys.KEY_ADDED,
+    store: str | Path | None = None,
+    layers: Sequence[str] | None = None,
+    copy: bool = False,
+    library_size: Literal["predicted", "median"] | str = "predicted",
+    batch_size: int | None = None,
+    library_key: str | None = None,
+    spatial_key: str | None = None,
+    img_key: str | Sequence[str] | None = None,
+    image: Any = None,
+    mpp: float | None = None,
+    features_key: str | None = None,
+    encoder: Any = None,
+    accelerator: str = "auto",
+    progress: bool = True,
+) -> AnnData:
+    """Predict gene expression, as counts, and cell types from the image.
+
+    Every patch is encoded once; then the graph layers run over the whole section. Expression in `adata` is never read.
+    Nothing is written unless everything was computed.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with an image and coordinates (or features). It may have all, some or none of the model's genes.
+    model
+        What :func:`hist2scrna.tl.fit` returned, or the folder that it was saved to.
+    key_added
+        Prefix of all keys that are written.
+    store
+        A `.zarr` or `.h5ad` path that does not exist yet: the results are streamed there, and the returned AnnData
+        reads its predicted layers from it. `adata` is left as it is.
+    layers
+        Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
+        mean, for ZINB dropout, and, of count models, log-normalized expression.
+    copy
+        Return a new AnnData restricted to the model's genes, with `X` the mean.
+    library_size
+        Library size used to scale the predicted means: `"predicted"`: what the model reads from the tissue;
+        `"median"`: that of the training spots, so that spots compare at equal depth; else a column of `.obs` with known
+        sizes.
+    batch_size
+        Patches encoded at once; default 64. The graph layers run in blocks of 4,096 spots whatever this is.
+    library_key
+        Column of `.obs` with the section of each spot; default: that of the training, if there.
+    spatial_key, img_key, image, mpp
+        As in :func:`hist2scrna.tl.fit`; `spatial_key` defaults to that of the training.
+    features_key
+        Key of `.obsm` with features; default: that of the training. With a model that has an encoder, features that
+        this encoder extracted beforehand, in place of an image.
+    encoder
+        The encoder of the training, where it was a function or a module of yours and the model was loaded from a
+        folder. Encoders by name are found by it; that their weights are those of the training is checked by SHA-256.
+    accelerator
+        `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    `adata` itself if it has all the model's genes; else a new AnnData with the model's genes, its `X` the mean, that
+    carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are set:
+
+    `.layers[f"{key}_mean"]` : float32 (n_obs, n_vars)
+        Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalized
+        expression.
+    `.layers[f"{key}_dropout"]`, `.layers[f"{key}_mu"]`, `.layers[f"{key}_dispersion"]` : float32 (n_obs, n_vars)
+        Zero-inflation probability; mean and inverse dispersion of the count component. As asked by `layers`.
+    `.layers[f"{key}_log_normalized"]` : float32 (n_obs, n_vars)
+        Expected ln(1 + 1e4 x / library size), on request (`layers`): as the model estimates it, else the expectation
+        under its distribution, with the predicted total of the spot over the model's genes for the library size. It
+        is what log-normalized counts should be compared with: the logarithm of the mean lies above it, and shows
+        nothing of how sparse counts move with the depth.
+    `.layers[f"{key}_uncertainty"]` : float32 (n_obs, n_vars)
+        Standard deviation of the predicted distribution of the counts, on request: the noise of counting, the spread
+        of the gene about its mean, the excess zeros, and, of the kernel model and of networks with validation, the
+        error of the mean as it was on average on tissue that was left out.
+    `.obs[f"{key}_cell_type"]` : categorical
+        Most probable class, if the model has classes.
+    `.obs[f"{key}_cell_type_confidence"]` : float32
+        Its probability.
+    `.obs[f"{key}_library_size"]` : float32
+        Library size used to scale the means.
+    `.obs[f"{key}_tissue_distance"]` : float32
+        How unlike the training tissue a spot is, for models that know; 1 is as far as the farthest 1 % of the training
+        spots are from the other sections.
+    `.obs[f"{key}_unlike_training"]` : bool
+        Whether it is above 1: the prediction is then an extrapolation.
+    `.obsm[f"{key}_cell_type_probability"]` : DataFrame (n_obs, n_classes)
+        Probability of every class.
+    `.obsm[f"X_{key}"]` : float32 (n_obs, d)
+        Embedding before the heads, for neighbors, clustering, UMAP.
+    `.var[f"{key}_modeled"]` : bool
+        Genes that the model predicts.
+    `.uns[key]` : dict
+        Model, version, parameters, patch geometry, encoder, graph, library size used.
+
+    Raises
+    ------
+    KeyError
+        If a key, library, image or scale factor is missing.
+    FileNotFoundError, FileExistsError
+        If the model or the image is not there; if `store` is.
+    ValueError
+        If a value is wrong: coordinates that are NaN, swapped or off the image, features of another width, a layer
+        that the likelihood does not have; another encoder than that of the training.
+
+    Warns
+    -----
+    UserWarning
+        If more than 5 % of the spots are unlike the training tissue; if features, or the way in which microns are
+        known, differ from the training.
+
+    Examples
+    --------
+    >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
+    >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
+    """
+    fitted = as_fitted(model)
+    wanted = checked_layers(default_layers(fitted) if layers is None else layers)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
+    device, size = pick_device(accelerator), batch_size or PREDICTION_BATCH
+    imposed = _imposed_library(fitted, adata, library_size)
+    spots = read_for(
+        fitted,
+        adata,
+        library_key=library_key,
+        spatial_key=spatial_key,
+        img_key=img_key,
+        image=image,
+        features_key=features_key,
+        mpp=mpp,
+    )
+    writer = PredictionWriter(
+        adata, genes=fitted.genes, classes=fitted.classes, key=key_added, layers=wanted, copy=copy, store=store
+    )
+    try:
+        encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+        blocks = predict_blocks(
+            fitted.module,
+            spots,
+            batch_size=size,
+            device=device,
+            log_library=None if imposed is None else np.log(imposed),
+            progress=progress and fitted.encoder is None,
+        )
+        for core, prediction in blocks:
+            writer.add(core, prediction)
+        return writer.finish(imposed, _written_parameters(fitted, library_size, spots))
+    finally:
+        fitted.module.cpu()
+        writer.discard()
+
+
+def as_fitted(model: FittedModel | str | Path) -> FittedModel:
+    """Return the model, loading it if a folder is given.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(model, str | Path):
+        return FittedModel(**load_fields(Path(model)))
+    if not isinstance(model, FittedModel):
+        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
+    return model
+
+
+def encode(
+    model: FittedModel, spots: Spots, encoder: Any, *, batch_size: int, device: torch.device, progress: bool
+) -> None:
+    """Add the features of the spots by the model's encoder, if it has one and they were not read.
+
+    Raises
+    ------
+    ValueError
+        If the model has no encoder, but one was given; or it is not that of the training.
+    """
+    if model.encoder is None:
+        if encoder is not None:
+            raise ValueError(f"Model {model.name!r} was fitted without an encoder: leave `encoder` out.")
+        return
+    if spots.patches is None:
+        return
+    if encoder is not None:
+        model.encoder_in_memory = prepare_encoder(encoder)
+        check_card(model.encoder_in_memory, model.encoder)
+    elif model.encoder_in_memory is None:
+        model.encoder_in_memory = encoder_from_card(model.encoder)
+    spots.features = encode_patches(
+        model.encoder_in_memory,
+        spots,
+        np.arange(len(spots)),
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
+
+
+def default_layers(model: FittedModel) -> list[str]:
+    """Return the layers that are written unless others are asked for: those that the likelihood has."""
+    absent = {"mse": {"dropout", "log_normalized"}, "zinb": set()}.get(model.likelihood, {"dropout"})
+    return [name for name in keys.DEFAULT_LAYERS if name not in absent]
+
+
+def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> NDArray[np.float32] | None:
+    if model.likelihood == "mse" or library_size == "predicted":
+        return None
+    if library_size == "median":
+        return np.full(adata.n_obs, model.baselines.median_library, dtype=np.float32)
+    if library_size not in adata.obs:
+        raise ValueError(
+            "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
+            f"({list(adata.obs.columns)}), found {library_size!r}."
+        )
+    sizes = pd.to_numeric(adata.obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
+    if not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
+    return sizes
+
+
+def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
+    on_logs = model.likelihood == "mse"
+    return {
+        "model": model.name,
+        "choice": model.choice or None,
+        "version": hist2scrna.__version__,
+        "likelihood": model.likelihood,
+        "scale": "log_normalized" if on_logs else "counts",
+        "library_size": "none" if on_logs else library_size,
+        "median_library_size": float(model.baselines.median_library),
+        "options": model.options,
+        "geometry": None if model.geometry is None else asdict(model.geometry),
+        "encoder": model.encoder,
+        "graph": list(spots.graph.origin),
+        "trained_on": model.training["sections"],
+        "params": model.parameters,
+    }

@@ -1,0 +1,99 @@
+"""Read an AnnData as a fitted model needs it: its geometry, its keys, its encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hist2scrna.messages import warn_user
+from hist2scrna.models.choose import RGB
+from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from hist2scrna.images.patches import PatchGeometry
+    from hist2scrna.spots.read import Spots
+    from hist2scrna.trained.fitted import FittedModel
+
+SPOT_DIAMETER = "spot diameter"
+
+
+def read_for(
+    model: FittedModel,
+    adata: AnnData,
+    *,
+    library_key: str | None = None,
+    spatial_key: str | None = None,
+    img_key: str | Sequence[str] | None = None,
+    image: Any = None,
+    features_key: str | None = None,
+    mpp: float | None = None,
+) -> Spots:
+    """Read the spots of `adata` in a model's geometry; keys that are not named are those of the training."""
+    trained = model.parameters
+    if library_key is None and trained.get("library_key") in adata.obs:
+        library_key = trained["library_key"]
+    if img_key is None and image is None:
+        img_key = trained.get("img_key")
+    if features_key is None:
+        features_key = trained.get("features_key")
+    source = Source(
+        library_key=library_key,
+        spatial_key=spatial_key or trained["spatial_key"],
+        img_key=img_key,
+        image=image,
+        features_key=features_key,
+        mpp=mpp,
+    )
+    patch = None
+    if model.geometry is not None and features_key is None:
+        patch = PatchSize(model.geometry.px, model.geometry.um)
+    neighbors = trained.get("neighbors")
+    spots = read_spots(
+        open_sections(adata, source),
+        patch=patch,
+        n_features=model.options.get("n_features"),
+        on_array=model.module.on_array,
+        neighbors=Neighbors() if neighbors is None else Neighbors(**neighbors),
+    )
+    channels = model.options.get("channels", RGB)
+    if spots.patches is not None and spots.patches.channels != channels:
+        raise ValueError(
+            f"The model reads {channels} channels, the image here has {spots.patches.channels}. Pass the stains of the "
+            f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
+        )
+    _compare_scale(spots.geometry, model.geometry)
+    if features_key is not None:
+        _compare_features(adata, features_key, model)
+    return spots
+
+
+def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> None:
+    """Warn where the features are known to come from another encoder than in training."""
+    trained = model.training.get("features") or {}
+    if model.encoder is not None:
+        trained = {"encoder": model.encoder["name"], "weights_sha256": model.encoder["sha256"]}
+    here = adata.uns.get(features_key, {})
+    for field in ("encoder", "weights_sha256"):
+        if field in trained and field in here and str(here[field]) != trained[field]:
+            warn_user(
+                f"The features in adata.obsm[{features_key!r}] have {field} {here[field]!s}, those in training had "
+                f"{trained[field]}: the model then reads noise. Extract them with the same encoder."
+            )
+
+
+def _compare_scale(here: PatchGeometry | None, trained: PatchGeometry | None) -> None:
+    """Warn where microns are measured in one of training and prediction, and inferred in the other."""
+    if here is None or trained is None or here.scale_from == trained.scale_from:
+        return
+    if SPOT_DIAMETER in (here.scale_from, trained.scale_from):
+        warn_user(
+            f"Microns are known from the {here.scale_from} here, but were from the {trained.scale_from} in training: "
+            "if the two do not agree, the model sees the tissue at another scale. Pass mpp= to be sure."
+        )
