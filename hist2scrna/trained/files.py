@@ -99,16 +99,16 @@ def load_fields(folder: Path) -> dict[str, Any]:
 
 
 def _check_readable(folder: Path, card: dict[str, Any]) -> None:
-    version, name = card["format_version"], card["name"]
+    version = card["format_version"]
     if version > FORMAT_VERSION:
         raise ValueError(
             f"'{folder}' was written in format {version}; this hist2scrna {hist2scrna.__version__} reads up to "
             f"{FORMAT_VERSION}. Install a newer one."
         )
-    if name not in model_names():
+    if card["name"] not in model_names():
         raise ValueError(
-            f"The model in '{folder}' is {name!r}, which is not registered here. Import the module that registers it "
-            f"(its class is defined in {card['module']!r}), then load it again."
+            f"The model in '{folder}' is {card['name']!r}, which is not registered here. Import the module that "
+            f"registers it (its class is defined in {card['module']!r}), then load it again."
         )
 
 
