@@ -13,7 +13,8 @@ import pandas as pd
 from hist2scrna.benchmarking.table import PROTOCOL
 from hist2scrna.evaluation.plain import number, percent, plain
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
-from hist2scrna.evaluation.scores import Score, benchmark_scores
+from hist2scrna.evaluation.score import Score
+from hist2scrna.evaluation.scores import benchmark_scores
 
 SCHEMA_VERSION = 1
 REFERENCES = (*(PREDICTOR_LABELS[name] for name in BASELINES), NOISE_CEILING)

@@ -12,7 +12,8 @@ from scipy import stats
 
 from hist2scrna.benchmarking.job import Done, Job
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
-from hist2scrna.evaluation.scores import benchmark_columns, value_of
+from hist2scrna.evaluation.score import value_of
+from hist2scrna.evaluation.scores import benchmark_columns
 
 HEADLINE = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline", "collapsed", "held_out")
 MEASURED = (

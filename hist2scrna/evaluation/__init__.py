@@ -1,1 +1,1 @@
-"""What :func:`hist2scrna.tl.evaluate` computes: predictors beside the truth, on arrays, in blocks."""
+"""What :func:`hist2scrna.tl.evaluate` computes: AnnData is read once, then all is arrays, scored in blocks."""

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hist2scrna.evaluation.scores import Score, scores_of
+from hist2scrna.evaluation.score import Score
+from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.metrics.blocks import Floats
 
 N_RESAMPLES = 9999

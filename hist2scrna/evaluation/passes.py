@@ -20,9 +20,10 @@ from hist2scrna.evaluation.predictors import (
 )
 from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.metrics.blocks import BLOCK_VALUES, Floats, blocks
-from hist2scrna.metrics.calibration import CountBlock, CountTally, zero_probability
+from hist2scrna.metrics.calibration import CountTally
 from hist2scrna.metrics.correlation import Moments, Rows, TruthRows
 from hist2scrna.metrics.errors import MOST_RANKED, Overall, pooled, spots_to_rank
+from hist2scrna.metrics.likelihood import CountBlock, zero_probability
 from hist2scrna.metrics.thinning import N_REPEATS, noise_ceiling
 
 ALL = slice(None)

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.metrics.blocks import Floats, blocks, dense
-from hist2scrna.metrics.calibration import distribution
+from hist2scrna.metrics.likelihood import distribution
 from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM, residual_block
 
 Scale = Literal["counts", "log_normalized", "residual"]
@@ -101,7 +101,7 @@ class Expression:
     rows, columns
         Where the scored spots and genes are in a dense `values`.
     dispersion, dropout
-        Of the count component, arrays as `values`; None where the likelihood has none.
+        Inverse dispersion and zero inflation, arrays as `values`; None where the likelihood has none.
     mu
         Mean of the count component; None: from `values` and `dropout`.
     likelihood

@@ -8,7 +8,8 @@ from typing import Any
 
 from hist2scrna.evaluation.plain import at, number, percent
 from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS, SCALE_LABELS
-from hist2scrna.evaluation.scores import Score, scores_of, value_of
+from hist2scrna.evaluation.score import Score, value_of
+from hist2scrna.evaluation.scores import scores_of
 
 # Title of a block, label of a row, and the values of all predictors with the noise ceiling last.
 Row = tuple[str, str, list[Any]]

@@ -31,10 +31,10 @@ def dense(block: Any) -> Floats:
 
 def as_table(table: Table, name: str) -> Any:
     """Return a two-dimensional array or a sparse matrix as it is; raise `ValueError` for anything else."""
-    found = table if sparse.issparse(table) else np.asarray(table)
-    if found.ndim != 2:
-        raise ValueError(f"Expected `{name}` to be a table of spots x genes, found shape {found.shape}.")
-    return found
+    checked = table if sparse.issparse(table) else np.asarray(table)
+    if checked.ndim != 2:
+        raise ValueError(f"Expected `{name}` to be a table of spots x genes, found shape {checked.shape}.")
+    return checked
 
 
 def pairs(truth: Table, prediction: Table, axis: int) -> Iterator[tuple[Floats, Floats]]:

@@ -1,10 +1,9 @@
-"""Predicted distributions against counts: likelihood, deviance, coverage and probability integral transform."""
+"""Calibration of predicted distributions of counts: coverage, widths and probability integral transform."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from hist2scrna.metrics.blocks import Floats, Table, as_table, blocks, dense
+from hist2scrna.metrics.likelihood import BY_GENE, CountBlock, distribution
 from hist2scrna.metrics.zeros import ZeroTally
-from hist2scrna.zinb import NB, ZINB, CountDistribution, Poisson
+from hist2scrna.zinb import CountDistribution
 
 LEVELS = (0.5, 0.8, 0.95)
 LEVEL_NAMES = ("50", "80", "95")
@@ -21,20 +21,6 @@ PIT_BINS = 20
 FINE_BINS = 1000
 # Values of which intervals are measured: quantiles take long, and the mean over so many is known to a per cent.
 MOST_MEASURED = 20_000
-# A mean of 0, or a dropout of 1 in float32, would make one stray count infinitely unlikely.
-LOWEST_MEAN, HIGHEST_DROPOUT, DISPERSIONS = 1e-8, 1 - 1e-7, (1e-8, 1e8)
-
-
-def distribution(mu: Any, dispersion: Any = None, dropout: Any = None) -> ZINB | NB | Poisson:
-    """Return a Poisson in float64; with `dispersion` a negative binomial, with `dropout` a zero-inflated one."""
-    mean = torch.from_numpy(np.maximum(np.asarray(mu, dtype=np.float64), LOWEST_MEAN))
-    if dispersion is None:
-        return Poisson.from_parameters(mean)
-    theta = torch.from_numpy(np.clip(np.asarray(dispersion, dtype=np.float64), *DISPERSIONS))
-    if dropout is None:
-        return NB.from_parameters(mean, theta)
-    pi = np.minimum(np.asarray(dropout, dtype=np.float64), HIGHEST_DROPOUT)
-    return ZINB.from_parameters(mean, theta, torch.from_numpy(pi))
 
 
 def bounds(
@@ -61,84 +47,9 @@ def interval_widths(predicted: CountDistribution, level: float) -> Floats:
     low, high = (1 - level) / 2, (1 + level) / 2
     ends = torch.stack([predicted.quantile(low), predicted.quantile(high)])
     upper, lower = predicted.cdf(ends).numpy(), predicted.cdf(ends - 1).numpy()
-    held = _share_within(lower, upper, low, high)
+    inside = _share_within(lower, upper, low, high)
     between = (ends[1] - ends[0]).numpy()
-    return np.where(between > 0, held.sum(axis=0) + between - 1, held[0])
-
-
-@dataclass(frozen=True, eq=False)
-class CountBlock:
-    """Counts of some genes, and the distributions that are predicted for them.
-
-    Attributes
-    ----------
-    counts
-        `(genes, spots)`.
-    mu, dispersion, dropout
-        Mean of the count component, inverse dispersion and zero inflation, of that shape; None where the likelihood
-        has none.
-    """
-
-    counts: Floats
-    mu: Any
-    dispersion: Any = None
-    dropout: Any = None
-
-    @cached_property
-    def distribution(self) -> ZINB | NB | Poisson:
-        """The predicted distributions."""
-        return distribution(self.mu, self.dispersion, self.dropout)
-
-    @cached_property
-    def log_probability(self) -> Floats:
-        """Natural logarithm of the probability of each count."""
-        values: Floats = self.distribution.log_prob(torch.from_numpy(self.counts)).numpy()
-        return values
-
-    @cached_property
-    def mean(self) -> Floats:
-        """Expected counts."""
-        values: Floats = self.distribution.mean.numpy()
-        return values
-
-    @cached_property
-    def p_zero(self) -> Floats:
-        """Probability of a zero."""
-        values: Floats = self.distribution.p_zero.numpy()
-        return values
-
-
-def log_likelihood(block: CountBlock) -> Floats:
-    """Return the mean log-likelihood of a count of each gene, in nats."""
-    return np.asarray(block.log_probability.mean(axis=1))
-
-
-def deviance(block: CountBlock) -> Floats:
-    """Return the mean deviance of each gene from the best distribution of the same dispersion."""
-    return _mean_deviance(block.distribution, block.counts)
-
-
-def poisson_deviance(block: CountBlock) -> Floats:
-    """Return the mean Poisson deviance of the expected counts of each gene, comparable between likelihoods."""
-    return _mean_deviance(distribution(block.mean), block.counts)
-
-
-def _mean_deviance(predicted: ZINB | NB | Poisson, counts: Floats) -> Floats:
-    values: Floats = predicted.deviance(torch.from_numpy(counts)).mean(dim=1).numpy()
-    return values
-
-
-def zero_probability(block: CountBlock) -> Floats:
-    """Return the mean probability of a zero of each gene."""
-    return np.asarray(block.p_zero.mean(axis=1))
-
-
-BY_GENE: Mapping[str, Callable[[CountBlock], Floats]] = {
-    "log_likelihood": log_likelihood,
-    "deviance": deviance,
-    "poisson_deviance": poisson_deviance,
-    "p_zero": zero_probability,
-}
+    return np.where(between > 0, inside.sum(axis=0) + between - 1, inside[0])
 
 
 class CountTally:
@@ -295,7 +206,7 @@ def count_scores(
     dropout
         `(spots, genes)` zero-inflation probability; None: none.
     seed
-        Of the randomized probability integral transform, and of the spots whose intervals are measured.
+        Seed of the randomized probability integral transform, and of the choice of spots whose intervals are measured.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def overall(truth: Table, prediction: Table, *, most_ranked: int = MOST_RANKED, 
     most_ranked
         Most values that Spearman's correlation ranks; in larger tables it is that of spots drawn at random.
     seed
-        Of that draw.
+        Seed of that draw.
 
     Returns
     -------

@@ -16,7 +16,7 @@ TARGET_SUM = 1e4
 RESIDUAL_THETA = 100.0
 # Rounding of float32 means; a difference below it is none.
 ROUNDING = 1e-6
-# Of the expected counts of a spot; a smaller sum is taken for it where they are divided by it.
+# The expected counts of a spot are never divided by a smaller sum than this.
 LEAST_TOTAL = 1e-6
 
 

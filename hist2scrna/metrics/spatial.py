@@ -41,7 +41,7 @@ def morans_i_by_gene(values: Table, weights: Table) -> Floats:
     graph = sparse.diags_array(np.divide(1, degree, out=np.zeros(n), where=degree > 0)) @ graph
     total = float(graph.sum())
     table = table.tocsc() if sparse.issparse(table) else table
-    found = []
+    parts = []
     for genes in blocks(table.shape[1], n):
         z = dense(table[:, genes])
         highest, lowest = z.max(axis=0), z.min(axis=0)
@@ -53,5 +53,5 @@ def morans_i_by_gene(values: Table, weights: Table) -> Floats:
                 if total
                 else z[0] * np.nan
             )
-        found.append(np.where(constant, np.nan, i))
-    return np.concatenate(found) if found else np.empty(0)
+        parts.append(np.where(constant, np.nan, i))
+    return np.concatenate(parts) if parts else np.empty(0)

@@ -1,4 +1,4 @@
-"""What counts of this depth allow: the correlation that a perfect prediction of the means would reach."""
+"""The noise ceiling: the correlation that a perfect prediction would reach with counts of this depth."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def thinning_reliability(
     n_repeats
         Draws to average over.
     seed
-        Of the draws.
+        Seed of the draws.
     library
-        `(spots,)` total counts, positive, of which the log is regressed out of both halves: the reliability of what is
-        left, to be set beside :func:`~hist2scrna.metrics.depth_partial_pearson`. None: nothing is.
+        `(spots,)` total counts, positive. Their logarithm is regressed out of both halves, which gives the reliability
+        for :func:`~hist2scrna.metrics.depth_partial_pearson`. None: nothing is regressed out.
 
     Returns
     -------
@@ -71,10 +71,13 @@ def thinning_reliability(
     if library is not None and scale == "residual":
         raise ValueError("Expected no `library` on scale 'residual': Pearson residuals hold no depth.")
     depth = None if library is None else np.log(np.asarray(library, dtype=np.float64))
-    given = sparse.csc_array(as_table(counts, "counts"))
-    if given.nnz and not ((given.data >= 0) & (given.data == np.round(given.data))).all():
+    sparse_counts = sparse.csc_array(as_table(counts, "counts"))
+    if (
+        sparse_counts.nnz
+        and not ((sparse_counts.data >= 0) & (sparse_counts.data == np.round(sparse_counts.data))).all()
+    ):
         raise ValueError("Expected `counts` to hold non-negative whole numbers.")
-    table: Any = given.astype(np.int64, copy=True)
+    table: Any = sparse_counts.astype(np.int64, copy=True)
     table.eliminate_zeros()
     r = np.zeros(table.shape[1])
     for first, second in _halves(table, n_repeats, seed):
@@ -91,7 +94,7 @@ def noise_ceiling(
     seed: int = 0,
     library: ArrayLike | None = None,
 ) -> Floats:
-    r"""Highest Pearson correlation with each gene that can be expected of a prediction without pixels, or with.
+    r"""Noise ceiling of each gene: the highest Pearson correlation that any prediction can be expected to reach.
 
     The square root of :func:`thinning_reliability`. With measurement :math:`x = t + \epsilon` and noise independent of
     the truth, the reliability is :math:`\rho = \mathrm{var}(t) / \mathrm{var}(x)`, and a prediction that knows
@@ -99,9 +102,9 @@ def noise_ceiling(
 
     .. math:: \mathrm{cor}(t, x) = \mathrm{var}(t) / \sqrt{\mathrm{var}(t)\,\mathrm{var}(x)} = \sqrt{\rho}.
 
-    :math:`\rho` itself is what a *second noisy measurement* of the same depth would reach, and too low a bar. Variation
-    beyond Poisson (overdispersion, dropout) counts as truth here, so that no model need reach the ceiling; sampling
-    errors of :math:`r` below zero are cut off, which lifts the ceiling of nearly empty genes a little.
+    :math:`\rho` itself is what a *second noisy measurement* of the same depth would reach, which is too low.
+    Variation beyond Poisson (overdispersion, dropout) counts as truth here, so a perfect model may stay below the
+    ceiling. Negative estimates of :math:`r` are set to zero, which raises the ceiling of nearly empty genes slightly.
 
     Parameters
     ----------
@@ -154,7 +157,7 @@ def _by_values(first: Any, second: Any, scale: str, depth: Floats | None) -> Flo
 def _by_residuals(first: Any, second: Any) -> Floats:
     n_spots, n_genes = first.shape
     margins = [(np.asarray(t.sum(axis=1)).ravel(), np.asarray(t.sum(axis=0)).ravel()) for t in (first, second)]
-    found = []
+    correlations = []
     for genes in blocks(n_genes, n_spots):
         rows = [
             residual_block(
@@ -162,5 +165,5 @@ def _by_residuals(first: Any, second: Any) -> Floats:
             )
             for table, (library, total) in zip((first, second), margins, strict=True)
         ]
-        found.append(np.nan_to_num(moments(*rows).pearson))
-    return np.concatenate(found)
+        correlations.append(np.nan_to_num(moments(*rows).pearson))
+    return np.concatenate(correlations)

@@ -38,22 +38,22 @@ def attention(
     ax: Axes | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw what a model attends to, of one spot or of a whole section, as :func:`hist2scrna.tl.attention` wrote it.
+    """Draw attention or saliency of one spot or of a whole section, as :func:`hist2scrna.tl.attention` wrote it.
 
     Parameters
     ----------
     adata
         Annotated data after :func:`hist2scrna.tl.attention`.
     kind
-        `"neighbors"`: weights between spots. Of one spot: its neighbors and itself in the color of their weight,
-        joined by lines as wide as the weight. Of a section: each spot in the color of the weight that it gives to all
-        its neighbors together, the rest being its own; lines join neighbors, as wide as the mean of the weights in
-        both directions, those below equal attention left out.
-        `"patch"`: attention roll-out over the tokens of the patch, as a multiple of an even share.
+        `"neighbors"`: weights between spots. For one spot, the spot and its neighbors are colored by their weights and
+        joined by lines of that width. For a section, each spot is colored by the total weight that it gives to its
+        neighbors (the rest goes to the spot itself), and neighbors are joined by lines as wide as the mean of both
+        directions; weights below equal attention are left out.
+        `"patch"`: attention rollout over the tokens of the patch, as a multiple of an even share.
         `"saliency"`: gradient times input of the tokens for `gene`, red where they raise the prediction and blue where
-        they lower it. Of a section, tokens where patches overlap are averaged.
+        they lower it. For a section, tokens of overlapping patches are averaged.
     spot
-        Name of a spot in `.obs_names`, to draw it from near; None: the section.
+        Name of a spot in `.obs_names`, which is drawn close up; None: the whole section.
     gene
         Gene of the saliency.
     key
@@ -61,17 +61,18 @@ def attention(
     library
         Which section; None: that of `spot`, or the only one.
     library_key
-        Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
+        Column of `.obs` with the section of each spot. None: `"library_id"` if it is there and names libraries of
+        `.uns["spatial"]`, else one section.
     spatial_key
-        Slot of `.obsm` with the coordinates.
+        Key of `.obsm` with the coordinates.
     img_key
-        Which image of `.uns["spatial"][library]["images"]` to draw on; None: the finest. Without any, there is none.
+        Which image of `.uns["spatial"][library]["images"]` to draw on; None: the finest available.
     cmap
-        Matplotlib's name of a color map; None: `"viridis"`, for saliency a diverging one.
+        Name of a Matplotlib color map; None: `"viridis"`, for saliency a diverging one.
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -120,20 +121,20 @@ def _slot(holder: Any, slot: str, where: str) -> Any:
 
 
 def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
-    """Draw a spot with its neighbors from near."""
+    """Draw a spot close up, with its neighbors."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
     chosen = section.chosen
     assert chosen is not None
     row = weights[[chosen], :].tocoo()
-    xy, center, given = section.xy[row.coords[1]], section.xy[chosen], row.data.astype(np.float64)
+    xy, center, shares = section.xy[row.coords[1]], section.xy[chosen], row.data.astype(np.float64)
     reach = 1.25 * np.abs(xy - center).max() + section.diameter
     low, high = center - reach, center + reach
     tissue = section.tissue(low, high)
     ax = section_axes(ax, 1.0)
     near = Tissue(xy, section.diameter, tissue.image, tissue.extent)
-    dots = draw_spots(ax, near, given, (0.0, float(given.max())), cmap)
+    dots = draw_spots(ax, near, shares, (0.0, float(shares.max())), cmap)
     # Rings, so that the tissue in the spots is seen.
     dots.set(facecolor="none", edgecolor=None, linewidth=3.5)
     away = np.linalg.norm(xy - center, axis=1)
@@ -141,14 +142,14 @@ def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax
     rim = (xy - center)[apart] / away[apart, None] * section.diameter / 2
     lines = LineCollection(
         list(np.stack([center + rim, xy[apart] - rim], axis=1)),
-        linewidths=1 + 9 * given[apart] / given.max(),
+        linewidths=1 + 9 * shares[apart] / shares.max(),
         cmap=dots.cmap,
         norm=dots.norm,
-        array=given[apart],
+        array=shares[apart],
     )
     ax.add_collection(lines, autolim=False)
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))
-    for (x, y), weight in zip(xy, given, strict=True):
+    for (x, y), weight in zip(xy, shares, strict=True):
         label = ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=10)
         label.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set_title(f"{section.title}: attention to neighbors", fontsize=10)
@@ -162,7 +163,7 @@ def _all_neighborhoods(section: Section, weights: sparse.csr_array, cmap: str, a
 
     tissue = section.tissue(*window_corners(section.xy, section.diameter))
     ax = section_axes(ax, tissue.aspect)
-    own = weights.diagonal().astype(np.float64)
+    to_itself = weights.diagonal().astype(np.float64)
     even = 1 / np.maximum(np.diff(weights.indptr), 1)
     relative = weights.multiply(1 / even[:, None]).tocsr()
     both = sparse.triu((relative + relative.T) / 2, k=1).tocoo()
@@ -170,7 +171,7 @@ def _all_neighborhoods(section: Section, weights: sparse.csr_array, cmap: str, a
     ends = section.xy[np.stack([both.row[strong], both.col[strong]], axis=1)]
     wide = 0.2 + 4 * (both.data[strong] - 1)
     ax.add_collection(LineCollection(list(ends), linewidths=wide, colors="0.15"), autolim=False)
-    dots = draw_spots(ax, tissue, 1 - own, limits(1 - own), cmap, outline="0.15")
+    dots = draw_spots(ax, tissue, 1 - to_itself, limits(1 - to_itself), cmap, outline="0.15")
     ax.set_title(f"{section.title}: attention to neighbors", fontsize=10)
     color_bar(dots, ax, "weight of all neighbors (rest: itself)")
     return ax

@@ -62,7 +62,7 @@ def benchmark(
     ax
         One axes per data set; None: a new figure, with the data sets below each other.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -138,10 +138,10 @@ def _axes(ax: Any, n_models: list[int]) -> NDArray[Any]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        given = np.asarray(ax, dtype=object).ravel()
-        if len(given) != len(n_models):
-            raise ValueError(f"Expected one axes for each of {len(n_models)} data sets in `ax`, found {len(given)}.")
-        return given
+        axes = np.asarray(ax, dtype=object).ravel()
+        if len(axes) != len(n_models):
+            raise ValueError(f"Expected one axes for each of {len(n_models)} data sets in `ax`, found {len(axes)}.")
+        return axes
     heights = [ROW_INCHES * n + 0.5 for n in n_models]
     _, grid = plt.subplots(
         len(n_models),

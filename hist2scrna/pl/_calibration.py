@@ -1,4 +1,4 @@
-"""Whether predicted distributions of counts hold what they promise."""
+"""Whether predicted distributions of counts are calibrated."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def calibration(
     ax: Sequence[Axes] | NDArray[Any] | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw coverage against its nominal level, and beside it the probability integral transform.
+    """Draw the coverage of predicted intervals, and the probability integral transform.
 
-    Left, the share of counts within the central 50, 80 and 95 % of what was predicted: below the dashed line a
-    prediction is too sure of itself. Right, the randomized probability integral transform in 20 bins, flat where
-    calibrated; a U is a prediction that is too narrow, a hump one that is too wide, a slope one that is biased.
+    Left: the share of counts within the central 50, 80 and 95 % of the predicted distribution. Below the dashed line,
+    the prediction is overconfident. Right: the randomized probability integral transform in 20 bins, which is flat for
+    a calibrated prediction. A U shape means that the distribution is too narrow, a hump too wide, a slope biased.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def calibration(
     ax
         Two axes; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -61,9 +61,9 @@ def calibration(
     """
     import matplotlib.pyplot as plt
 
-    found = as_evaluation(evaluation)
-    if not found.results["counts"].get("model"):
-        raise ValueError(not_counts(found))
+    result = as_evaluation(evaluation)
+    if not result.results["counts"].get("model"):
+        raise ValueError(not_counts(result))
     if ax is None:
         _, ax = plt.subplots(1, 2, figsize=(8.6, 3.8), layout="constrained")
     axes = np.asarray(ax, dtype=object).ravel()
@@ -73,7 +73,7 @@ def calibration(
     left.plot([0, 100], [0, 100], color="0.35", linestyle="--", linewidth=1, label="calibrated", zorder=0)
     lowest = 50.0
     for name, (marker, style) in STYLES.items():
-        scores = found.results["counts"].get(name)
+        scores = result.results["counts"].get(name)
         if not scores:
             continue
         nominal = [float(level) for level in scores["coverage"]]

@@ -1,4 +1,4 @@
-"""Which cell types are taken for which."""
+"""Which cell types are confused."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def confusion_matrix(
 ) -> Axes:
     """Draw how often spots of each cell type are predicted as each.
 
-    Numbers are spots; color is their share of the spots of the true type, so that a rare type can be read too. Rows of
-    types that no spot truly has are empty.
+    Numbers are spots; color is their share of the spots of the true type, so that rare types are visible, too. Rows of
+    types that do not occur in the truth are empty.
 
     Parameters
     ----------
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     cmap
-        Matplotlib's name of a color map that begins pale.
+        Name of a Matplotlib color map that begins pale.
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -55,10 +55,10 @@ def confusion_matrix(
     >>> evaluation = hist2scrna.tl.evaluate(test, model, labels_key="cell_type")
     >>> hist2scrna.pl.confusion_matrix(evaluation)
     """
-    found = as_evaluation(evaluation)
-    types = found.results["cell_types"]
+    result = as_evaluation(evaluation)
+    types = result.results["cell_types"]
     if not types:
-        raise ValueError(not_typed(found))
+        raise ValueError(not_typed(result))
     counts, classes = np.array(types["confusion"], dtype=int), types["classes"]
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)

@@ -46,9 +46,7 @@ def plot_data(evaluation: Evaluation, name: str, otherwise: str) -> Any:
         If it is not there; `otherwise` tells why, and what to call.
     """
     if not evaluation.plot_data:
-        raise ValueError(
-            "This evaluation holds no data for plots: an older version wrote it. Call tl.evaluate again to have them."
-        )
+        raise ValueError("This evaluation holds no data for plots: an older version wrote it. Call tl.evaluate again.")
     if not evaluation.plot_data.get(name):
         raise ValueError(otherwise)
     return evaluation.plot_data[name]

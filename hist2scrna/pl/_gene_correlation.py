@@ -1,4 +1,4 @@
-"""How well single genes are predicted, beside the baselines and the ceiling."""
+"""How well single genes are predicted, with the baselines and the noise ceiling."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MOST_BINS = 40
 def gene_correlation(
     evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None
 ) -> Axes:
-    """Draw the distribution of Pearson by gene, with depth baseline, mean baseline and ceiling drawn in.
+    """Draw the distribution of Pearson over the genes, with the baselines and the noise ceiling.
 
-    Bars are genes of the model; the stepped outlines are the same genes scored by the depth baseline and by the
-    ceiling, what the best prediction could reach given the noise of counts. Vertical lines are the means that the
-    headline of the evaluation holds. Genes that are constant in the truth have no correlation, and are left out.
+    Bars show the model. Outlines show the same genes for the depth baseline and for the noise ceiling, which is what
+    the best prediction could reach given the noise of the counts. Vertical lines are the means in the headline of the
+    evaluation. Genes that are constant in the truth have no correlation and are left out.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def gene_correlation(
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -50,8 +50,8 @@ def gene_correlation(
     --------
     >>> hist2scrna.pl.gene_correlation(evaluation, save="genes.png")
     """
-    found = as_evaluation(evaluation)
-    table, head = found.genes, found.headline
+    result = as_evaluation(evaluation)
+    table, head = result.genes, result.headline
     values = table["pearson"].dropna().to_numpy(dtype=float)
     if len(values) == 0:
         raise ValueError("No gene varies over the scored spots, so none has a correlation. Evaluate more spots.")
@@ -76,7 +76,7 @@ def gene_correlation(
             color = CEILING if name == "noise_ceiling" else COLORS[name]
             label = f"{LABELS[name]}, mean {number(head[key])}"
             ax.axvline(head[key], color=color, linestyle=style, linewidth=2, label=label)
-    ax.set(xlabel=f"Pearson over the spots of {_sections(found)}", ylabel=f"genes, of {len(values):,}")
+    ax.set(xlabel=f"Pearson over the spots of {_sections(result)}", ylabel=f"genes, of {len(values):,}")
     ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
     save_figure(ax, save)
     return ax

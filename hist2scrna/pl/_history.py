@@ -28,12 +28,12 @@ def history(
     Parameters
     ----------
     history_or_model
-        A :class:`~hist2scrna.TrainedModel`, or its `.history`: one row an epoch, with `train_loss`, and
+        A :class:`~hist2scrna.TrainedModel`, or its `.history`: one row per epoch, with `train_loss`, and
         `validation_loss` if there was a validation.
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------

@@ -31,25 +31,25 @@ def ranked_genes(
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
     save: str | Path | None = None,
 ) -> NDArray[Any]:
-    """Draw measured beside predicted expression of the four best and the four worst genes by Pearson, on the tissue.
+    """Draw measured and predicted expression of the four best and the four worst genes by Pearson, on the tissue.
 
-    Best genes are on the left, the best first; worst ones on the right, the worst first. Each panel has colors of its
-    own, from the 1st to the 99th percentile (`min` to `max` on the bar), so that patterns are compared: how far the
-    prediction varies is told in the title as its spread, the standard deviation over that of the truth. Pearson and
-    spread are averaged over all scored sections.
+    The best genes are on the left, best first; the worst genes are on the right, worst first. Each panel has its own
+    color scale from the 1st to the 99th percentile (`min` to `max` on the bar), which makes patterns comparable. The
+    title gives the spread of the prediction: its standard deviation over that of the truth. Pearson and spread are
+    averaged over all scored sections.
 
     Parameters
     ----------
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     section
-        Which section; None: the first. The evaluation keeps the first two, and of 5,000 spots at most.
+        Which section; None: the first. An evaluation keeps the first two sections, with up to 5,000 spots each.
     cmap
-        Matplotlib's name of a color map.
+        Name of a Matplotlib color map.
     ax
-        Two axes a gene (measured, predicted), the best genes first, in any shape; None: a new figure.
+        Two axes per gene (measured, predicted), the best genes first, in any shape; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def ranked_genes(
     --------
     >>> hist2scrna.pl.ranked_genes(evaluation, save="genes.png")
     """
-    found = as_evaluation(evaluation)
-    maps = plot_data(found, "maps", "This evaluation holds no maps. Call tl.evaluate again to have them.")
+    result = as_evaluation(evaluation)
+    maps = plot_data(result, "maps", "This evaluation holds no maps. Call tl.evaluate again to have them.")
     best, worst, sections = maps["best"], maps["worst"], maps["sections"]
     if not sections or not best:
         raise ValueError(
@@ -78,14 +78,16 @@ def ranked_genes(
     name = next(iter(sections)) if section is None else section
     if name not in sections:
         raise KeyError(f"Section {name!r} is not among those whose maps are kept: {list(sections)}.")
-    kept = sections[name]
-    tissue = _tissue(kept)
+    section_map = sections[name]
+    tissue = _tissue(section_map)
     axes = _axes(ax, len(best), len(worst), tissue.aspect)
-    score = "r" if len(found.results["sections"]) == 1 else "mean r"
+    score = "r" if len(result.results["sections"]) == 1 else "mean r"
     for pair, gene in zip(axes, best + worst, strict=True):
-        row = found.genes.loc[gene]
+        row = result.genes.loc[gene]
         titles = (gene, f"{score} = {row['pearson']:.2f}, spread {row['spread_ratio']:.2f}")
-        for one, values, title in zip(pair, (kept["truth"][gene], kept["prediction"][gene]), titles, strict=True):
+        for one, values, title in zip(
+            pair, (section_map["truth"][gene], section_map["prediction"][gene]), titles, strict=True
+        ):
             shown = np.array(values, dtype=float)
             dots = draw_spots(one, tissue, shown, limits(shown), cmap)
             one.set_title(title, fontsize=9)
@@ -98,15 +100,15 @@ def ranked_genes(
     return axes
 
 
-def _tissue(kept: dict[str, Any]) -> Tissue:
+def _tissue(section_map: dict[str, Any]) -> Tissue:
     from PIL import Image
 
-    xy, image = np.array(kept["xy"], dtype=float).reshape(-1, 2), kept["image"]
+    xy, image = np.array(section_map["xy"], dtype=float).reshape(-1, 2), section_map["image"]
     if image is None:
-        return Tissue(xy, kept["spot_diameter"])
+        return Tissue(xy, section_map["spot_diameter"])
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["jpeg"]))).convert("RGB"))
     left, right, bottom, top = image["extent"]
-    return Tissue(xy, kept["spot_diameter"], pixels, (left, right, bottom, top))
+    return Tissue(xy, section_map["spot_diameter"], pixels, (left, right, bottom, top))
 
 
 def _axes(ax: Any, n_best: int, n_worst: int, aspect: float) -> NDArray[Any]:
@@ -114,10 +116,10 @@ def _axes(ax: Any, n_best: int, n_worst: int, aspect: float) -> NDArray[Any]:
 
     n_genes = n_best + n_worst
     if ax is not None:
-        given = np.asarray(ax, dtype=object).ravel()
-        if len(given) != 2 * n_genes:
-            raise ValueError(f"Expected two axes for each of {n_genes} genes in `ax`, found {len(given)}.")
-        return given.reshape(n_genes, 2)
+        axes = np.asarray(ax, dtype=object).ravel()
+        if len(axes) != 2 * n_genes:
+            raise ValueError(f"Expected two axes for each of {n_genes} genes in `ax`, found {len(axes)}.")
+        return axes.reshape(n_genes, 2)
     height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.3
     _, grid = plt.subplots(
         n_best, 4, figsize=(4 * PANEL_INCHES + 0.8, height * n_best + 0.4), squeeze=False, layout="compressed"

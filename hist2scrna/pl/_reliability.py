@@ -1,4 +1,4 @@
-"""Whether the confidence in a cell type is what it seems."""
+"""Whether the confidence in cell types is calibrated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None) -> Axes:
     """Draw the accuracy of predicted cell types against the confidence in them.
 
-    A bar is the accuracy of all spots whose confidence lies in its bin, with their number at its foot; the dot is their
-    mean confidence. A bar that ends below its dot is overconfident. The title has the expected calibration error.
+    Each bar is the accuracy of the spots whose confidence lies in its bin, with their number at the bottom; the dot is
+    their mean confidence. A bar that ends below its dot is overconfident. The title gives the expected calibration
+    error.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -49,19 +50,19 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
     --------
     >>> hist2scrna.pl.reliability(evaluation)
     """
-    found = as_evaluation(evaluation)
-    if not found.results["cell_types"]:
-        raise ValueError(not_typed(found))
+    result = as_evaluation(evaluation)
+    if not result.results["cell_types"]:
+        raise ValueError(not_typed(result))
     why = "The prediction holds no confidence in its cell types. Call tl.predict again, then tl.evaluate."
-    bins = plot_data(found, "reliability", why)
+    bins = plot_data(result, "reliability", why)
     edges, n = np.array(bins["edges"]), np.array(bins["n"])
-    held = n > 0
-    accuracy, confidence = (np.array(bins[k], dtype=float)[held] for k in ("accuracy", "confidence"))
+    occupied = n > 0
+    accuracy, confidence = (np.array(bins[k], dtype=float)[occupied] for k in ("accuracy", "confidence"))
     ax = new_axes(ax, (4.4, 4.0))
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="calibrated")
-    width = np.diff(edges)[held]
+    width = np.diff(edges)[occupied]
     ax.bar(
-        edges[:-1][held],
+        edges[:-1][occupied],
         accuracy,
         width,
         align="edge",
@@ -70,13 +71,18 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
         edgecolor="white",
         label="accuracy (number of spots)",
     )
-    for left, count in zip(edges[:-1][held] + width / 2, n[held], strict=True):
+    for left, count in zip(edges[:-1][occupied] + width / 2, n[occupied], strict=True):
         ax.text(left, 0.015, f"{count:,}", ha="center", va="bottom", fontsize=8)
     ax.plot(
-        edges[:-1][held] + width / 2, confidence, "o", color="#D55E00", markeredgecolor="white", label="mean confidence"
+        edges[:-1][occupied] + width / 2,
+        confidence,
+        "o",
+        color="#D55E00",
+        markeredgecolor="white",
+        label="mean confidence",
     )
     ax.set(xlabel="confidence in the predicted type", ylabel="share of spots", xlim=(0, 1), ylim=(0, 1.02))
-    error = found.results["cell_types"]["expected_calibration_error"]
+    error = result.results["cell_types"]["expected_calibration_error"]
     ax.set_title(f"expected calibration error {number(error)}", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     save_figure(ax, save)

@@ -30,20 +30,20 @@ def scatter(
 ) -> Axes:
     """Draw predicted against measured log-normalized expression of 10,000 random (spot, gene) pairs.
 
-    Color tells how many points lie around: a measured 0 has many. On the dashed line both are equal. The title has R2
-    and Pearson over all values, not over those drawn alone; as genes differ far more from each other than spots do,
-    predicting the mean of each gene scores high here too, and the title tells how high.
+    Color is the density of points. On the dashed line both are equal. The title gives R2 and Pearson over all values,
+    not only those drawn. Genes differ far more from each other than spots do, so predicting the mean of each gene also
+    scores high here: the title gives that baseline, too.
 
     Parameters
     ----------
     evaluation
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     cmap
-        Matplotlib's name of a color map.
+        Name of a Matplotlib color map.
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -58,8 +58,8 @@ def scatter(
     --------
     >>> hist2scrna.pl.scatter(evaluation, save="scatter.png")
     """
-    found = as_evaluation(evaluation)
-    points = plot_data(found, "scatter", "This evaluation holds no points. Call tl.evaluate again to draw some.")
+    result = as_evaluation(evaluation)
+    points = plot_data(result, "scatter", "This evaluation holds no points. Call tl.evaluate again to draw some.")
     truth, predicted = (np.array(points[name], dtype=float) for name in ("truth", "prediction"))
     density = _density(truth, predicted)
     order = np.argsort(density, kind="stable")
@@ -72,13 +72,13 @@ def scatter(
     low = min(0.0, float(predicted.min()))
     ax.set(xlim=(-0.02 * top, top), ylim=(low - 0.02 * top, top), aspect="equal")
     ax.set(xlabel=f"measured, {UNIT}", ylabel=f"predicted, {UNIT}")
-    scores = found.results["scores"]["log_normalized"]
-    said = {
+    scores = result.results["scores"]["log_normalized"]
+    labels = {
         name: [number(scores[name]["overall"][key]) for key in ("r2", "pearson")] for name in ("model", "mean_baseline")
     }
     ax.set_title(
-        "model: R2 = {}, Pearson = {}\n".format(*said["model"])
-        + "mean baseline: R2 = {}, Pearson = {}".format(*said["mean_baseline"]),
+        "model: R2 = {}, Pearson = {}\n".format(*labels["model"])
+        + "mean baseline: R2 = {}, Pearson = {}".format(*labels["mean_baseline"]),
         fontsize=10,
     )
     bar = ax.get_figure(root=True).colorbar(dots, ax=ax, shrink=0.8, aspect=22, pad=0.02)  # type: ignore[union-attr]

@@ -66,9 +66,10 @@ def spatial_compare(
     library
         Which section; None: the only one.
     library_key
-        Column of `.obs` with the section of each spot; None: `"library_id"` if it is there, else one section.
+        Column of `.obs` with the section of each spot. None: `"library_id"` if it is there and names libraries of
+        `.uns["spatial"]`, else one section.
     spatial_key
-        Slot of `.obsm` with the coordinates.
+        Key of `.obsm` with the coordinates.
     img_key
         Which image of `.uns["spatial"][library]["images"]` to draw under the spots; None: the finest available. Without
         an image, only the spots are drawn.
@@ -81,11 +82,11 @@ def spatial_compare(
     ncols
         Number of genes next to each other in the new figure.
     cmap
-        Matplotlib's name of a color map for both expressions.
+        Name of a Matplotlib color map for both panels.
     ax
-        Two axes a gene (measured, predicted), three with `residual`, in any shape; None: a new figure.
+        Two axes per gene (measured, predicted), or three with `residual`, in any shape; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -109,9 +110,9 @@ def spatial_compare(
     axes = _axes(ax, len(genes), 3 if residual else 2, ncols, tissue.aspect)
     scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
     for row, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
-        said = "measured is constant" if np.isnan(r) else f"r = {r:.2f}"
+        agreement = "measured is constant" if np.isnan(r) else f"r = {r:.2f}"
         shared = limits(np.concatenate([t, p])) if same_scale else None
-        for one, values, title in zip(row[:2], (t, p), (f"{gene}, measured", f"predicted, {said}"), strict=True):
+        for one, values, title in zip(row[:2], (t, p), (f"{gene}, measured", f"predicted, {agreement}"), strict=True):
             dots = draw_spots(one, tissue, values, shared or limits(values), cmap)
             one.set_title(title, fontsize=10)
             if not same_scale or one is row[1]:
@@ -149,11 +150,11 @@ def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> ND
     import matplotlib.pyplot as plt
 
     if ax is not None:
-        given = np.asarray(ax, dtype=object).ravel()
-        if len(given) != n_panels * n_genes:
+        axes = np.asarray(ax, dtype=object).ravel()
+        if len(axes) != n_panels * n_genes:
             word = {2: "two", 3: "three"}[n_panels]
-            raise ValueError(f"Expected {word} axes for each of {n_genes} genes in `ax`, found {len(given)}.")
-        return given.reshape(n_genes, n_panels)
+            raise ValueError(f"Expected {word} axes for each of {n_genes} genes in `ax`, found {len(axes)}.")
+        return axes.reshape(n_genes, n_panels)
     if ncols < 1:
         raise ValueError(f"Expected `ncols` to be at least 1, found {ncols}.")
     ncols = min(ncols, n_genes)

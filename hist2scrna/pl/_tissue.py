@@ -25,7 +25,7 @@ class Tissue:
     xy
         `(n, 2)`, full-resolution pixels, x right, y down.
     diameter
-        Of a spot, in these pixels.
+        Diameter of a spot in these pixels.
     image
         `(height, width, 3)` uint8; None: spots alone.
     extent
@@ -101,7 +101,7 @@ def draw_spots(
 
 
 def color_bar(dots: Any, axes: Any, label: str, shrink: float = 0.7) -> Any:
-    """Draw the color bar of spots beside one axes or several, and return it."""
+    """Draw the color bar of spots next to one or several axes, and return it."""
     bar = dots.figure.get_figure(root=True).colorbar(dots, ax=axes, shrink=shrink, aspect=18, pad=0.02, extend="both")
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=8)

@@ -24,8 +24,8 @@ def zero_inflation(
     """Draw the predicted against the observed zero rate of every gene.
 
     The predicted rate is the mean of P(X = 0) over the spots, not the share of predictions that round to 0. Below the
-    dashed line, a model expects fewer zeros than there are. The title has both rates over all values, and how well
-    P(X = 0) tells single zeros from other counts.
+    dashed line, the model expects fewer zeros than there are. The title gives both rates over all values, and how well
+    P(X = 0) separates zeros from other counts.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def zero_inflation(
     ax
         Axes to draw in; None: a new figure.
     save
-        Path to write the figure to, in the format of its suffix; None: not written.
+        Path of a file to write the figure to; its suffix selects the format. None: it is not written.
 
     Returns
     -------
@@ -49,16 +49,16 @@ def zero_inflation(
     --------
     >>> hist2scrna.pl.zero_inflation(evaluation)
     """
-    found = as_evaluation(evaluation)
-    zeros = found.results["zeros"].get("model")
+    result = as_evaluation(evaluation)
+    zeros = result.results["zeros"].get("model")
     if not zeros:
-        raise ValueError(not_counts(found))
+        raise ValueError(not_counts(result))
     ax = new_axes(ax, (4.4, 4.2))
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="equal", zorder=0)
     for level, (color, marker) in LEVELS.items():
-        part = found.genes[found.genes["level"] == level]
+        part = result.genes[result.genes["level"] == level]
         if len(part):
-            size = 30 if len(found.genes) < 300 else 12
+            size = 30 if len(result.genes) < 300 else 12
             ax.scatter(
                 part["zero_rate"],
                 part["predicted_zero_rate"],

@@ -212,10 +212,10 @@ def _call(results: dict[str, Any], out: str) -> str:
         "library_key": None if data["library_key"] is None else repr(data["library_key"]),
         "seed": repr(data["seed"]),
     }
-    given = "".join(f", {name}={value}" for name, value in arguments.items() if value is not None)
+    passed = "".join(f", {name}={value}" for name, value in arguments.items() if value is not None)
     return (
         "import hist2scrna as h2s\n\n"
-        f"evaluation = h2s.tl.evaluate(adata, model{given})\n"
+        f"evaluation = h2s.tl.evaluate(adata, model{passed})\n"
         'evaluation.to_json("evaluation.json")\n'
         f"h2s.report(evaluation, {out!r})"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -62,3 +64,12 @@ def test_anndata_is_not_touched_after_it_was_read(adata, monkeypatch) -> None:
     assert found.results["not_scored"] == {}
     assert set(found.plot_data) == {"scatter", "maps", "reliability"}
     assert found.plot_data["maps"]["sections"]["s0"]["image"] is not None
+
+
+def test_no_function_but_the_readers_takes_anndata() -> None:
+    takers = set()
+    for file in Path(module.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg) and node.annotation is not None and "AnnData" in ast.dump(node.annotation):
+                takers.add(file.stem)
+    assert takers == {"evaluate", "inputs", "read_prediction", "read_tissue"}

@@ -18,7 +18,8 @@ from hist2scrna.benchmarking.files import as_markdown
 from hist2scrna.benchmarking.table import job_columns, summary_table
 from hist2scrna.evaluation import scores
 from hist2scrna.evaluation.result import Evaluation
-from hist2scrna.evaluation.scores import Score, benchmark_columns, value_of
+from hist2scrna.evaluation.score import Score, value_of
+from hist2scrna.evaluation.scores import benchmark_columns
 from hist2scrna.tl import evaluate
 
 if TYPE_CHECKING:
