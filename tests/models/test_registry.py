@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,3 +141,20 @@ def test_training_is_filled_by_defaults() -> None:
     assert filled == Training(lr=0.5, validation=0.0, patience=3)
     with pytest.raises(TypeError, match="a Training or a dictionary, found int"):
         as_training(3)
+
+
+def test_a_class_is_named_in_its_own_file_and_by_its_fitter_alone() -> None:
+    root = Path(h2s.__file__).parent
+    for name in model_names():
+        entry = model_entry(name)
+        home = Path(sys.modules[entry.model.__module__].__file__)
+        fitter = Path(sys.modules[entry.load_fitter().__module__].__file__)
+        others = [file for file in root.rglob("*.py") if file not in (home, fitter, root / "models" / "__init__.py")]
+        naming = {
+            str(file.relative_to(root))
+            for file in others
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if (isinstance(node, ast.Name) and node.id == entry.model.__name__)
+            or (isinstance(node, ast.alias) and node.name == entry.model.__name__)
+        }
+        assert naming == set(), entry.model.__name__
