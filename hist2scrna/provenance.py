@@ -25,7 +25,11 @@ def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"hist2scrna").digest()[:8]))
     weights = rng.integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
     with np.errstate(over="ignore"):
-        products = counts.data.astype(np.uint64) * weights[counts.indices]
+        values = counts.data
+        if (values != np.round(values)).any():
+            # Bulk expression: the numbers by their bits.
+            values = values.astype(np.float32).view(np.uint32)
+        products = values.astype(np.uint64) * weights[counts.indices]
         running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
         return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
 

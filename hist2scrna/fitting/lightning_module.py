@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
 from hist2scrna.fitting.augment import PatchAugmentation, SectionView
@@ -28,13 +29,30 @@ if TYPE_CHECKING:
 LARGE_SECTION = 512
 
 
-def learning_rate_factor(step: int, steps: int, schedule: str = "cosine") -> float:
-    """Rise over the first twentieth of the steps, then fall to one hundredth at the last, along a cosine or a line."""
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Rise over the first twentieth of the steps, then fall along a cosine to one hundredth at the last."""
     rise = max(1, steps // 20)
     if step < rise:
         return (step + 1) / rise
     fallen = min(1.0, (step - rise) / max(1, steps - rise))
-    return 0.01 + 0.99 * (1 - fallen if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * fallen)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def make_optimizer(model: SpotModel, training: Training) -> torch.optim.Optimizer:
+    """Return the optimizer of the weights that learn.
+
+    Decay shrinks maps, not offsets: biases, norms and dispersions start at the data's own means. `decay_offsets` decays
+    these too, as the optimizers of PyTorch do by themselves.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in learning if p.ndim > 1 or training.decay_offsets]
+    offsets = [p for p in learning if p.ndim <= 1 and not training.decay_offsets]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": training.weight_decay},
+        {"params": offsets, "weight_decay": 0.0},
+    ]
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[str(training.optimizer)]
+    return kind([g for g in groups if g["params"]], lr=float(training.lr or 0))
 
 
 def _recomputing(
@@ -110,20 +128,14 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return optimizer and schedule."""
-        # Decay shrinks maps, not offsets: biases, norms and dispersions start at the data's own means.
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        offsets = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": offsets, "weight_decay": 0.0},
-        ]
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[str(self.settings.optimizer)]
-        optimizer = kind([g for g in groups if g["params"]], lr=float(self.settings.lr or 0))
+        optimizer = make_optimizer(self.model, self.settings)
         if self.settings.schedule == "none":
             return optimizer
         if self.settings.schedule == "step":
             return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 50, gamma=0.9)}
+        if self.settings.schedule == "linear":
+            epochs = int(self.settings.max_epochs or 1)
+            return {"optimizer": optimizer, "lr_scheduler": LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)}
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        factor = partial(learning_rate_factor, steps=steps, schedule=str(self.settings.schedule))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = LambdaLR(optimizer, partial(learning_rate_factor, steps=steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from hist2scrna.messages import require_known
 from hist2scrna.models.contract import Context, Prediction, SpotBatch, SpotModel, Target
 from hist2scrna.models.reference import load_renamed
+from hist2scrna.models.registry import register
+from hist2scrna.models.training import FIELDS, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +51,8 @@ class Hist2RNA(SpotModel):
         Width of the features.
     target
         `"log_counts"`: log2(1 + x) of the expression as it is, as published. `"log_normalized"`: log2 of
-        1 + 1e4 x / library size, for pseudobulks, which differ in how many spots they add up.
+        1 + 1e4 x / library size, for pseudobulks, which differ in how many spots they add up. None: `fit` takes
+        `"log_counts"` for measured bulk and for values that are not whole, `"log_normalized"` for pseudobulk.
     """
 
     needs = "features"
@@ -62,9 +65,10 @@ class Hist2RNA(SpotModel):
         n_classes: int = 0,
         *,
         n_features: int,
-        target: Literal["log_counts", "log_normalized"] = "log_counts",
+        target: Literal["log_counts", "log_normalized"] | None = None,
     ) -> None:
         super().__init__()
+        target = "log_counts" if target is None else target
         require_known("value of `target`", target, get_args(Target))
         self.context = Context("spot")
         self.target = target
@@ -114,3 +118,24 @@ class Hist2RNA(SpotModel):
             )
         taps = {name: value[:, :, value.shape[2] // 2] if value.ndim == 3 else value for name, value in kept.items()}
         load_renamed(self, taps, NAMES, may_lack=("heads.cell_type",))
+
+
+register(
+    "hist2rna",
+    Hist2RNA,
+    training=Training(
+        max_epochs=500,
+        patience=20,
+        batch_size=12,
+        lr=1e-4,
+        weight_decay=0.01,
+        decay_offsets=True,
+        validation=0.1,
+        augment=False,
+        optimizer="adam",
+        schedule="none",
+        clip=0.0,
+    ),
+    presets={"published": {}},
+    uses=(*(name for name in FIELDS if name != "augment"), "losses", "init_from"),
+)

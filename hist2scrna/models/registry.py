@@ -27,6 +27,8 @@ OUR_MODELS = {
     "hist2st": "hist2scrna.models.hist2st",
     "histogene": "hist2scrna.models.histogene",
     "stnet": "hist2scrna.models.stnet",
+    "transformerst": "hist2scrna.models.transformerst",
+    "hist2rna": "hist2scrna.models.hist2rna",
 }
 
 
@@ -43,6 +45,7 @@ class ModelEntry:
     uses: tuple[str, ...]
     patch_option: str | None
     patch_per_spot: float
+    trainings: Mapping[str, Training]
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -50,10 +53,10 @@ class ModelEntry:
         parameters = inspect.signature(self.model).parameters
         return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
-    @property
-    def defaults(self) -> Training:
-        """Its complete training defaults."""
-        return self.training.filled_by(DEFAULTS)
+    def training_of(self, preset: str | None) -> Training:
+        """Return the complete training defaults of a preset; None: the default one."""
+        own = self.trainings.get(self.default if preset is None else preset, Training())
+        return own.filled_by(self.training).filled_by(DEFAULTS)
 
     def load_fitter(self) -> Callable[..., Any]:
         """Return the function that fits the model."""
@@ -78,6 +81,7 @@ def register(
     uses: Sequence[str] | None = None,
     patch_option: str = "patch_px",
     patch_per_spot: float = 1.5,
+    trainings: Mapping[str, Training] | None = None,
 ) -> None:
     """Make a model known by name, to `fit`, `predict`, `benchmark`, saved models and the shell.
 
@@ -107,6 +111,8 @@ def register(
         Which option is the side of a patch in pixels, for models on patches.
     patch_per_spot
         Side of a patch in spot diameters where `patch_um` is not given, for models on patches.
+    trainings
+        By name of preset, what of its training differs from `training`.
 
     Raises
     ------
@@ -130,6 +136,8 @@ def register(
     presets = {"default": {}} if presets is None else {key: dict(options) for key, options in presets.items()}
     default = next(iter(presets)) if default is None else default
     require_known(f"default preset of {name}", default, presets)
+    for preset in trainings or {}:
+        require_known(f"preset of {name} in `trainings`", preset, presets)
     known = (*FIELDS, *OPTIONAL_ARGUMENTS)
     for used in uses or ():
         require_known("name in `uses`", used, known)
@@ -143,6 +151,7 @@ def register(
         uses=known if uses is None else tuple(uses),
         patch_option=patch_option if getattr(cls, "needs", "patches") == "patches" else None,
         patch_per_spot=patch_per_spot,
+        trainings=dict(trainings or {}),
     )
     for preset, options in presets.items():
         for option in options:
@@ -230,8 +239,8 @@ def create_model(
     Parameters
     ----------
     name
-        `"hist2scrna"`, `"hist2st"`, `"histogene"` or `"stnet"`; `"hist2scrna-lightweight"`, `"kernel"` or `"ridge"`,
-        which need `n_features=`; or a name that was registered.
+        `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"` or `"transformerst"`; `"hist2scrna-lightweight"`,
+        `"kernel"`, `"ridge"` or `"hist2rna"`, which need `n_features=`; or a name that was registered.
     n_genes
         Number of genes to predict.
     n_classes

@@ -30,12 +30,14 @@ class Training:
         Learning rate. Default: 1e-4.
     schedule
         How the learning rate changes. `"cosine"`: it rises over the first twentieth of the steps, then falls along a
-        cosine to one hundredth; `"linear"`: the same along a line; `"step"`: it falls by a tenth every 50 epochs;
-        `"none"`: it stays. Default: `"cosine"`.
+        cosine to one hundredth; `"linear"`: it falls along a line, from epoch to epoch; `"step"`: it falls by a tenth
+        every 50 epochs; `"none"`: it stays. Default: `"cosine"`.
     optimizer
         `"adamw"` or `"adam"`. Default: `"adamw"`.
     weight_decay
-        Decay of the weights; biases and norms are not decayed. Default: 0.01.
+        Decay of the weights: with `"adamw"` apart from the gradient, with `"adam"` added to it. Default: 0.01.
+    decay_offsets
+        Decay biases and norms too. Default: False.
     clip
         Largest norm of the gradient; 0: it is not clipped. Default: 1.
     precision
@@ -78,6 +80,7 @@ class Training:
     schedule: Schedule | None = None
     optimizer: Optimizer | None = None
     weight_decay: float | None = None
+    decay_offsets: bool | None = None
     clip: float | None = None
     precision: Precision | None = None
     accumulate: int | None = None
@@ -133,6 +136,7 @@ DEFAULTS = Training(
     schedule="cosine",
     optimizer="adamw",
     weight_decay=0.01,
+    decay_offsets=False,
     clip=1.0,
     accumulate=1,
     augment=True,

@@ -6,8 +6,11 @@ import math
 from typing import Literal, get_args
 
 from hist2scrna.messages import require_known
+from hist2scrna.models.array_position import PUBLISHED_PATCH_PER_SPOT
 from hist2scrna.models.layers import UnitPixels
+from hist2scrna.models.registry import register
 from hist2scrna.models.section_transformer import SectionTransformer
+from hist2scrna.models.training import Training
 
 Trained = Literal["head", "all"]
 
@@ -76,3 +79,24 @@ class TransformerST(SectionTransformer):
         if trained == "head":
             for part in (self.patch_embedding, self.position, self.blocks):
                 part.requires_grad_(False)
+
+
+register(
+    "transformerst",
+    TransformerST,
+    training=Training(
+        max_epochs=200,
+        patience=0,
+        lr=1e-3,
+        weight_decay=0.0,
+        validation=0.0,
+        augment=False,
+        optimizer="adam",
+        schedule="none",
+        clip=0.0,
+    ),
+    presets={"published": {}, "full": {"trained": "all"}},
+    trainings={"full": Training(lr=1e-4)},
+    patch_option="patch_size",
+    patch_per_spot=PUBLISHED_PATCH_PER_SPOT,
+)

@@ -54,8 +54,15 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
     return chosen
 
 
-def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None) -> sparse.csr_array:
+def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whole: bool = True) -> sparse.csr_array:
     """Return the counts of `genes`, `(n, G)` CSR float32, from `.X` or a layer.
+
+    Parameters
+    ----------
+    adata, genes, layer
+        Annotated data, names of genes, and the layer; None: `.X`.
+    whole
+        Refuse values that are not whole numbers; False: expression in any unit is taken.
 
     Raises
     ------
@@ -83,7 +90,7 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None) -> spar
             wrong = f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite"
         elif (values < 0).any():
             wrong = f"negative values (the smallest is {values.min():.4g})"
-        elif (values != np.round(values)).any():
+        elif whole and (values != np.round(values)).any():
             wrong = f"values that are not whole numbers (for example {values[values != np.round(values)][0]:.4g})"
         if wrong is not None:
             others = [name for name in adata.layers if name != layer]

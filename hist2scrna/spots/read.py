@@ -12,6 +12,7 @@ from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
 from hist2scrna.spots.patches import PatchSize, open_patches
+from hist2scrna.spots.slides import no_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,7 @@ def read_spots(
     n_features: int | None = None,
     on_array: bool = False,
     neighbors: Neighbors = DEFAULT,
+    slides: bool = False,
 ) -> Spots:
     """Read coordinates, graph and patches or features; nothing is written to AnnData.
 
@@ -103,6 +105,8 @@ def read_spots(
         Read array columns and rows too, and take the neighbors from these (directed, as Hist2ST has them).
     neighbors
         Which spots or cells are neighbors.
+    slides
+        The rows are slides: no coordinates are read, and there are no neighbors.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def read_spots(
         If a slot or file is missing or wrong.
     """
     adata, source, names, section = opened.adata, opened.source, opened.names, opened.codes
-    xy = read_coordinates(adata, source.spatial_key)
+    xy = np.zeros((adata.n_obs, 2)) if slides else read_coordinates(adata, source.spatial_key)
     features = patches = geometry = None
     if patch is not None:
         patches, geometry = open_patches(opened, xy, patch)
@@ -119,7 +123,9 @@ def read_spots(
     else:
         features = read_features(adata, source.features_key, n_features)
     grid = read_array(adata, xy, section, names) if on_array else None
-    if grid is not None:
+    if slides:
+        graph = no_graph(adata.n_obs, len(names))
+    elif grid is not None:
         graph = array_graph(grid, xy, section, len(names))
     else:
         by_radius = neighbors.radius_um is not None

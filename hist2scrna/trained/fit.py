@@ -22,16 +22,17 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
-from hist2scrna.messages import warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model
 from hist2scrna.provenance import fingerprint, package_versions
-from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.counts import choose_genes
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patches import PatchSize, encoder_patch_size
 from hist2scrna.spots.read import read_spots
-from hist2scrna.spots.sections import open_sections, read_groups
+from hist2scrna.spots.sections import open_sections, read_groups, read_sections
+from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
+from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
 
@@ -46,14 +47,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEWEST_SPOTS = 8
 CHANNELS = "channels"
 BEST = "best"
 
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
-    opened = open_sections(adata, request.source)
+    source = with_pooled_features(adata, request.source, request.encoder)
+    request = replace(request, source=source)
+    opened = open_sections(adata, source)
     choice = choose(opened, request.model)
     with torch.random.fork_rng():
         # Before the encoder is built, whose own start draws numbers: the random looks at patches come after these.
@@ -103,32 +105,30 @@ class TrainingData:
 def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     """Read counts, labels, groups, and patches or features."""
     adata, request, source = opened.adata, plan.request, opened.source
+    slides = rows_are_slides(adata, plan.entry.model.observation)
+    if slides:
+        check_slides(plan)
+        opened = one_section_a_slide(opened)
     genes = choose_genes(adata, request.genes)
-    counts = read_counts(adata, genes, request.layer)
-    usable = _usable(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes))
+    counts = read_expression(adata, genes, plan)
+    usable = usable_rows(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes), slides)
     classes, label = ([], None) if request.labels_key is None else read_labels(adata, request.labels_key)
-    spots = read_spots(opened, patch=_patch_size(plan), on_array=plan.entry.model.on_array, neighbors=plan.neighbors)
+    spots = read_spots(
+        opened,
+        patch=None if slides else _patch_size(plan),
+        on_array=plan.entry.model.on_array,
+        neighbors=plan.neighbors,
+        slides=slides,
+    )
     spots.counts, spots.label = counts, label
     if request.group_key is not None:
-        spots.groups, spots.group = read_groups(adata, source.library_key, request.group_key)
+        # A slide that is a section of its own lies in one group.
+        alone = slides and source.library_key is None
+        groups = read_sections(adata, request.group_key) if alone else None
+        spots.groups, spots.group = groups or read_groups(adata, source.library_key, request.group_key)
     about = adata.uns.get(source.features_key, {}) if source.features_key else {}
     features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
     return TrainingData(source, spots, usable, genes, classes, features_from)
-
-
-def _usable(usable: NDArray[np.bool_], n_genes: int) -> NDArray[np.bool_]:
-    """Refuse too few spots with counts, and warn of those that have none."""
-    if usable.sum() < FEWEST_SPOTS:
-        raise ValueError(
-            f"Too few spots to train on: {int(usable.sum())} of {len(usable)} have any count in the {n_genes} chosen "
-            f"genes, and {FEWEST_SPOTS} are needed. Give more spots, or other `genes`."
-        )
-    if not usable.all():
-        warn_user(
-            f"{int((~usable).sum())} of {len(usable)} spots have no count in the chosen genes: they serve as "
-            "neighbors only."
-        )
-    return usable
 
 
 def _patch_size(plan: FitPlan) -> PatchSize | None:

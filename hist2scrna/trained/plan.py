@@ -103,7 +103,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     check_uses(name, [*training.given, *(key for key, value in asked.items() if value is not None)])
     on_patches = entry.model.needs == "patches"
     _check_inputs(entry, request, training, on_patches)
-    training = training.filled_by(entry.defaults)
+    training = training.filled_by(entry.training_of(request.preset))
     if training.precision is None:
         training = replace(training, precision=default_precision(str(training.accelerator)))
     encoder = None

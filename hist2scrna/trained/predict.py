@@ -240,6 +240,8 @@ def encode(
 def default_layers(model: FittedModel) -> list[str]:
     """Return the layers that are written unless others are asked for: those that the likelihood has."""
     absent = {"mse": {"dropout", "log_normalized"}, "zinb": set()}.get(model.likelihood, {"dropout"})
+    if model.module.target == "log_counts":
+        absent = {"dropout"}
     return [name for name in keys.DEFAULT_LAYERS if name not in absent]
 
 
@@ -261,12 +263,14 @@ def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> N
 
 def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
     on_logs = model.likelihood == "mse"
+    target = model.module.target
     return {
         "model": model.name,
         "choice": model.choice or None,
         "version": hist2scrna.__version__,
         "likelihood": model.likelihood,
-        "scale": "log_normalized" if on_logs else "counts",
+        "scale": "log_normalized" if on_logs and target == "log_normalized" else "counts",
+        "target": target if on_logs else None,
         "library_size": "none" if on_logs else library_size,
         "median_library_size": float(model.baselines.median_library),
         "options": model.options,

@@ -10,6 +10,7 @@ from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
@@ -51,16 +52,23 @@ def read_for(
         features_key=features_key,
         mpp=mpp,
     )
+    source = with_pooled_features(adata, source)
+    features_key = source.features_key
+    opened = open_sections(adata, source)
+    slides = rows_are_slides(adata, model.module.observation)
+    if slides:
+        opened = one_section_a_slide(opened)
     patch = None
     if model.geometry is not None and features_key is None:
         patch = PatchSize(model.geometry.px, model.geometry.um)
     neighbors = trained.get("neighbors")
     spots = read_spots(
-        open_sections(adata, source),
+        opened,
         patch=patch,
         n_features=model.options.get("n_features"),
         on_array=model.module.on_array,
         neighbors=Neighbors() if neighbors is None else Neighbors(**neighbors),
+        slides=slides,
     )
     channels = model.options.get("channels", RGB)
     if spots.patches is not None and spots.patches.channels != channels:
