@@ -53,6 +53,11 @@ class ModelEntry:
         parameters = inspect.signature(self.model).parameters
         return {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
+    @property
+    def defaults(self) -> Training:
+        """The complete training defaults of its default preset."""
+        return self.training_of(None)
+
     def training_of(self, preset: str | None) -> Training:
         """Return the complete training defaults of a preset; None: the default one."""
         own = self.trainings.get(self.default if preset is None else preset, Training())

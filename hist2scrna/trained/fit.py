@@ -24,7 +24,7 @@ from hist2scrna.fitting.start import load_reference, loss_terms, training_statis
 from hist2scrna.fitting.warm_start import start_from
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
-from hist2scrna.models.registry import create_model
+from hist2scrna.models.registry import create_model, model_entry
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.counts import choose_genes
 from hist2scrna.spots.labels import read_labels
@@ -53,9 +53,9 @@ BEST = "best"
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
-    source = with_pooled_features(adata, request.source, request.encoder)
-    request = replace(request, source=source)
-    opened = open_sections(adata, source)
+    if request.model == AUTO or model_entry(request.model).model.needs == "features":
+        request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
+    opened = open_sections(adata, request.source)
     choice = choose(opened, request.model)
     with torch.random.fork_rng():
         # Before the encoder is built, whose own start draws numbers: the random looks at patches come after these.

@@ -1,4 +1,4 @@
-"""Hist2ST, HisToGene and ST-Net as users meet them: fit, predict, evaluate, save, and what broke the originals."""
+"""Published models on patches as users meet them: fit, predict, evaluate, save, and what broke the originals."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ SMALL = {
     "hist2st": {"fig_size": 28, "channel": 8, "depth1": 1, "depth2": 1, "depth3": 2, "heads": 2, "bake": 2},
     "histogene": {"patch_size": 28, "dim": 32, "n_layers": 1},
     "stnet": {"patch_px": 32},
+    "transformerst": {"patch_size": 28, "dim": 32, "n_layers": 1},
 }
 
 
@@ -48,7 +49,7 @@ def batch(n=12, grid=None, edges=None, px=28):
     )
 
 
-@pytest.mark.parametrize("name", ["hist2st", "histogene", "stnet"])
+@pytest.mark.parametrize("name", ["hist2st", "histogene", "stnet", "transformerst"])
 def test_fit_predict_evaluate_save(name, sections, tmp_path) -> None:
     given = SMALL[name]
     model = h2s.tl.fit(
@@ -94,6 +95,11 @@ def test_published_schedule_is_the_default(sections, monkeypatch) -> None:
     with pytest.raises(InterruptedError):
         h2s.tl.fit(sections, model="histogene", library_key="library_id", progress=False, **SMALL["histogene"])
     assert (seen["max_epochs"], seen["lr"], seen["schedule"], seen["optimizer"]) == (100, 1e-5, "none", "adam")
+    for preset, lr in ((None, 1e-3), ("full", 1e-4)):
+        with pytest.raises(InterruptedError):
+            h2s.tl.fit(sections, model="transformerst", preset=preset, progress=False, **SMALL["transformerst"])
+        assert (seen["max_epochs"], seen["lr"], seen["schedule"], seen["optimizer"]) == (200, lr, "none", "adam")
+        assert (seen["weight_decay"], seen["clip"], seen["augment"], len(seen["validating"])) == (0.0, 0.0, False, 0)
 
 
 def test_learning_rate_falls_by_a_tenth_every_fifty_epochs(sections) -> None:

@@ -17,10 +17,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hist2scrna.fitting.lightning_module import make_optimizer
 from hist2scrna.fitting.objective import expression_loss
 from hist2scrna.models import SpotBatch, section_transformer
 from hist2scrna.models.contract import Prediction
 from hist2scrna.models.hist2rna import Hist2RNA
+from hist2scrna.models.registry import model_entry
 from hist2scrna.models.transformerst import TransformerST
 from hist2scrna.pp import normalize_stain
 
@@ -291,7 +293,7 @@ def test_hist2rna_five_steps(hist2rna) -> None:
     if "five_adam_losses" not in hist2rna["outputs"]:
         pytest.skip("no steps stored")
     network, batch = restored_hist2rna(hist2rna).train(), pooled_slides(hist2rna)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=0.01)
+    optimizer = make_optimizer(network, model_entry("hist2rna").defaults)
     losses = []
     for _ in range(5):
         loss = expression_loss(network(batch), batch)
