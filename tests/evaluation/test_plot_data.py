@@ -244,7 +244,7 @@ def test_reliability_bins_give_the_calibration_error(found, slide) -> None:
     assert "reliability" not in run(slide).plot_data
 
 
-def test_json_keeps_drawings_exactly(found, tmp_path) -> None:
+def test_json_keeps_plot_data_exactly(found, tmp_path) -> None:
     text = found.to_json(tmp_path / "evaluation.json")
     assert json.loads(text)["plot_data"] == found.plot_data
     back = Evaluation.from_json(tmp_path / "evaluation.json")
@@ -252,7 +252,7 @@ def test_json_keeps_drawings_exactly(found, tmp_path) -> None:
     assert back.to_json() == text
 
 
-def test_drawings_are_of_the_seed(found, slide) -> None:
+def test_plot_data_depend_on_the_seed_alone(found, slide) -> None:
     assert run(slide, labels_key="cell_type").plot_data == found.plot_data
 
 
@@ -460,7 +460,7 @@ def test_without_counts(slide) -> None:
     pl.scatter(found)
 
 
-def test_without_drawings_or_variation(found, slide) -> None:
+def test_without_plot_data_or_variation(found, slide) -> None:
     content = json.loads(found.to_json())
     del content["plot_data"]
     old = Evaluation.from_json(json.dumps(content))
