@@ -1,1 +1,1 @@
-"""What a benchmark is made of, apart from running it: folds, gene panels, job folders, tables."""
+"""Benchmarks: planned, run job by job, and read as tables."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hist2scrna.evaluation.plain import number, percent, plain
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import Score
 from hist2scrna.evaluation.scores import benchmark_scores
+from hist2scrna.files import replaced_whole
 
 SCHEMA_VERSION = 1
 REFERENCES = (*(PREDICTOR_LABELS[name] for name in BASELINES), NOISE_CEILING)
@@ -33,11 +33,11 @@ each spot. MiB: peak of the whole process, evaluation included.
 def write_tables(folder: Path, jobs: pd.DataFrame, table: pd.DataFrame) -> None:
     """Write `jobs.csv`, `jobs.json`, `table.csv`, `table.json` and `table.md`, each replaced at once."""
     for name, frame in ((JOBS, jobs), (TABLE, table)):
-        _replace(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+        _write(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
         rows = [{str(k): _cell(v) for k, v in row.items()} for row in frame.to_dict("records")]
         content = {"schema_version": SCHEMA_VERSION, "rows": plain(rows)}
-        _replace(folder / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _replace(folder / f"{TABLE}.md", as_markdown(table, jobs))
+        _write(folder / f"{name}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    _write(folder / f"{TABLE}.md", as_markdown(table, jobs))
 
 
 def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
@@ -74,6 +74,11 @@ def _headings() -> list[str]:
         *("model", "folds x seeds", *scores, "of noise ceiling", "folds over depth baseline", "collapsed", "failed"),
         *("fit s", "predict s", "MiB", "parameters"),
     ]
+
+
+def _write(path: Path, text: str) -> None:
+    with replaced_whole(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def _by_fold(jobs: pd.DataFrame) -> str:
@@ -136,9 +141,3 @@ def _escape(text: str) -> str:
 def _cell(value: Any) -> Any:
     """Return None for whatever stands for a missing value in a data frame."""
     return None if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)

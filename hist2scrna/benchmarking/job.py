@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +52,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Done:
+class JobResult:
     """A complete job.
 
     Attributes
@@ -79,7 +76,7 @@ def _as_path(name: str) -> str:
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 
-def read_done(job: Job, root: Path) -> Done | None:
+def read_result(job: Job, root: Path) -> JobResult | None:
     """Return the job if it is complete; None if it has to be run.
 
     Raises
@@ -104,7 +101,7 @@ def read_done(job: Job, root: Path) -> Done | None:
             f"'{folder}' holds a job of other settings: {'; '.join(differences)}. Pass another folder=, give the model "
             "another label, or remove that job to run it again."
         )
-    return Done(job, card, Evaluation.from_json(folder / EVALUATION).results)
+    return JobResult(job, card, Evaluation.from_json(folder / EVALUATION).results)
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
@@ -118,24 +115,6 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-@contextlib.contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Yield a scratch folder that becomes `folder` when the body is through, and is removed if it raises.
-
-    What a killed process left of an earlier attempt is removed first.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    scratch.chmod(0o755)
-    try:
-        yield scratch
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_card(scratch: Path, job: Job, measured: Mapping[str, Any]) -> None:

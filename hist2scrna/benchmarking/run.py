@@ -1,7 +1,7 @@
 """One job of a benchmark in a process of its own: `python -m hist2scrna.benchmarking.run FOLDER PARENT`.
 
 A process of its own has a peak memory of its own, starts from the same state each time, and takes no other job with it
-when it runs out of memory. The folder holds `request.json`; the results are written beside it.
+when it runs out of memory. The folder holds `request.json`; the results are written next to it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import torch
 
+from hist2scrna import keys
+from hist2scrna.benchmarking.fit import fit
 from hist2scrna.benchmarking.job import EVALUATION, HISTORY, MODEL
 from hist2scrna.benchmarking.process import end_with_parent, peak_memory
-from hist2scrna.benchmarking.sections import Reads, without_expression
+from hist2scrna.benchmarking.sections import SlotSelection, without_expression
+from hist2scrna.evaluation.evaluate import evaluate
 from hist2scrna.evaluation.read_prediction import layers_to_score
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.provenance import package_versions
 from hist2scrna.spots.counts import read_counts
-from hist2scrna.tl._evaluate import evaluate
-from hist2scrna.tl._fit import fit
 
 if TYPE_CHECKING:
     from hist2scrna.trained.model import TrainedModel
@@ -44,18 +45,18 @@ def run_job(folder: Path) -> None:
     ----------
     folder
         Holds `request.json`: `train` and `test`, paths of .h5ad files with counts in `.X`; `options` and `seed` for
-        `fit`; `reads`, the slots; `accelerator`; `keep_model`. OutputKeys here: `evaluation.json`, `history.csv`,
+        `fit`; `slots`, what is read; `accelerator`; `keep_model`. Written here: `evaluation.json`, `history.csv`,
         `measured.json`, and `model/` if it is to be kept.
     """
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    reads = Reads(**{**request["reads"], "layer": None})
+    slots = SlotSelection(**{**request["slots"], "layer": None})
     train = ad.read_h5ad(request["train"])
     start = time.perf_counter()
     model = fit(
         train,
-        library_key=reads.library_key,
-        group_key=reads.group_key,
-        labels_key=reads.labels_key,
+        library_key=slots.library_key,
+        group_key=slots.group_key,
+        labels_key=slots.labels_key,
         seed=request["seed"],
         training={"accelerator": request["accelerator"], **request["options"].get("training", {})},
         progress=False,
@@ -63,25 +64,27 @@ def run_job(folder: Path) -> None:
     )
     fitted = time.perf_counter()
     test = ad.read_h5ad(request["test"])
-    slide = without_expression(test, reads)
+    unmeasured = without_expression(test, slots)
     read = time.perf_counter()
     predicted = model.predict(
-        slide,
+        unmeasured,
         layers=layers_to_score(model),
-        library_key=reads.library_key,
+        library_key=slots.library_key,
         accelerator=request["accelerator"],
         progress=False,
         **{key: request["options"][key] for key in ("img_key", "image", "mpp") if key in request["options"]},
     )
     done = time.perf_counter()
-    n_unknown = _add_truth(predicted, test, model, reads.labels_key)
+    n_unknown = _add_truth(predicted, test, model, slots.labels_key)
     # The baselines of every model are fitted on the same spots, whatever it held out for validation.
     baselines = Baselines.fit(read_counts(train, model.genes, None))
     evaluation = evaluate(
         predicted,
         replace(model, baselines=baselines),
-        labels_key=reads.labels_key if model.classes else None,
-        library_key=reads.library_key,
+        key=keys.KEY_ADDED,
+        layer=None,
+        labels_key=slots.labels_key if model.classes else None,
+        library_key=slots.library_key,
         seed=EVALUATION_SEED,
         progress=False,
     )
@@ -110,10 +113,10 @@ def run_job(folder: Path) -> None:
 
 
 def _add_truth(predicted: ad.AnnData, test: ad.AnnData, model: TrainedModel, labels_key: str | None) -> int:
-    """Put the counts and labels beside the predictions; returns the number of spots with a type never trained on."""
-    own = test[:, predicted.var_names]
-    predicted.X = own.X.copy()
-    for name, layer in own.layers.items():
+    """Put the counts and labels next to the predictions; returns the number of spots with a type never trained on."""
+    modeled = test[:, predicted.var_names]
+    predicted.X = modeled.X.copy()
+    for name, layer in modeled.layers.items():
         predicted.layers[name] = layer
     if labels_key is None or not model.classes:
         return 0
@@ -124,14 +127,14 @@ def _add_truth(predicted: ad.AnnData, test: ad.AnnData, model: TrainedModel, lab
 
 
 def attempt(folder: Path) -> int:
-    """Run the job of a folder; returns 1 after an error, which is printed and kept beside the request."""
+    """Run the job of a folder; returns 1 after an error, which is printed and kept next to the request."""
     try:
         run_job(folder)
-    except Exception as error:  # noqa: BLE001 - whatever a job raises is reported, and the others go on
+    except Exception as error:  # noqa: BLE001 - whatever a job raises is reported, and the other jobs go on
         traceback.print_exc()
         line = " ".join(str(error).split()) or repr(error)
-        found: dict[str, Any] = {"error": f"{type(error).__name__}: {line}"}
-        (folder / ERROR).write_text(json.dumps(found), encoding="utf-8")
+        content = {"error": f"{type(error).__name__}: {line}"}
+        (folder / ERROR).write_text(json.dumps(content), encoding="utf-8")
         return 1
     return 0
 

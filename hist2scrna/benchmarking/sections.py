@@ -15,19 +15,22 @@ from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.images.base import ArrayImage
+from hist2scrna.messages import require_key
 from hist2scrna.spots.counts import read_counts
 from hist2scrna.spots.sections import read_groups, read_sections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Images in memory are told apart by at most so many pixels a side.
 LONGEST_SIDE = 1024
+LABELS = "labels"
 # Columns of `.obs` that say where a spot is, or which file shows it.
 PLACES = (*keys.ARRAY_COORDINATES, keys.PATCH_FILE)
 
 
 @dataclass(frozen=True)
-class Reads:
+class SlotSelection:
     """Which slots of a data set the models of a benchmark read.
 
     Attributes
@@ -55,36 +58,40 @@ class Reads:
         """Columns of `.obs` that must be there."""
         return [key for key in (self.library_key, self.group_key, self.labels_key) if key]
 
+    def includes(self, part: str) -> bool:
+        """Tell whether a part of the data, as :func:`digests` names it, is read."""
+        if part == LABELS:
+            return self.labels_key is not None
+        return not part.startswith("obsm") or part in {_obsm_part(key) for key in self.obsm}
 
-def check_slots(adata: ad.AnnData, reads: Reads) -> None:
+
+def check_slots(adata: ad.AnnData, slots: SlotSelection) -> None:
     """Raise `KeyError` if a slot that is read is missing."""
-    for key in reads.obs:
-        if key not in adata.obs:
-            raise KeyError(f"Key {key!r} not found in adata.obs. Available keys: {list(adata.obs.columns)}.")
-    for key in reads.obsm:
-        if key not in adata.obsm:
-            raise KeyError(f"Key {key!r} not found in adata.obsm. Available keys: {list(adata.obsm)}.")
-    if reads.layer is not None and reads.layer not in adata.layers:
-        raise KeyError(f"Layer {reads.layer!r} not found in adata.layers. Available layers: {list(adata.layers)}.")
+    for key in slots.obs:
+        require_key(adata.obs, key, "adata.obs")
+    for key in slots.obsm:
+        require_key(adata.obsm, key, "adata.obsm")
+    if slots.layer is not None:
+        require_key(adata.layers, slots.layer, "adata.layers")
 
 
-def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], reads: Reads) -> ad.AnnData:
+def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], slots: SlotSelection) -> ad.AnnData:
     """Return a new AnnData of some spots and genes with nothing but the slots that are read, counts in `.X`.
 
-    Pictures are those of the sections at hand, and are not copied.
+    Images are those of the sections at hand, and are not copied.
     """
     view = adata[rows]
-    columns = dict.fromkeys([*reads.obs, *PLACES])
+    columns = dict.fromkeys([*slots.obs, *PLACES])
     obs = view.obs[[c for c in columns if c in view.obs]].copy()
-    for key in filter(None, (reads.library_key, reads.group_key)):
+    for key in filter(None, (slots.library_key, slots.group_key)):
         obs[key] = pd.Categorical(obs[key].astype(str))
-    if reads.labels_key:
-        obs[reads.labels_key] = obs[reads.labels_key].astype("category").cat.remove_unused_categories()
+    if slots.labels_key:
+        obs[slots.labels_key] = obs[slots.labels_key].astype("category").cat.remove_unused_categories()
     kept = ad.AnnData(
-        X=sparse.csr_matrix(read_counts(view, list(genes), reads.layer)),
+        X=sparse.csr_matrix(read_counts(view, list(genes), slots.layer)),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(list(genes))),
-        obsm={key: _in_memory(view.obsm[key]) for key in reads.obsm},
+        obsm={key: _in_memory(view.obsm[key]) for key in slots.obsm},
     )
     for name in (keys.TRUE_MEAN, keys.TRUE_MU, keys.TRUE_DISPERSION, keys.TRUE_DROPOUT):
         if name in view.layers:
@@ -92,47 +99,51 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], r
     if keys.CONNECTIVITIES in view.obsp:
         kept.obsp[keys.CONNECTIVITIES] = view.obsp[keys.CONNECTIVITIES].copy()
     libraries = adata.uns.get(keys.SPATIAL, {})
-    present = set(obs[reads.library_key].cat.categories)
+    present = set(obs[slots.library_key].cat.categories)
     kept.uns[keys.SPATIAL] = {name: _entry(entry) for name, entry in libraries.items() if name in present}
     if not kept.uns[keys.SPATIAL]:
         del kept.uns[keys.SPATIAL]
     return kept
 
 
-def without_expression(section: ad.AnnData, reads: Reads) -> ad.AnnData:
-    """Return what a slide has before it is sequenced: pictures, coordinates, features, names of the sections."""
-    columns = [c for c in (reads.library_key, *PLACES) if c in section.obs]
+def without_expression(section: ad.AnnData, slots: SlotSelection) -> ad.AnnData:
+    """Return what a section has before it is sequenced: images, coordinates, features, names of the sections."""
+    columns = [c for c in (slots.library_key, *PLACES) if c in section.obs]
     return ad.AnnData(
         obs=section.obs[columns].copy(), obsm=dict(section.obsm), obsp=dict(section.obsp), uns=dict(section.uns)
     )
 
 
-def digests(adata: ad.AnnData, genes: Sequence[str], reads: Reads) -> dict[str, str]:
-    """Return a short SHA-256 of each part of the data: spots, sections, counts, `.obsm`, labels and pictures.
+def digests(adata: ad.AnnData, genes: Sequence[str], slots: SlotSelection) -> dict[str, str]:
+    """Return a short SHA-256 of each part of the data: spots, sections, counts, `.obsm`, labels and images.
 
-    Pictures in memory are told by at most 1,024 x 1,024 of their pixels, evenly spaced, files by name and size.
+    Images in memory are told apart by at most 1,024 x 1,024 of their pixels, evenly spaced, files by name and size.
     """
-    sections, section = read_sections(adata, reads.library_key)
-    counts = read_counts(adata, list(genes), reads.layer)
+    sections, section = read_sections(adata, slots.library_key)
+    counts = read_counts(adata, list(genes), slots.layer)
     counts.sort_indices()
-    found = {
+    parts = {
         "spots": _digest(adata.obs_names),
         "sections": _digest([*sections, section]),
         "counts": _digest([*sorted(genes), *_by_name(counts, genes)]),
     }
-    if reads.group_key:
-        groups, group = read_groups(adata, reads.library_key, reads.group_key)
-        found["groups"] = _digest([*groups, group])
-    for key in reads.obsm:
+    if slots.group_key:
+        groups, group = read_groups(adata, slots.library_key, slots.group_key)
+        parts["groups"] = _digest([*groups, group])
+    for key in slots.obsm:
         values = adata.obsm[key]
-        found[f"obsm[{key!r}]"] = _digest([values.to_numpy() if isinstance(values, pd.DataFrame) else values])
-    if reads.labels_key:
-        found["labels"] = _digest(adata.obs[reads.labels_key].astype(str))
-    pictures: list[Any] = []
+        parts[_obsm_part(key)] = _digest([values.to_numpy() if isinstance(values, pd.DataFrame) else values])
+    if slots.labels_key:
+        parts[LABELS] = _digest(adata.obs[slots.labels_key].astype(str))
+    images: list[Any] = []
     for name in sections:
         entry = _entry(adata.uns.get(keys.SPATIAL, {}).get(name, {}), whole=False)
-        pictures += [name, *entry[keys.IMAGES], *entry[keys.IMAGES].values(), *_told(entry)]
-    return found | {"pictures": _digest(pictures)}
+        images += [name, *entry[keys.IMAGES], *entry[keys.IMAGES].values(), *_scale_and_origin(entry)]
+    return parts | {"images": _digest(images)}
+
+
+def _obsm_part(key: str) -> str:
+    return f"obsm[{key!r}]"
 
 
 def _by_name(counts: sparse.csr_array, genes: Sequence[str]) -> list[Any]:
@@ -141,13 +152,13 @@ def _by_name(counts: sparse.csr_array, genes: Sequence[str]) -> list[Any]:
     return [ordered.indptr.astype(np.int64), ordered.indices.astype(np.int64), ordered.data.astype(np.float32)]
 
 
-def _told(entry: Mapping[str, Any]) -> list[str]:
-    """Return what else an entry says of its picture; a file goes by name and size, so that it may be moved."""
-    told = {**entry[keys.SCALEFACTORS], **entry[keys.METADATA]}
-    if keys.SOURCE_IMAGE_PATH in told:
-        path = Path(str(told[keys.SOURCE_IMAGE_PATH]))
-        told[keys.SOURCE_IMAGE_PATH] = f"{path.name}, {path.stat().st_size if path.is_file() else None} bytes"
-    return sorted(f"{key}={value}" for key, value in told.items())
+def _scale_and_origin(entry: Mapping[str, Any]) -> list[str]:
+    """Return what else an entry says of its images; a file is known by name and size, so that it may be moved."""
+    values = {**entry[keys.SCALEFACTORS], **entry[keys.METADATA]}
+    if keys.SOURCE_IMAGE_PATH in values:
+        path = Path(str(values[keys.SOURCE_IMAGE_PATH]))
+        values[keys.SOURCE_IMAGE_PATH] = f"{path.name}, {path.stat().st_size if path.is_file() else None} bytes"
+    return sorted(f"{key}={value}" for key, value in values.items())
 
 
 def _entry(entry: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:

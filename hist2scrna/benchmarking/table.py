@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hist2scrna.benchmarking.job import Done, Job
+from hist2scrna.benchmarking.job import Job, JobResult
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import value_of
 from hist2scrna.evaluation.scores import benchmark_columns
+from hist2scrna.messages import warn_user
 
 HEADLINE = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline", "collapsed", "held_out")
 MEASURED = (
@@ -57,7 +57,7 @@ def averaged_columns() -> dict[str, bool]:
 AGREEMENT = 1e-6
 
 
-def jobs_table(jobs: Sequence[Job], done: Mapping[int, Done], failed: Mapping[int, str]) -> pd.DataFrame:
+def jobs_table(jobs: Sequence[Job], done: Mapping[int, JobResult], failed: Mapping[int, str]) -> pd.DataFrame:
     """Return one row a job, and after those of a fold its baselines and its ceiling.
 
     Parameters
@@ -117,7 +117,7 @@ def _told(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _job_row(done: Done) -> dict[str, Any]:
+def _job_row(done: JobResult) -> dict[str, Any]:
     found, card = done.results, done.card
     return {
         **_identity(done.job),
@@ -132,7 +132,7 @@ def _job_row(done: Done) -> dict[str, Any]:
     }
 
 
-def _reference_rows(done: Sequence[Done]) -> list[dict[str, Any]]:
+def _reference_rows(done: Sequence[JobResult]) -> list[dict[str, Any]]:
     """Return the baselines and the ceiling of one fold, of which every complete job has the same."""
     if not done:
         return []
@@ -172,11 +172,9 @@ def _reference(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _agreed(values: Iterable[float | None], what: str) -> float | None:
     known = [value for value in values if value is not None]
     if known and max(known) - min(known) > AGREEMENT * max(1.0, abs(known[0])):
-        warnings.warn(
+        warn_user(
             f"{what} is between {min(known):.6g} and {max(known):.6g} in jobs of one fold, where it should be one "
-            "number; the first is shown. Were they run by different versions (column 'version')?",
-            UserWarning,
-            stacklevel=2,
+            "number; the first is shown. Were they run by different versions (column 'version')?"
         )
     return known[0] if known else None
 

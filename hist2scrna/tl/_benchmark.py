@@ -1,50 +1,24 @@
-"""Any models on any data sets, by section or donor, with baselines and ceiling beside them."""
+"""Any models on any data sets, by section or donor, next to baselines and the noise ceiling."""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hist2scrna.benchmarking.files import write_tables
-from hist2scrna.benchmarking.job import LOG, Done, Job, read_done, write_card, written_whole
-from hist2scrna.benchmarking.lock import alone_in
-from hist2scrna.benchmarking.plan import (
-    FOLDS,
-    FoldPlan,
-    Question,
-    Source,
-    name_datasets,
-    plan_dataset,
-    read_models,
-    read_source,
-)
-from hist2scrna.benchmarking.run import ERROR, MEASURED, REQUEST
-from hist2scrna.benchmarking.sections import restrict
-from hist2scrna.benchmarking.table import jobs_table, summary_table
+from hist2scrna.benchmarking.execute import run_benchmark
+from hist2scrna.benchmarking.plan import BenchmarkSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     import pandas as pd
 
-log = logging.getLogger(__name__)
-
-SCRATCH = ".sections"
-
-
-class JobFailed(RuntimeError):
-    """A job ended with an error, said in one line."""
+    from hist2scrna.benchmarking.arguments import Dataset, Models
 
 
 def benchmark(
-    datasets: Mapping[str, Source] | Source,
-    models: Sequence[str] | Mapping[str, Mapping[str, Any] | str],
+    datasets: Mapping[str, Dataset] | Dataset,
+    models: Models = ("auto",),
     *,
     folder: str | Path,
     group_key: str | None = None,
@@ -154,136 +128,17 @@ def benchmark(
     >>> jobs = pd.read_csv("benchmark/jobs.csv")
     >>> hist2scrna.pl.benchmark("benchmark/")
     """
-    folder = Path(folder)
-    recipes, numbers = read_models(models), _checked_seeds(seeds)
-    sources = name_datasets(datasets)
-    if isinstance(folds, Mapping) and (unknown := sorted(set(folds) - set(sources))):
-        raise KeyError(f"Data sets {unknown} in `folds` not found. Given: {list(sources)}.")
-    question = Question(group_key, library_key, labels_key, layer, genes, n_genes, min_detected)
-    plans = [
-        plan
-        for name, source in sources.items()
-        for plan in plan_dataset(
-            name, source, recipes, question, numbers, folds.get(name) if isinstance(folds, Mapping) else folds
-        )
-    ]
-    held_out = {plan.fold.name for plan in plans}
-    for label, options in recipes.items():
-        if absent := sorted(set(options.get(FOLDS, [])) - held_out):
-            raise KeyError(f"Folds {absent} of model {label!r} not found. Held out are {sorted(held_out)}.")
-    jobs = [job for plan in plans for job in plan.jobs]
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
-        done = {i: found for i, job in enumerate(jobs) if (found := read_done(job, folder)) is not None}
-        failed = _run_all(plans, done, folder, keep_models, accelerator, progress)
-        table = _write(jobs, done, failed, folder)
-    table.attrs["folder"] = str(folder)
-    return table
-
-
-def _checked_seeds(seeds: Sequence[int]) -> list[int]:
-    found = [int(seed) for seed in seeds]
-    if not found or len(set(found)) < len(found) or min(found) < 0:
-        raise ValueError(f"Expected `seeds` to be one or more different numbers from 0 on, found {list(seeds)}.")
-    return found
-
-
-def _write(jobs: list[Job], done: Mapping[int, Done], failed: Mapping[int, str], folder: Path) -> pd.DataFrame:
-    rows = jobs_table(jobs, done, failed)
-    table = summary_table(rows)
-    write_tables(folder, rows, table)
-    return table
-
-
-def _run_all(
-    plans: list[FoldPlan], done: dict[int, Done], folder: Path, keep_models: bool, accelerator: str, progress: bool
-) -> dict[int, str]:
-    """Run what is not done, adding to `done`; returns the errors of jobs that failed."""
-    from tqdm.auto import tqdm
-
-    jobs = [job for plan in plans for job in plan.jobs]
-    failed: dict[int, str] = {}
-    scratch = folder / SCRATCH
-    number = 0
-    with tqdm(total=len(jobs), initial=len(done), desc="benchmark", unit="job", disable=not progress) as bar:
-        for plan in plans:
-            own = range(number, number + len(plan.jobs))
-            number += len(plan.jobs)
-            pending = [i for i in own if i not in done]
-            if not pending:
-                continue
-            shutil.rmtree(scratch, ignore_errors=True)
-            try:
-                _write_sections(plan, scratch)
-                for i in pending:
-                    line = f"[{i + 1}/{len(jobs)}] {jobs[i]} -> {jobs[i].folder(folder)}"
-                    if progress:
-                        bar.write(line, file=sys.stderr)
-                    else:
-                        log.info(line)
-                    try:
-                        done[i] = _run_job(jobs[i], plan, folder, keep_models, accelerator)
-                    except JobFailed as error:
-                        failed[i] = str(error)
-                        log.warning("%s failed: %s", jobs[i], error)
-                    bar.update()
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-            _write(jobs, done, failed, folder)
-    return failed
-
-
-def _write_sections(plan: FoldPlan, scratch: Path) -> None:
-    """Write the training and the held-out sections of a fold, its genes and the slots that are read."""
-    scratch.mkdir(parents=True)
-    adata = read_source(plan.source)
-    for name, rows in (("train", ~plan.fold.test), ("test", plan.fold.test)):
-        restrict(adata, rows, plan.panel.genes, plan.reads).write_h5ad(scratch / f"{name}.h5ad")
-
-
-def _run_job(job: Job, plan: FoldPlan, folder: Path, keep_model: bool, accelerator: str) -> Done:
-    final, failure = job.folder(folder), job.failure(folder)
-    with written_whole(final) as scratch:
-        request = {
-            "train": str((folder / SCRATCH / "train.h5ad").resolve()),
-            "test": str((folder / SCRATCH / "test.h5ad").resolve()),
-            "options": job.options,
-            "seed": job.seed,
-            "reads": job.settings["reads"],
-            "accelerator": accelerator,
-            "keep_model": keep_model,
-        }
-        (scratch / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        status = launch(scratch)
-        if status != 0:
-            shutil.copyfile(scratch / LOG, failure)
-            raise JobFailed(_reason(scratch, status))
-        write_card(scratch, job, json.loads((scratch / MEASURED).read_text(encoding="utf-8")))
-        for name in (REQUEST, MEASURED):
-            (scratch / name).unlink()
-    failure.unlink(missing_ok=True)
-    found = read_done(job, folder)
-    assert found is not None
-    return found
-
-
-def launch(scratch: Path) -> int:
-    """Run the job of a folder in a fresh Python, all it prints to `log.txt`; returns its exit status."""
-    paths = [path or os.getcwd() for path in sys.path]
-    with (scratch / LOG).open("w", encoding="utf-8") as out:
-        return subprocess.run(
-            [sys.executable, "-m", "hist2scrna.benchmarking.run", str(scratch), str(os.getpid())],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            check=False,
-        ).returncode
-
-
-def _reason(scratch: Path, status: int) -> str:
-    if (scratch / ERROR).is_file():
-        return str(json.loads((scratch / ERROR).read_text(encoding="utf-8"))["error"])
-    if status == -signal.SIGKILL:
-        return "killed, as a process is that needs more memory than there is"
-    return f"its process ended with status {status}"
+    spec = BenchmarkSpec(
+        datasets=datasets,
+        models=models,
+        group_key=group_key,
+        folds=folds,
+        seeds=seeds,
+        genes=genes,
+        n_genes=n_genes,
+        min_detected=min_detected,
+        layer=layer,
+        labels_key=labels_key,
+        library_key=library_key,
+    )
+    return run_benchmark(spec, folder=folder, keep_models=keep_models, accelerator=accelerator, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
@@ -44,6 +44,19 @@ class FitRequest:
     seed: int = 0
     progress: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+SOURCE_ARGUMENTS = tuple(f.name for f in fields(Source))
+# Names of the arguments of `fit` that are no option of a model.
+FIT_ARGUMENTS = (*SOURCE_ARGUMENTS, *(f.name for f in fields(FitRequest) if f.name not in ("source", "options")))
+
+
+def request_of(arguments: Mapping[str, Any]) -> FitRequest:
+    """Return the request that arguments of :func:`hist2scrna.tl.fit` make, given by name."""
+    source = Source(**{name: arguments[name] for name in SOURCE_ARGUMENTS if name in arguments})
+    named = {name: arguments[name] for name in FIT_ARGUMENTS if name in arguments and name not in SOURCE_ARGUMENTS}
+    options = {name: value for name, value in arguments.items() if name not in FIT_ARGUMENTS}
+    return FitRequest(source=source, **named, options=options)
 
 
 @dataclass(frozen=True)

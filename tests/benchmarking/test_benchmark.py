@@ -17,15 +17,15 @@ from scipy import sparse, stats
 from typer.testing import CliRunner
 
 from hist2scrna import TrainedModel, datasets, pl, tl
+from hist2scrna.benchmarking import execute
 from hist2scrna.benchmarking.folds import leave_one_group_out
 from hist2scrna.benchmarking.panel import choose_panel
 from hist2scrna.benchmarking.process import peak_memory
 from hist2scrna.benchmarking.run import attempt
-from hist2scrna.benchmarking.sections import Reads, restrict, without_expression
+from hist2scrna.benchmarking.sections import SlotSelection, restrict, without_expression
 from hist2scrna.benchmarking.table import t_interval
 from hist2scrna.cli import app
 from hist2scrna.evaluation.result import Evaluation
-from hist2scrna.tl import _benchmark
 
 FAST = {"model": "hist2scrna", "preset": "tiny", "max_epochs": 1}
 MODELS = {"counts": FAST, "log": {**FAST, "likelihood": "mse", "max_epochs": 2}}
@@ -66,7 +66,7 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch) -> InProcess:
     runner = InProcess()
-    monkeypatch.setattr(_benchmark, "launch", runner)
+    monkeypatch.setattr(execute, "launch", runner)
     return runner
 
 
@@ -75,7 +75,7 @@ def finished(sections, tmp_path_factory):
     """Two models, three folds, two seeds."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_benchmark, "launch", InProcess())
+        patch.setattr(execute, "launch", InProcess())
         table = tl.benchmark({"sim": sections}, MODELS, folder=folder, seeds=(0, 3), accelerator="cpu", progress=False)
     return folder, table, pd.read_csv(folder / "jobs.csv")
 
@@ -264,7 +264,7 @@ def test_jobs_of_a_fold_that_disagree_on_the_ceiling_are_pointed_out(sections, f
 # -- going on ---------------------------------------------------------------------------------------------------------
 def test_interrupted_and_started_again_gives_the_same_table(sections, finished, tmp_path, monkeypatch):
     asked = {"folder": tmp_path, "seeds": (0, 3), "accelerator": "cpu", "progress": False}
-    monkeypatch.setattr(_benchmark, "launch", InProcess(stop_at=6))
+    monkeypatch.setattr(execute, "launch", InProcess(stop_at=6))
     with pytest.raises(KeyboardInterrupt):
         tl.benchmark({"sim": sections}, MODELS, **asked)
     assert len(list(tmp_path.rglob("job.json"))) == 5
@@ -276,7 +276,7 @@ def test_interrupted_and_started_again_gives_the_same_table(sections, finished, 
     (tmp_path / ".sections").mkdir()
 
     runner = InProcess()
-    monkeypatch.setattr(_benchmark, "launch", runner)
+    monkeypatch.setattr(execute, "launch", runner)
     table = tl.benchmark({"sim": sections}, MODELS, **asked)
     assert runner.started == 7
     assert list(tmp_path.rglob(".[!.]*")) == [tmp_path / ".lock"]
@@ -325,7 +325,7 @@ def test_other_settings_in_the_same_place_are_refused(sections, tmp_path, in_pro
         assert in_process.started == 1
 
 
-@pytest.mark.parametrize(("part", "named"), [("counts", "data.counts"), ("xy", "spatial"), ("picture", "pictures")])
+@pytest.mark.parametrize(("part", "named"), [("counts", "data.counts"), ("xy", "spatial"), ("image", "images")])
 def test_other_data_in_the_same_place_are_refused(sections, tmp_path, in_process, part, named):
     one(sections, tmp_path)
     changed = sections.copy()
@@ -368,7 +368,7 @@ def test_failed_job_is_said_and_tried_again(sections, tmp_path, in_process, monk
         (scratch / "log.txt").write_text("")
         return -signal.SIGKILL
 
-    monkeypatch.setattr(_benchmark, "launch", killed)
+    monkeypatch.setattr(execute, "launch", killed)
     one(sections, tmp_path, models)
     assert "more memory than there is" in pd.read_csv(tmp_path / "jobs.csv").set_index("model").loc["broken", "status"]
 
@@ -461,12 +461,12 @@ def test_each_fold_has_a_panel_of_its_own(sections, tmp_path, in_process):
 
 
 def test_slide_to_predict_holds_no_expression(sections):
-    reads = Reads("library_id", "cell_type", None, ("spatial",))
+    slots = SlotSelection("library_id", "cell_type", None, ("spatial",))
     held_out = (sections.obs["library_id"] == "section_2").to_numpy()
-    section = restrict(sections, held_out, list(sections.var_names[:5]), reads)
+    section = restrict(sections, held_out, list(sections.var_names[:5]), slots)
     np.testing.assert_array_equal(section.X.toarray(), sections.X.toarray()[held_out][:, :5])
     assert list(section.uns["spatial"]) == ["section_2"]
-    slide = without_expression(section, reads)
+    slide = without_expression(section, slots)
     assert slide.n_vars == 0 and slide.X is None and not slide.layers
     assert list(slide.obs) == ["library_id", "array_col", "array_row"]
 
