@@ -27,8 +27,8 @@ from hist2scrna.benchmarking.table import t_interval
 from hist2scrna.cli import app
 from hist2scrna.evaluation.result import Evaluation
 
-FAST = {"model": "hist2scrna", "preset": "tiny", "max_epochs": 1}
-MODELS = {"counts": FAST, "log": {**FAST, "likelihood": "mse", "max_epochs": 2}}
+FAST = {"model": "hist2scrna", "preset": "tiny", "training": {"max_epochs": 1}}
+MODELS = {"counts": FAST, "log": {**FAST, "likelihood": "mse", "training": {"max_epochs": 2}}}
 TIMES = ["fit_seconds", "predict_seconds", "peak_memory_mib", "gpu_peak_memory_mib"]
 
 
@@ -140,7 +140,11 @@ def test_every_job_has_the_row_of_its_evaluation(finished):
             assert row["width_80"] == pytest.approx(counted["width"]["80"]) and row["width_80"] > 0
         else:
             assert np.isnan(row["log_likelihood"]) and np.isnan(row["coverage_80"])
-        assert row["epochs_run"] == len(pd.read_csv(place / "history.csv")) == MODELS[row["model"]]["max_epochs"]
+        assert (
+            row["epochs_run"]
+            == len(pd.read_csv(place / "history.csv"))
+            == MODELS[row["model"]]["training"]["max_epochs"]
+        )
         assert row["panel_sha256"] == evaluation.results["panel"]["sha256"] == card["settings"]["panel"]["sha256"]
         assert (row["n_genes"], row["n_spots_test"], row["n_spots_train"]) == (30, 24, 48)
         assert row["fit_seconds"] == card["fit_seconds"] > 0 and row["peak_memory_mib"] > 50
@@ -151,9 +155,7 @@ def test_a_job_is_fit_predict_and_evaluate(sections, finished):
     """The same numbers by hand: nothing of the held-out section was there in training or prediction."""
     _, _, jobs = finished
     held_out = sections.obs["library_id"] == "section_1"
-    model = tl.fit(
-        sections[~held_out].copy(), library_key="library_id", seed=3, accelerator="cpu", progress=False, **FAST
-    )
+    model = tl.fit(sections[~held_out].copy(), library_key="library_id", seed=3, progress=False, **FAST)
     expected = tl.evaluate(sections[held_out].copy(), model, progress=False)
     row = jobs.query("fold == 'section_1' and model == 'counts' and seed == 3").iloc[0]
     assert row["pearson"] == pytest.approx(expected.headline["pearson"], abs=1e-6)
@@ -296,7 +298,12 @@ def test_adding_models_and_seeds_runs_only_these(sections, tmp_path, in_process)
     one(sections, tmp_path)
     sections = sections.copy()
     sections.obsm["X_other"] = np.zeros((sections.n_obs, 3))
-    light = {"model": "hist2scrna-lightweight", "preset": "tiny", "max_epochs": 1, "features_key": "X_other"}
+    light = {
+        "model": "hist2scrna-lightweight",
+        "preset": "tiny",
+        "training": {"max_epochs": 1},
+        "features_key": "X_other",
+    }
     table = one(sections, tmp_path, {"counts": FAST, "light": light}, seeds=(0, 1))
     assert in_process.started == 4
     assert table["n_core"].tolist()[:2] == [2, 2]
@@ -306,7 +313,10 @@ def test_adding_models_and_seeds_runs_only_these(sections, tmp_path, in_process)
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"models": {"counts": {**FAST, "max_epochs": 2}}}, "options.max_epochs is 1 there and 2 here"),
+        (
+            {"models": {"counts": {**FAST, "training": {"max_epochs": 2}}}},
+            "options.training.max_epochs is 1 there and 2 here",
+        ),
         ({"genes": "panel"}, "panel.n_genes is 30 there and 20 here"),
         ({"labels_key": "cell_type"}, "labels"),
         ({"group_key": "donor", "folds": ["b"]}, None),
@@ -349,11 +359,13 @@ def test_folder_that_is_no_job_is_not_touched(sections, tmp_path, in_process):
 
 
 def test_failed_job_is_said_and_tried_again(sections, tmp_path, in_process, monkeypatch):
-    models = {"broken": {**FAST, "lr": -1.0}, "counts": FAST}
+    models = {"broken": {**FAST, "patch_um": -1.0}, "counts": FAST}
     table = one(sections, tmp_path, models)
     assert table.set_index("model").loc[["broken", "counts"], "n_failed"].tolist() == [1, 0]
     jobs = pd.read_csv(tmp_path / "jobs.csv").set_index("model")
-    assert jobs.loc["broken", "status"] == "failed: ValueError: Expected `lr` to be positive, found -1.0."
+    assert (
+        jobs.loc["broken", "status"] == "failed: ValueError: Expected `patch_um` to be a positive number, found -1.0."
+    )
     assert np.isnan(jobs.loc["broken", "pearson"])
     assert (tmp_path / "sim" / "section_1" / "broken" / "0.failed.txt").is_file()
     assert "| broken |" in (tmp_path / "table.md").read_text()
@@ -554,7 +566,9 @@ def test_plot_refuses_what_is_no_benchmark(finished, tmp_path):
 
 def test_command_line(sections, tmp_path, in_process):
     sections.write_h5ad(tmp_path / "tissue.h5ad")
-    (tmp_path / "models.toml").write_text('[ours]\nmodel = "hist2scrna"\npreset = "tiny"\nmax_epochs = 1\n')
+    (tmp_path / "models.toml").write_text(
+        '[ours]\nmodel = "hist2scrna"\npreset = "tiny"\ntraining = { max_epochs = 1 }\n'
+    )
     (tmp_path / "genes.txt").write_text("\n".join(sections.var_names[:12]))
     asked = ["benchmark", f"sim={tmp_path / 'tissue.h5ad'}", "--models", str(tmp_path / "models.toml")]
     asked += [

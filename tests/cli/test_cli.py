@@ -17,7 +17,7 @@ from hist2scrna import TrainedModel, datasets, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.config import parse_settings
 
-FAST = ["--preset", "tiny", "--max-epochs", "1", "--accelerator", "cpu"]
+FAST = ["--model", "hist2scrna", "--preset", "tiny", "--max-epochs", "1", "--accelerator", "cpu"]
 
 
 def run(*arguments, expect=0) -> str:
@@ -86,9 +86,10 @@ def test_every_option_of_fit_reaches_it(folder, tmp_path, monkeypatch) -> None:
     more = ["--option", "graph=false", "--option", "decoder=[32, 16]", "--loss", "smoothness=0.01", "--no-augment"]
     assert "enough" in run("fit", folder / "data", "--out", tmp_path / "m", *flags, *more, expect=1)
     for name, value in given.items():
-        reached = seen[name.replace("-", "_")]
+        name = name.replace("-", "_")
+        reached = seen[name] if name in seen else seen["training"][name]
         assert str(reached) == str(value), name
-    assert (seen["graph"], seen["decoder"], seen["losses"], seen["augment"]) == (
+    assert (seen["graph"], seen["decoder"], seen["losses"], seen["training"]["augment"]) == (
         False,
         [32, 16],
         {"smoothness": 0.01},
@@ -100,17 +101,17 @@ def test_every_option_of_fit_reaches_it(folder, tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("o.toml", 'max-epochs = 3\npreset = "tiny"\nlr = 0.001\n[option]\ndepth = 1\n'),
-        ("o.yaml", "max_epochs: 3\npreset: tiny\nlr: 0.001\noption: {depth: 1}\n"),
-        ("o.json", '{"max_epochs": 3, "preset": "tiny", "lr": 0.001, "option": {"depth": 1}}'),
+        ("o.toml", 'max-epochs = 3\nmodel = "hist2scrna"\npreset = "tiny"\nlr = 0.001\n[option]\ndepth = 1\n'),
+        ("o.yaml", "max_epochs: 3\nmodel: hist2scrna\npreset: tiny\nlr: 0.001\noption: {depth: 1}\n"),
+        ("o.json", '{"max_epochs": 3, "model": "hist2scrna", "preset": "tiny", "lr": 0.001, "option": {"depth": 1}}'),
     ],
 )
 def test_options_from_a_file_and_flags_above_them(folder, tmp_path, name, text) -> None:
     (tmp_path / name).write_text(text)
     run("fit", folder / "data", "--config", tmp_path / name, "--max-epochs", 1, "--out", tmp_path / "m")
     model = TrainedModel.load(tmp_path / "m")
-    assert model.parameters["max_epochs"] == 1
-    assert model.parameters["lr"] == 0.001
+    assert model.parameters["training"]["max_epochs"] == 1
+    assert model.parameters["training"]["lr"] == 0.001
     assert (model.parameters["preset"], model.options["depth"]) == ("tiny", 1)
 
 
