@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hist2scrna.benchmarking.arguments import read_dataset
 from hist2scrna.benchmarking.files import write_tables
+from hist2scrna.benchmarking.fit import defining_module
 from hist2scrna.benchmarking.job import LOG, Job, JobResult, read_result, write_card
 from hist2scrna.benchmarking.lock import alone_in
 from hist2scrna.benchmarking.plan import BenchmarkSpec, FoldPlan, plan_benchmark
@@ -158,6 +159,7 @@ def run_job(job: Job, folder: Path, keep_model: bool, accelerator: str) -> JobRe
             "train": str((folder / SECTIONS / "train.h5ad").resolve()),
             "test": str((folder / SECTIONS / "test.h5ad").resolve()),
             "options": job.options,
+            "module": defining_module(job.options["model"]),
             "seed": job.seed,
             "slots": job.settings["slots"],
             "accelerator": accelerator,

@@ -38,6 +38,11 @@ def check_options(label: str, options: Mapping[str, Any]) -> None:
     model_options(options["model"], options.get("preset"), **of_model)
 
 
+def defining_module(model: str) -> str | None:
+    """Return the module that registers a model, for a process that does not know it yet; None for `"auto"`."""
+    return None if model == AUTO else model_entry(model).model.__module__
+
+
 def fit(adata: AnnData, **arguments: Any) -> TrainedModel:
     """Fit as :func:`hist2scrna.tl.fit` does."""
     return fit_model(adata, request_of(arguments))

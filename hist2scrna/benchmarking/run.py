@@ -6,6 +6,7 @@ when it runs out of memory. The folder holds `request.json`; the results are wri
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -45,10 +46,12 @@ def run_job(folder: Path) -> None:
     ----------
     folder
         Holds `request.json`: `train` and `test`, paths of .h5ad files with counts in `.X`; `options` and `seed` for
-        `fit`; `slots`, what is read; `accelerator`; `keep_model`. Written here: `evaluation.json`, `history.csv`,
-        `measured.json`, and `model/` if it is to be kept.
+        `fit`; `module`, which registers the model; `slots`, what is read; `accelerator`; `keep_model`. Written here:
+        `evaluation.json`, `history.csv`, `measured.json`, and `model/` if it is to be kept.
     """
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    if request["module"] is not None:
+        importlib.import_module(request["module"])
     slots = SlotSelection(**{**request["slots"], "layer": None})
     train = ad.read_h5ad(request["train"])
     start = time.perf_counter()

@@ -70,7 +70,7 @@ def test_every_option_of_fit_reaches_it(folder, tmp_path, monkeypatch) -> None:
     given = {
         **{"model": "hist2scrna", "preset": "small", "max-epochs": 100, "patience": 7, "batch-size": 8, "lr": 1e-4},
         **{"weight-decay": 0.02, "alpha": 0.3, "likelihood": "nb", "validation": 0.2, "accumulate": 2, "seed": 5},
-        **{"precision": "32-true", "accelerator": "cpu", "devices": 1, "patch-px": 96, "patch-um": 120.0, "mpp": 0.5},
+        **{"precision": "32-true", "accelerator": "cpu", "devices": 2, "patch-px": 96, "patch-um": 120.0, "mpp": 0.5},
         **{
             "token-px": 8,
             "width": 64,
