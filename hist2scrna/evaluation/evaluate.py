@@ -11,6 +11,7 @@ from scipy import sparse
 
 import hist2scrna
 from hist2scrna.evaluation import passes, summary
+from hist2scrna.evaluation.averages import average
 from hist2scrna.evaluation.held_out import describe_split
 from hist2scrna.evaluation.inputs import read_scored_data
 from hist2scrna.evaluation.passes import CountScores
@@ -154,7 +155,7 @@ def _score_expression(
     for name, columns in by_spot.items():
         scores[HEADLINE][name]["by_spot"] = summary.summarize_spots(columns)
     results = {
-        "headline": summary.headline(by_gene, ceiling.limits),
+        "headline": summary.headline(by_gene, ceiling.limits) | _within_slides(data, by_spot),
         "scores": scores,
         "noise_ceiling": ceiling.results(),
         "beats": summary.beaten(by_gene[HEADLINE]),
@@ -168,6 +169,10 @@ def _score_expression(
 
 def _noise_ceiling(data: ScoredData, by_gene: GeneScores, seed: int) -> summary.NoiseCeiling:
     """Return the noise ceiling: the score of the true means if they are known, else estimated by thinning."""
+    if not data.truth.is_whole:
+        data.notes.not_scored["noise ceiling"] = "binomial thinning needs counts, and the values are not whole numbers"
+        unknown = {scale: np.full_like(tables["model"]["pearson"], np.nan) for scale, tables in by_gene.items()}
+        return summary.NoiseCeiling("not known", {**unknown, "depth_partial": unknown[HEADLINE]}, unknown)
     thinning = {str(scale): passes.score_noise_ceiling(data.truth, scale, seed) for scale in SCALES if scale in by_gene}
     if data.true_means is not None:
         limits = {scale: by_gene[scale]["true_means"]["pearson"] for scale in thinning}
@@ -175,6 +180,14 @@ def _noise_ceiling(data: ScoredData, by_gene: GeneScores, seed: int) -> summary.
         return summary.NoiseCeiling("true means", limits, thinning)
     partial = passes.score_noise_ceiling(data.truth, HEADLINE, seed, without_depth=True)
     return summary.NoiseCeiling("binomial thinning", {**thinning, "depth_partial": partial}, thinning)
+
+
+def _within_slides(data: ScoredData, by_spot: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the rank correlation over the genes within a slide, and that of the mean baseline; nothing for spots."""
+    if data.about_data["observation"] != "slide":
+        return {}
+    names = {"within_slides_spearman": "model", "within_slides_spearman_mean_baseline": "mean_baseline"}
+    return {key: float(average(by_spot[name]["spearman"], "median")) for key, name in names.items()}
 
 
 def _count_results(counted: dict[str, CountScores], n_spots: int) -> dict[str, Any]:

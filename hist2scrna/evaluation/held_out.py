@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import listed, warn_user
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def describe_split(overlap: TrainingOverlap, sections: Sections) -> dict[str, An
         statement = f"unknown: {overlap.why_unknown}, so it was not checked whether these spots were trained on."
     else:
         held_out = True
-        statement = f"held out; the model was fitted on {', '.join(trained_on)}."
+        statement = f"held out; the model was fitted on {listed(trained_on)}."
         if n_seen:
             statement += f" {n_seen} spots have exactly the counts of a training spot."
     if held_out is False:

@@ -22,6 +22,7 @@ from hist2scrna.messages import require_key
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.sections import open_sections
+from hist2scrna.spots.slides import one_section_a_slide, pooled, slides_together
 from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
@@ -110,12 +111,17 @@ def read_scored_data(
     """
     names, notes = keys.OutputKeys(key), Notes()
     opened = open_sections(adata, Source(library_key=library_key))
+    observation = _observation(adata, trained, names)
+    if observation == "slide":
+        opened = slides_together(opened if opened.source.library_key else one_section_a_slide(opened))
     library_key = opened.source.library_key
     if labels_key is not None:
         require_key(adata.obs, labels_key, "adata.obs")
     predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
     label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
-    truth, where = _read_truth(adata, _common_genes(adata, predicted, names), layer, opened, notes)
+    whole = predicted.uns.get(names.parameters, {}).get("target") != "log_counts"
+    genes = _common_genes(adata, predicted, names)
+    truth, where = _read_truth(adata, genes, layer, opened, notes, whole=whole)
     model, log_normalized_from = read_prediction(predicted, names, where, notes)
     baselines, baselines_from = choose_baselines(trained, truth, where.genes)
     parameters = predicted.uns.get(names.parameters, {})
@@ -127,7 +133,7 @@ def read_scored_data(
         log_normalized_from=log_normalized_from,
         baselines=baselines,
         baselines_from=baselines_from,
-        overlap=_read_overlap(adata, trained, names, layer, opened, where),
+        overlap=_read_overlap(adata, trained, names, layer, opened, where, whole=whole),
         labels=None if label_codes is None else label_codes[where.rows],
         cell_types=read_cell_types(adata, predicted, names, labels_key, notes),
         neighbors=read_neighbors(adata, where, notes),
@@ -140,6 +146,7 @@ def read_scored_data(
             "predicted_by_evaluate": made_now,
         },
         about_data={
+            "observation": observation,
             "n_spots": len(where.rows),
             "n_spots_left_out": adata.n_obs - len(where.rows),
             "n_genes": len(where.genes),
@@ -151,11 +158,18 @@ def read_scored_data(
     )
 
 
+def _observation(adata: AnnData, trained: TrainedModel | None, names: keys.OutputKeys) -> str:
+    """Return what a row is, `"slide"` or `"spot"`: as the data, the prediction or the model say."""
+    predicted_for = adata.uns.get(names.parameters, {}).get("observation", "spot")
+    model_reads = "spot" if trained is None else trained.module.observation
+    return "slide" if pooled(adata) or "slide" in (predicted_for, model_reads) else "spot"
+
+
 def _read_truth(
-    adata: AnnData, genes: list[str], layer: str | None, opened: OpenedSections, notes: Notes
+    adata: AnnData, genes: list[str], layer: str | None, opened: OpenedSections, notes: Notes, *, whole: bool
 ) -> tuple[Expression, Where]:
     """Return the counts of the spots that have any, sorted by section, and which spots these are."""
-    counts = read_counts(adata, genes, layer)
+    counts = read_counts(adata, genes, layer, whole=whole)
     has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0
     if has_counts.sum() < FEWEST_SPOTS:
         raise ValueError(
@@ -192,6 +206,8 @@ def _read_overlap(
     layer: str | None,
     opened: OpenedSections,
     where: Where,
+    *,
+    whole: bool,
 ) -> TrainingOverlap:
     """Return which of the scored spots were trained on, by their counts, and which sections, by their names."""
     # Without a name of its own a section is called as any other.
@@ -202,7 +218,7 @@ def _read_overlap(
     trained_on = [str(s) for s in trained.training["sections"]]
     if not set(trained.genes) <= set(adata.var_names):
         return TrainingOverlap(trained_on, have_names, None, "genes of the model are missing here")
-    seen = trained.has_seen(read_counts(adata, trained.genes, layer))[where.rows]
+    seen = trained.has_seen(read_counts(adata, trained.genes, layer, whole=whole))[where.rows]
     return TrainingOverlap(trained_on, have_names, seen)
 
 

@@ -143,6 +143,12 @@ class Expression:
         self.rate = totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-300)
         self.n_spots = np.bincount(sections.codes, minlength=len(sections.names))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers, as counts are."""
+        values = self.values.data if sparse.issparse(self.values) else self.values
+        return bool((values == np.round(values)).all())
+
     def _read(self, values: Any, spots: Select, genes: Select) -> Floats:
         if sparse.issparse(values):
             whole = isinstance(spots, slice) and spots == slice(None)

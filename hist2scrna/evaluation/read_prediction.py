@@ -59,7 +59,9 @@ class Where:
 
 def layers_to_score(trained: TrainedModel) -> list[str]:
     """Return the layers that a prediction needs so that everything about it can be scored."""
-    estimated = (LOG,) if trained.module.estimates_log and trained.likelihood != "mse" else ()
+    module = trained.module
+    counts_too = module.target == "log_counts" if trained.likelihood == "mse" else module.estimates_log
+    estimated = (LOG,) if counts_too else ()
     return [*LAYERS_OF[trained.likelihood], *estimated]
 
 
@@ -163,6 +165,11 @@ def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, no
 def _has_distribution(names: keys.OutputKeys, likelihood: str, layers: Mapping[str, Any], notes: Notes) -> bool:
     """Return whether all of a distribution of counts was predicted; if not, note why it is not scored."""
     missing = [name for name in NEEDED_OF.get(likelihood, ()) if name not in layers]
+    if likelihood == "mse":
+        notes.not_scored["count likelihood, zeros"] = (
+            "the model (mse) predicts expression, not a distribution of counts"
+        )
+        return False
     if likelihood not in LAYERS_OF:
         notes.not_scored["count likelihood, zeros"] = (
             f"adata.uns[{names.key!r}]['likelihood'] does not say which distribution was predicted"

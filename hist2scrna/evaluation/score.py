@@ -62,6 +62,8 @@ class Score:
         Short name above a column; None: tables of genes do not show it.
     description
         What it means, in a sentence.
+    within_slides
+        Of a spot: how it is called where rows are slides, whose tables then show it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Score:
     is_share: bool = False
     heading: str | None = None
     description: str = ""
+    within_slides: str = ""
 
     @property
     def quoted(self) -> str:

@@ -31,16 +31,23 @@ def rows(results: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _expression_rows(results: Mapping[str, Any]) -> Iterator[Row]:
-    names = predictors(results)
+    names, slides = predictors(results), of_slides(results)
     for scale, block in SCALE_LABELS.items():
         if scale not in results["scores"]:
             continue
-        for score in scores_of("gene", "spot", "overall"):
+        if slides:
+            block = f"{block}, across slides"
+        for score in scores_of("gene", "overall") if slides else scores_of("gene", "spot", "overall"):
             for summary in score.shown_on(scale):
                 values = [value_of(results, score, name, scale=scale, summary=summary) for name in names]
                 limit = score.noise_ceilings.get(scale)
                 ceiling = None if limit is None else at(results["noise_ceiling"], (limit, summary))
                 yield block, score.title(summary), [*values, ceiling]
+    if slides:
+        for score in scores_of("spot"):
+            for summary in score.summaries:
+                values = [value_of(results, score, name, summary=summary) for name in names]
+                yield "within slides", f"{score.within_slides}, {summary}", [*values, None]
 
 
 def _count_rows(results: Mapping[str, Any]) -> Iterator[Row]:
@@ -82,6 +89,11 @@ def _cluster_rows(results: Mapping[str, Any]) -> Iterator[Row]:
                 yield "Leiden clusters", label, [*values, None]
 
 
+def of_slides(results: Mapping[str, Any]) -> bool:
+    """Tell whether the rows that were scored are slides."""
+    return results["data"].get("observation") == "slide"
+
+
 def predictors(results: Mapping[str, Any]) -> list[str]:
     """Return the predictors that were scored, in the order of the columns."""
     return [n for n in PREDICTOR_LABELS if any(n in p for p in results["scores"].values())]
@@ -106,15 +118,21 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     """Return what was scored, the headline, and all notes; the alarms are apart."""
     data, model, head = results["data"], results["model"], results["headline"]
     names = list(results["sections"])
-    several = len(names) > 1
+    several, slides = len(names) > 1, of_slides(results)
+    rows_are = "slides" if slides else "spots"
     lines = [
-        f"{model['name']} ({model['likelihood']}): {data['n_spots']:,} spots, {data['n_genes']:,} genes, "
+        f"{model['name']} ({model['likelihood']}): {data['n_spots']:,} {rows_are}, {data['n_genes']:,} genes, "
         f"{len(names)} section{'s' * several} ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})",
         f"Pearson {number(head['pearson'])} by gene{f', mean of {len(names)} sections' * several}: "
         f"{percent(head['score_over_ceiling'])} of the noise ceiling ({results['noise_ceiling']['method']}), and "
         f"better than the mean baseline on {percent(head['beats_mean_baseline'])} and the depth baseline on "
         f"{percent(head['beats_depth_baseline'])} of genes",
     ]
+    if slides:
+        lines.append(
+            f"Within slides: Spearman {number(head['within_slides_spearman'])} over genes, median; the mean baseline "
+            f"has {number(head['within_slides_spearman_mean_baseline'])}, because it knows which genes are high in all"
+        )
     if head["held_out"] is not False:
         lines.append(f"Split: {results['split']['statement']}")
     lines.append(f"Baselines: {results['baselines']['statement']}")

@@ -12,7 +12,7 @@ from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
 from hist2scrna.spots.patches import PatchSize, open_patches
-from hist2scrna.spots.slides import no_graph
+from hist2scrna.spots.slides import NO_PLACE, no_graph
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,11 @@ class Spots:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def are_slides(self) -> bool:
+        """Whether they are slides, which have no place."""
+        return NO_PLACE in self.graph.origin
 
     @property
     def library_size(self) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hist2scrna.spots.source import Source
 
 NO_PLACE = "none"
+ALL_SLIDES = "slides"
 
 
 def pooled(adata: AnnData) -> Mapping[str, Any]:
@@ -74,6 +75,16 @@ def one_section_a_slide(opened: OpenedSections) -> OpenedSections:
         Section(str(name), np.array([row]), {}, opened.source, ()) for row, name in enumerate(adata.obs_names)
     )
     return OpenedSections(adata, opened.source, members, np.arange(adata.n_obs))
+
+
+def slides_together(opened: OpenedSections) -> OpenedSections:
+    """Return one section of all slides, where each would be one of its own: they are compared with one another."""
+    if len(opened.members) < len(opened.codes):
+        return opened
+    n = len(opened.codes)
+    source = replace(opened.source, library_key=None)
+    member = Section(ALL_SLIDES, np.arange(n), {}, source, ())
+    return OpenedSections(opened.adata, source, (member,), np.zeros(n, dtype=np.int64))
 
 
 def no_graph(n_spots: int, n_sections: int) -> SpatialGraph:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.messages import listed
 from hist2scrna.provenance import fingerprint
 
 if TYPE_CHECKING:
@@ -99,14 +100,18 @@ class FittedModel:
             f"  reads       {self._reads()}",
             f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
             f"  cell types  {classes}",
-            f"  trained on  {training['n_training']} spots of {', '.join(training['sections'])}",
-            f"  validation  {training['validation']} ({training['n_validation']} spots)",
+            f"  trained on  {training['n_training']} {self._rows} of {listed(training['sections'])}",
+            f"  validation  {training['validation']} ({training['n_validation']} {self._rows})",
             f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
             f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
         ]
         if self.choice:
             lines.insert(1, f"  chosen      by model='auto': {self.choice}")
         return "\n".join(lines)
+
+    @property
+    def _rows(self) -> str:
+        return "slides" if self.module.observation == "slide" else "spots"
 
     def _reads(self) -> str:
         if self.geometry is None:

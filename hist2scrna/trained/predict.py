@@ -271,6 +271,7 @@ def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> 
         "likelihood": model.likelihood,
         "scale": "log_normalized" if on_logs and target == "log_normalized" else "counts",
         "target": target if on_logs else None,
+        "observation": "slide" if spots.are_slides else "spot",
         "library_size": "none" if on_logs else library_size,
         "median_library_size": float(model.baselines.median_library),
         "options": model.options,
