@@ -4,7 +4,7 @@ python benchmarks/peers.py [--out benchmarks/results] [--data her2st mob] [--mod
                            [--all-folds] [--publish docs/benchmark]
 
 Interrupted and started again it goes on. Models that take hours on a CPU run on the folds named in `MODELS` unless
-`--all-folds` is given. `hist2st` and `histogene` train by their published schedules, `stnet` and our networks until the
+`--all-folds` is given. `hist2st`, `histogene` and `transformerst` train by their published schedules, `stnet` and our networks until the
 validation loss stops falling, `ridge` and `hist2scrna` by default are solved. HER2ST: the 785 genes of Hist2ST and
 HisToGene. MOB: the 785 genes of highest variance in the training sections of each fold. The sections of each are of one
 patient, or one mouse strain: this measures transfer between sections, not between patients.
@@ -43,6 +43,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "ridge (morphology)": {"model": "ridge", "features_key": "X_morphology"},
     "stnet": {"model": "stnet", "training": HALF},
     "histogene": {"model": "histogene", "training": HALF},
+    # As published, only the head learns; full trains all weights.
+    "transformerst": {"model": "transformerst", "training": HALF},
+    "transformerst, full": {"model": "transformerst", "preset": "full", "training": HALF},
     "hist2st": {"model": "hist2st", "training": HALF, "folds": SLOWEST_FOLDS},
     # Four sections make an eighth of the published steps: ten times the rate, until validation is best.
     "hist2st, 10 x rate": {
