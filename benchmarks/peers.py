@@ -4,8 +4,8 @@ python benchmarks/peers.py [--out benchmarks/results] [--data her2st mob] [--mod
                            [--all-folds] [--publish docs/benchmark]
 
 Interrupted and started again it goes on. Models that take hours on a CPU run on the folds named in `MODELS` unless
-`--all-folds` is given. `hist2st`, `histogene` and `transformerst` train by their published schedules, `stnet` and our networks until the
-validation loss stops falling, `ridge` and `hist2scrna` by default are solved. HER2ST: the 785 genes of Hist2ST and
+`--all-folds` is given. `hist2st`, `histogene` and `transformerst` train by their published schedules, `stnet` and our
+networks until the validation loss stops falling, `ridge` and `kernel` are solved. HER2ST: the 785 genes of Hist2ST and
 HisToGene. MOB: the 785 genes of highest variance in the training sections of each fold. The sections of each are of one
 patient, or one mouse strain: this measures transfer between sections, not between patients.
 """

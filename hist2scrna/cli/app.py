@@ -11,6 +11,7 @@ import typer
 from hist2scrna.cli.data import convert, extract_features, info, simulate
 from hist2scrna.cli.demo import demo
 from hist2scrna.cli.fit import fit
+from hist2scrna.cli.pool import pool
 from hist2scrna.cli.predict import predict
 from hist2scrna.cli.score import benchmark, evaluate, report
 
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-for command in (simulate, fit, predict, evaluate, benchmark, report, extract_features, convert, info, demo):
+for command in (simulate, fit, predict, evaluate, benchmark, report, extract_features, pool, convert, info, demo):
     app.command()(command)
 
 

@@ -96,8 +96,8 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
 
 
 def _named(adata: AnnData, path: Path) -> AnnData:
-    """Name the section after its library, or after its file, where nothing names it."""
-    if keys.LIBRARY not in adata.obs:
+    """Name the section after its library, or after its file, where nothing names it; slides have names of their own."""
+    if keys.LIBRARY not in adata.obs and keys.POOLED not in adata.uns:
         libraries = list(adata.uns.get(keys.SPATIAL, {}))
         adata.obs[keys.LIBRARY] = libraries[0] if len(libraries) == 1 else path.stem
         adata.obs[keys.LIBRARY] = adata.obs[keys.LIBRARY].astype("category")

@@ -110,7 +110,7 @@ def _as_table(bulk: ad.AnnData | pd.DataFrame | str | Path, layer: str | None) -
         raise TypeError(f"Expected `bulk` to be AnnData, a data frame or a path, found {type(bulk).__name__}.")
     if table.shape[0] == 0 or table.shape[1] == 0:
         raise ValueError(f"`bulk` is empty: {table.shape[0]} slides, {table.shape[1]} genes.")
-    table.index, table.columns = table.index.astype(str), table.columns.astype(str)
+    table.index, table.columns = (pd.Index([str(name) for name in axis]) for axis in (table.index, table.columns))
     return table
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FEWEST_SPOTS = 8
-FEWEST_SLIDES = 4
+FEWEST_SLIDES = 3
 TARGET = "target"
 
 

@@ -102,7 +102,7 @@ def test_closed_forms_read_slides_too(slides) -> None:
 
 
 def test_wrong_input_is_refused(slides, make_section) -> None:
-    with pytest.raises(ValueError, match="Too few slides to train on: 1 of 1 have any count.*4 are needed"):
+    with pytest.raises(ValueError, match="Too few slides to train on: 1 of 1 have any count.*3 are needed"):
         h2s.tl.fit(slides[:1].copy(), features_key="X_f", **QUICK)
     with pytest.raises(ValueError, match=r"adata.X is empty, but counts are needed"):
         h2s.tl.fit(AnnData(obs=slides.obs, var=slides.var, obsm=dict(slides.obsm)), features_key="X_f", **QUICK)

@@ -1,0 +1,97 @@
+"""`hist2scrna pool`: slides from patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hist2scrna import keys
+from hist2scrna.cli.config import Config
+from hist2scrna.cli.errors import in_one_line
+from hist2scrna.cli.reading import STORES, is_patch_folder, read_data, write_one
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+IMAGES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif", ".jpg", ".jpeg", ".png")
+
+
+@in_one_line
+def pool(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Whole-slide files or a folder of them, each a slide; or sections, as for predict.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File for the slides, .h5ad or .zarr.")] = Path("slides.h5ad"),
+    bulk: Annotated[
+        Path | None,
+        typer.Option(help="Table of bulk expression, slides x genes: .csv, .tsv or .h5ad.", show_default=False),
+    ] = None,
+    by: Annotated[str, typer.Option(help="Column of .obs with the slide of each patch.")] = keys.LIBRARY,
+    encoder: Annotated[
+        str | None, typer.Option(help="What extracts the features; default: imagenet.", show_default=False)
+    ] = None,
+    features_key: Annotated[
+        str | None, typer.Option(help="Slot of .obsm with features instead.", show_default=False)
+    ] = None,
+    spacing_um: Annotated[float, typer.Option(help="Distance between patches of a whole-slide file.")] = 100.0,
+    mpp: Annotated[float | None, typer.Option(help="Microns per pixel of the files.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer with counts; default: X.")] = None,
+    inner: Annotated[bool, typer.Option("--inner", help="Keep the slides in both, DATA and --bulk.")] = False,
+    weight_key: Annotated[str | None, typer.Option(help="Column of .obs with weights of the patches.")] = None,
+    max_patches: Annotated[int | None, typer.Option(help="Most patches of a slide, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    config: Config = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at --out.")] = False,
+) -> None:
+    """Make one observation of each slide: mean features of its patches, and bulk expression or the sum of the counts.
+
+    That is what fit --model hist2rna reads. Example:
+
+    hist2scrna pool slides/ --bulk bulk.csv --out slides.h5ad
+    """
+    from hist2scrna import pp
+
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+    files = [file for path in data for file in _image_files(path)]
+    if files and len(files) < len(data):
+        raise ValueError("DATA mixes whole-slide files with data sets. Pool them one after the other.")
+    slides = pp.pool_patches(
+        _grids(files, spacing_um, mpp) if files else read_data(data),
+        features_key,
+        by=by,
+        bulk=bulk,
+        encoder=encoder,
+        layer=layer,
+        inner=inner,
+        weight_key=weight_key,
+        max_patches=max_patches,
+        seed=seed,
+    )
+    write_one(slides, out, overwrite=overwrite)
+
+
+def _image_files(path: Path) -> list[Path]:
+    """Return the whole-slide files that a path names or holds; none of a data set."""
+    if path.suffix in STORES or is_patch_folder(path):
+        return []
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+    return [path] if path.suffix.lower() in IMAGES else []
+
+
+def _grids(files: list[Path], spacing_um: float, mpp: float | None) -> AnnData:
+    """Return the patches of all files, each a section with the name of its file."""
+    from hist2scrna import io, pp
+
+    names = [file.stem for file in files]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"Several files have the name {repeated[0]!r}, so their slides could not be told apart.")
+    grids = [pp.tissue_grid(file, spacing_um=spacing_um, mpp=mpp, library_id=file.stem) for file in files]
+    return io.concat(grids)
