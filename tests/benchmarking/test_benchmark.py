@@ -598,6 +598,6 @@ def test_command_line(sections, tmp_path, in_process):
         result = CliRunner().invoke(app, [*asked, *wrong])
         assert result.exit_code == 1 and result.output.splitlines()[-1].startswith("Error: ")
         assert said in result.output
-    (tmp_path / "models.toml").write_text('[bad]\nmodel = "hist2scrna"\npreset = "tiny"\nlr = -1.0\n')
+    (tmp_path / "models.toml").write_text('[bad]\nmodel = "hist2scrna"\npreset = "tiny"\npatch_um = -1.0\n')
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 1 and "1 jobs failed" in result.output
