@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "contract": ["Context", "Prediction", "SpotBatch", "SpotModel", "TrainingStatistics"],
+        "hist2rna": ["Hist2RNA"],
         "hist2scrna": ["Hist2scRNA"],
         "hist2st": ["Hist2ST"],
         "histogene": ["HisToGene"],
@@ -14,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "registry": ["create_model", "model_names", "model_options", "register"],
         "ridge": ["Ridge"],
         "stnet": ["STNet"],
+        "transformerst": ["TransformerST"],
     },
 )

@@ -163,7 +163,7 @@ class SpotModel(nn.Module):
     def start_at(self, statistics: TrainingStatistics) -> None:
         """Begin at what the training data tell, before the first step: for instance at the mean of each gene.
 
-        Every part of the model that has such a method, as :class:`~hist2scrna.models.heads.ExpressionHeads` has, is
+        Every part of the model that has such a method, as `ExpressionHeads` has, is
         started. Models with more to start extend this.
         """
         for part in self.children():

@@ -72,7 +72,7 @@ class Hist2scRNA(SpotModel):
     dropout
         Dropout rate throughout.
     likelihood, dispersion
-        See :class:`~hist2scrna.models.heads.ExpressionHeads`.
+        See `ExpressionHeads`.
     graph
         False cuts all edges: each spot is predicted from its own patch. For ablations.
     residual

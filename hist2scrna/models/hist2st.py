@@ -106,7 +106,7 @@ class Hist2ST(SpotModel):
     policy
         How a graph block reads the neighbors: their `"mean"` or `"max"`.
     n_pos
-        Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
+        Array columns and rows that are told apart; see `ArrayPosition`.
     """
 
     needs = "patches"

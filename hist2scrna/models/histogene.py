@@ -31,7 +31,7 @@ class HisToGene(SectionTransformer):
     dropout
         Rate throughout.
     n_pos
-        Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
+        Array columns and rows that are told apart; see `ArrayPosition`.
     """
 
     log_base = 10.0

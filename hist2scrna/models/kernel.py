@@ -48,7 +48,7 @@ class KernelRegression(SpotModel):
     programs; a log-linear decoder turns these into the mean of each count. Dispersion and dropout are estimated about
     the means that were predicted for sections left out: so the predicted distribution holds the error of the prediction
     itself, and its intervals are those of unseen sections. Expected log-normalized expression, which is linear in the
-    same scores, is predicted as well. The formulas stand at the head of :mod:`hist2scrna.models.kernel`.
+    same scores, is predicted as well. The formulas stand at the head of `hist2scrna.models.kernel`.
 
     A spot is predicted from its own features alone: context `spot`. With an encoder, each training patch is encoded
     twice (`Training.augment`): with other stains; and with other stains, turned, mirrored and, every other one,

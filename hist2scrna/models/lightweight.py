@@ -66,7 +66,7 @@ class Hist2scRNALightweight(SpotModel):
     dropout
         Dropout rate throughout.
     likelihood, dispersion
-        See :class:`~hist2scrna.models.heads.ExpressionHeads`.
+        See `ExpressionHeads`.
     graph
         False cuts all edges. For ablations.
     """

@@ -108,7 +108,7 @@ def register(
         Name of the default preset; None: the first one.
     fitter
         `"gradient"`, or a function `(model, spots, split, settings) -> FitResult` that fits the model in place (see
-        :mod:`hist2scrna.fitting.result`), or its name as `"module:function"`.
+        `hist2scrna.fitting.result`), or its name as `"module:function"`.
     uses
         Which fields of `Training`, and which of `losses`, `init_from` and `neighbors`, the fitter reads: others are
         refused. None: all.

@@ -51,7 +51,7 @@ class SectionTransformer(SpotModel):
     dropout
         Rate throughout.
     n_pos
-        Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
+        Array columns and rows that are told apart; see `ArrayPosition`.
 
     Attributes
     ----------

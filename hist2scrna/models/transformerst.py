@@ -45,7 +45,7 @@ class TransformerST(SectionTransformer):
     dropout
         Rate throughout; in training it is on in the frozen part too, as published.
     n_pos
-        Array columns and rows that are told apart; see :class:`~hist2scrna.models.array_position.ArrayPosition`.
+        Array columns and rows that are told apart; see `ArrayPosition`.
     trained
         What learns: `"head"`, or `"all"`.
     """

@@ -1,6 +1,6 @@
 """Ridge regression in the space of a kernel's landmarks, each target with a penalty chosen on groups left out.
 
-The formula stands at the head of :mod:`hist2scrna.models.kernel`.
+The formula stands at the head of `hist2scrna.models.kernel`.
 """
 
 from __future__ import annotations
