@@ -35,7 +35,7 @@ def simulate(
     config: Config = None,
     seed: Annotated[int, typer.Option(help="Of the tissue and of the counts.")] = 0,
 ) -> None:
-    """Make sections whose picture carries the signal and whose true means are known, to try everything on.
+    """Simulate sections whose expression can be predicted from the image, and whose true means are known.
 
     Example: hist2scrna simulate --preset small --sections 3 --out data
     """
@@ -68,7 +68,7 @@ def extract_features(
     batch_size: Annotated[int, typer.Option(help="Patches at once.")] = 32,
     library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
     img_key: Annotated[str | None, typer.Option(help="Which image; default: the finest.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Full-resolution picture of the only section.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Full-resolution image of the only section.")] = None,
     mpp: Annotated[float | None, typer.Option(help="Microns per full-resolution pixel.")] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder that keeps finished batches; started again, it goes on.")
@@ -148,9 +148,9 @@ def convert(
 
 @in_one_line
 def info(
-    path: Annotated[Path, typer.Argument(help="A data set, a picture, or the folder of a model.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="A data set, an image, or the folder of a model.", show_default=False)],
 ) -> None:
-    """Say what a data set, a picture or a model holds, and what is missing."""
+    """Say what a data set, an image or a model holds, and what is missing."""
     from hist2scrna.trained.files import CARD
     from hist2scrna.trained.model import TrainedModel
 

@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Simulate sections, fit, predict an unseen one, evaluate; a few minutes on two cores.
 
-    Writes an .h5ad with the predictions, the model's folder, the metrics as JSON, a report, and pictures.
+    Writes an .h5ad with the predictions, the model's folder, the metrics as JSON, a report, and figures.
     """
     from hist2scrna.demo import run_demo
 

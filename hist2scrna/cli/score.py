@@ -17,7 +17,7 @@ from hist2scrna.cli.reading import label_key, read_data, section_key
 def evaluate(
     data: Annotated[
         list[Path],
-        typer.Argument(help="Predictions beside counts, as predict writes them.", show_default=False),
+        typer.Argument(help="Predictions next to counts, as predict writes them.", show_default=False),
     ],
     model: Annotated[
         Path | None,
@@ -35,7 +35,7 @@ def evaluate(
     library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
     seed: Annotated[int, typer.Option(help="Of the thinning and of random draws.")] = 0,
 ) -> None:
-    """Score predictions against counts, beside the mean baseline, the depth baseline and the ceiling.
+    """Score predictions against counts, next to the mean baseline, the depth baseline and the noise ceiling.
 
     Example: hist2scrna evaluate predicted.h5ad --model model --out scores.json
     """
