@@ -288,5 +288,5 @@ def test_sections_have_systems_of_their_own(make_section):
     with pytest.raises(KeyError, match="not aligned to the coordinate system 'global'"):
         from_spatialdata(sdata, image="a_image", region="a")
     both.obs_names = ["x"] * both.n_obs
-    with pytest.raises(ValueError, match="obs_names repeat"):
+    with pytest.raises(ValueError, match="obs_names are not unique"):
         to_spatialdata(both, library_key="library_id")

@@ -201,6 +201,7 @@ def test_a_failure_on_the_way_writes_nothing(make_section, monkeypatch) -> None:
 
 def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data, shared_fixtures) -> None:
     from hist2scrna.datasets import her2st
+    from hist2scrna.fitting.closed_form.ridge import solve_ridge
     from hist2scrna.metrics import depth_partial_pearson, pearson_by_gene
     from hist2scrna.models.ridge import Ridge
 
@@ -214,7 +215,7 @@ def test_ridge_on_them_predicts_a_real_section_better_than_the_mean(shared_data,
     features = adata.obsm[keys.MORPHOLOGY]
     model = Ridge(len(genes), n_features=features.shape[1])
     blocks = (adata.obsm["spatial"][:, 0] // 2000).astype(int)
-    model.solve(features[~held_out], target[~held_out], blocks[~held_out])
+    solve_ridge(model, features[~held_out], target[~held_out], blocks[~held_out])
     scaled = (features[held_out] - model.feature_mean.numpy()) / model.feature_scale.numpy()
     predicted = scaled @ model.components.numpy().T @ model.coefficients.numpy().T + model.intercept.numpy()
     mean_baseline = np.square(target[held_out] - target[~held_out].mean(axis=0)).mean()
