@@ -16,8 +16,6 @@ from hist2scrna.fitting.augment import StainVariation
 from hist2scrna.models import SpotBatch
 from hist2scrna.pp import extract_features
 
-pytestmark = pytest.mark.numeric
-
 PX = 256
 CPU = torch.device("cpu")
 

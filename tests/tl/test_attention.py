@@ -26,8 +26,6 @@ from hist2scrna.models.layers import PatchNormalization
 from hist2scrna.pl._token_map import tokens_on_tissue
 from hist2scrna.tl import attention, fit, predict
 
-pytestmark = pytest.mark.numeric
-
 QUIET = {"progress": False, "accelerator": "cpu"}
 CPU = {"device": torch.device("cpu"), "progress": False}
 GENES = ["g3", "g1", "g8", "g5"]

@@ -20,8 +20,6 @@ from hist2scrna.fitting.batches import make_batch
 from hist2scrna.models import Context
 from hist2scrna.tl import evaluate, fit, predict
 
-pytestmark = pytest.mark.numeric
-
 QUIET = {"progress": False, "accelerator": "cpu"}
 
 

@@ -21,8 +21,6 @@ from hist2scrna.fitting.closed_form.fit_kernel import SHRINKAGE, whiten
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.models.kernel import KernelRegression
 
-pytestmark = pytest.mark.numeric
-
 N_SECTIONS, SPOTS, GENES = 5, 100, 25
 
 
