@@ -2,7 +2,7 @@
 
 python benchmarks/slides.py [--out docs/benchmark/slides.md] [--encoder morphology imagenet] [--block 3]
 
-No slides with measured bulk expression are at hand, so that blocks of spots stand for slides: the features of a block are
+No slides with measured bulk expression are at hand, so blocks of spots stand for slides: the features of a block are
 the mean over its spots, its expression is the sum of their counts. All sections are of one tumor of one patient.
 """
 
