@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
+from hist2scrna.cli.options import Argument, arguments_of, given, with_options
 from hist2scrna.cli.reading import STORES, is_patch_folder, read_data, write_one
 
 if TYPE_CHECKING:
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 IMAGES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif", ".jpg", ".jpeg", ".png")
 
 
+# What is written goes to --out; the bar always shows.
+OTHERWISE = ("progress",)
+POOL = [
+    Argument("features_key", "str", "Key of .obsm with features, in place of --encoder."),
+    *(a for a in arguments_of("pp._pool_patches", "pool_patches") if a.name not in OTHERWISE),
+]
+
+
+@with_options({"Pooling": POOL})
 @in_one_line
 def pool(
     data: Annotated[
@@ -27,26 +36,15 @@ def pool(
         ),
     ],
     out: Annotated[Path, typer.Option(help="File for the slides, .h5ad or .zarr.")] = Path("slides.h5ad"),
-    bulk: Annotated[
-        Path | None,
-        typer.Option(help="Table of bulk expression, slides x genes: .csv, .tsv or .h5ad.", show_default=False),
-    ] = None,
-    by: Annotated[str, typer.Option(help="Column of .obs with the slide of each patch.")] = keys.LIBRARY,
-    encoder: Annotated[
-        str | None, typer.Option(help="What extracts the features; default: imagenet.", show_default=False)
-    ] = None,
-    features_key: Annotated[
-        str | None, typer.Option(help="Slot of .obsm with features instead.", show_default=False)
-    ] = None,
-    spacing_um: Annotated[float, typer.Option(help="Distance between patches of a whole-slide file.")] = 100.0,
-    mpp: Annotated[float | None, typer.Option(help="Microns per pixel of the files.")] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer with counts; default: X.")] = None,
-    inner: Annotated[bool, typer.Option("--inner", help="Keep the slides in both, DATA and --bulk.")] = False,
-    weight_key: Annotated[str | None, typer.Option(help="Column of .obs with weights of the patches.")] = None,
-    max_patches: Annotated[int | None, typer.Option(help="Most patches of a slide, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     config: Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at --out.")] = False,
+    spacing_um: Annotated[
+        float, typer.Option(help="Distance in microns between the patches of a whole-slide file.")
+    ] = 100.0,
+    mpp: Annotated[
+        float | None, typer.Option(help="Microns per pixel of whole-slide files.", show_default=False)
+    ] = None,
+    **options: Any,
 ) -> None:
     """Make one observation of each slide: mean features of its patches, and bulk expression or the sum of the counts.
 
@@ -59,21 +57,10 @@ def pool(
     if out.exists() and not overwrite:
         raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
     files = [file for path in data for file in _image_files(path)]
-    if files and len(files) < len(data):
+    if files and any(not _image_files(path) for path in data):
         raise ValueError("DATA mixes whole-slide files with data sets. Pool them one after the other.")
-    slides = pp.pool_patches(
-        _grids(files, spacing_um, mpp) if files else read_data(data),
-        features_key,
-        by=by,
-        bulk=bulk,
-        encoder=encoder,
-        layer=layer,
-        inner=inner,
-        weight_key=weight_key,
-        max_patches=max_patches,
-        seed=seed,
-    )
-    write_one(slides, out, overwrite=overwrite)
+    patches = _grids(files, spacing_um, mpp) if files else read_data(data)
+    write_one(pp.pool_patches(patches, **given(options, POOL)), out, overwrite=overwrite)
 
 
 def _image_files(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from hist2scrna.messages import require_key
+from hist2scrna.messages import listed, require_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
     missing = [g for g in chosen if g not in adata.var_names]
     if missing:
         raise KeyError(
-            f"{len(missing)} of {len(chosen)} genes not found in adata.var_names, for example {missing[:3]}. "
+            f"{len(missing)} of {len(chosen)} genes not found in adata.var_names: {listed(missing, 20)}. "
             f"adata.var_names begins with {list(adata.var_names[:3])}."
         )
     if not adata.var_names.is_unique:

@@ -9,10 +9,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hist2scrna import Neighbors, Training, datasets, tl
+from hist2scrna import Neighbors, Training, datasets, pp, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.fit import OTHERWISE as NOT_OF_FIT
 from hist2scrna.cli.options import arguments_of
+from hist2scrna.cli.pool import OTHERWISE as NOT_OF_POOL
 from hist2scrna.cli.predict import OTHERWISE as NOT_OF_PREDICT
 
 
@@ -36,8 +37,12 @@ def test_no_argument_of_predict_is_missing():
     assert keywords(tl.predict) - set(NOT_OF_PREDICT) <= set(options_of("predict"))
 
 
+def test_no_argument_of_pool_patches_is_missing():
+    assert keywords(pp.pool_patches) - set(NOT_OF_POOL) | {"features_key"} <= set(options_of("pool"))
+
+
 def test_every_option_says_what_it_is():
-    for command in ("fit", "predict"):
+    for command in ("fit", "predict", "pool"):
         bare = [name for name, parameter in options_of(command).items() if not parameter.help and name != "help"]
         assert bare == []
 

@@ -106,7 +106,7 @@ def test_wrong_input_is_refused(slides, make_section) -> None:
         h2s.tl.fit(slides[:1].copy(), features_key="X_f", **QUICK)
     with pytest.raises(ValueError, match=r"adata.X is empty, but counts are needed"):
         h2s.tl.fit(AnnData(obs=slides.obs, var=slides.var, obsm=dict(slides.obsm)), features_key="X_f", **QUICK)
-    with pytest.raises(KeyError, match="2 of 3 genes not found.*'HRASLS', 'WISP1'"):
+    with pytest.raises(KeyError, match="2 of 3 genes not found in adata.var_names: HRASLS, WISP1."):
         h2s.tl.fit(slides, features_key="X_f", genes=["g1", "HRASLS", "WISP1"], **QUICK)
     negative = slides.copy()
     negative.X[0, 0] = -1
