@@ -13,7 +13,7 @@ import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import torch
@@ -95,24 +95,38 @@ def run_job(folder: Path) -> None:
     model.history.to_csv(folder / HISTORY)
     if request["keep_model"]:
         model.save(folder / MODEL)
-    device = pick_device(request["accelerator"])
-    on_gpu = device.type == "cuda"
     measured = {
         "fit_seconds": round(fitted - start, 3),
         "predict_seconds": round(done - read, 3),
+        "n_spots_train": train.n_obs,
+        "n_spots_of_unknown_type": n_unknown,
+        **_of_process(request["accelerator"]),
+        **_of_model(model),
+    }
+    (folder / MEASURED).write_text(json.dumps(measured, default=str), encoding="utf-8")
+
+
+def _of_process(accelerator: str) -> dict[str, Any]:
+    """Return the device of this process, its peak memory, and the versions of its packages."""
+    device = pick_device(accelerator)
+    on_gpu = device.type == "cuda"
+    return {
         "peak_memory_mib": round(peak_memory() / MIB, 1),
         "gpu_peak_memory_mib": round(torch.cuda.max_memory_allocated(device) / MIB, 1) if on_gpu else None,
+        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
+        "versions": package_versions(),
+    }
+
+
+def _of_model(model: TrainedModel) -> dict[str, Any]:
+    """Return the size of a model, and how it was fitted."""
+    return {
         "n_parameters": model.n_parameters,
         "epochs_run": len(model.history),
         "best_epoch": model.training["best_epoch"],
-        "device": torch.cuda.get_device_name(device) if on_gpu else str(device),
-        "n_spots_train": train.n_obs,
-        "n_spots_of_unknown_type": n_unknown,
         "validation": model.training["validation"],
         "model": {"name": model.name, "options": model.options, "parameters": model.parameters},
-        "versions": package_versions(),
     }
-    (folder / MEASURED).write_text(json.dumps(measured, default=str), encoding="utf-8")
 
 
 def _add_truth(predicted: ad.AnnData, test: ad.AnnData, model: TrainedModel, labels_key: str | None) -> int:

@@ -157,20 +157,20 @@ def info(
     if (path / CARD).is_file():
         typer.echo(str(TrainedModel.load(path)))
     elif path.is_file() and path.suffix not in STORES:
-        _describe_picture(path)
+        _describe_image(path)
     else:
         _describe(read_data([path]))
 
 
-def _describe_picture(path: Path) -> None:
+def _describe_image(path: Path) -> None:
     from hist2scrna.images.open import open_file
 
-    picture = open_file(path)
-    um = "not in the file: pass mpp=" if picture.mpp is None else f"{picture.mpp:.4g}"
-    typer.echo(f"{path}: {picture.size()[0]:,} x {picture.size()[1]:,} px, microns a pixel: {um}")
-    for level, scale in enumerate(picture.scales):
-        width, height = picture.size(level)
-        typer.echo(f"  level {level}: {width:,} x {height:,} px, {scale / picture.scale:.4g} of the finest")
+    image = open_file(path)
+    um = "not in the file: pass mpp=" if image.mpp is None else f"{image.mpp:.4g}"
+    typer.echo(f"{path}: {image.size()[0]:,} x {image.size()[1]:,} px, microns a pixel: {um}")
+    for level, scale in enumerate(image.scales):
+        width, height = image.size(level)
+        typer.echo(f"  level {level}: {width:,} x {height:,} px, {scale / image.scale:.4g} of the finest")
 
 
 def _describe(adata: AnnData) -> None:

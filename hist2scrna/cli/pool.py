@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 IMAGES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif", ".jpg", ".jpeg", ".png")
-
-
 # What is written goes to --out; the bar always shows.
 OTHERWISE = ("progress",)
 POOL = [
