@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.fitting.inference import encode_members
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def encode_patches(
 ) -> NDArray[np.float32]:
     """Return the features of all spots, `(n, d)` float32, NaN for those that are not among `members`.
 
-    They are computed in the precision that the encoder has on the device.
+    They are computed in the precision that the encoder has on the device; on a CPU in float32, by OpenVINO.
 
     Parameters
     ----------
@@ -57,6 +58,9 @@ def encode_patches(
         return encoder.encode(batch.patches)
 
     with encoder.on(device):
+        assert spots.geometry is not None
+        precision = encoder.precision_on(device)
+        encoder = compiled_on(encoder, device, precision, px=spots.geometry.px, n_patches=len(members))
         encoded = encode_members(
             encode,
             spots,

@@ -10,6 +10,7 @@ import numpy as np
 
 from hist2scrna import __version__, keys
 from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
@@ -174,11 +175,13 @@ def extract_features(
     size = encoder_patch_size(prepared, patch_um=patch_um, patch_px=patch_px)
     spots = read_spots(opened, patch=size)
     assert spots.geometry is not None
-    description = _describe(prepared, spots.geometry, precision or prepared.precision_on(device))
+    precision = precision or prepared.precision_on(device)
+    description = _describe(prepared, spots.geometry, precision)
     settings = {} if store is None else {**_settings(description), **spots_identity(spots)}
     rows = FeatureStore(len(spots), store, settings)
-    with prepared.on(device, description["precision"]):
-        encode_spots(spots, encode_by(prepared, device), rows, batch_size, progress)
+    with prepared.on(device, precision):
+        fastest = compiled_on(prepared, device, precision, px=spots.geometry.px, n_patches=len(spots))
+        encode_spots(spots, encode_by(fastest, device), rows, batch_size, progress)
     features = rows.array()
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata
