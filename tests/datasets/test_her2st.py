@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from skimage.filters import threshold_otsu
 
-from hist2scrna.datasets import her2st
+from hist2scrna.datasets import her2st, her2st_counts
 
 MODULE = sys.modules[her2st.__module__]
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
@@ -164,6 +164,7 @@ def test_hashes_are_those_of_the_files(folder: Path) -> None:
             continue
         kind, file = name.split("/")[1], name.split("/")[-1]
         local = folder / (f"{name.split('/')[-2]}.jpg" if kind == "ST-imgs" else file)
+        local = local if local.is_file() else folder.parent / "her2st_counts" / file
         assert hashlib.sha256(local.read_bytes()).hexdigest() == known, name
 
 
@@ -319,3 +320,35 @@ def test_failed_download_tells_the_way_out(upstream: Path) -> None:
     (upstream / "data/ST-spotfiles/C2_selection.tsv").unlink()
     with pytest.raises(ConnectionError, match="C2_selection.tsv.*404.*pass `path=`"):
         her2st(sections=["C2"])
+
+
+def test_a_section_of_another_patient_and_its_donor(folder: Path) -> None:
+    both = her2st(folder, sections=["B4", "C2"])
+    assert both.obs.groupby("library_id", observed=True)["donor"].unique().map(list).to_dict() == {
+        "B4": ["B"],
+        "C2": ["C"],
+    }
+    # Of 283 spots on tissue, those with 200 counts or more, as the README of the data says.
+    assert (both.obs["donor"] == "B").sum() == 276
+
+
+def test_counts_alone_are_the_tables(shared_data: Path) -> None:
+    folder = shared_data / "her2st_counts"
+    if not folder.is_dir():
+        pytest.skip("no folder 'her2st_counts' in ../shared/data")
+    adata = her2st_counts(folder, sections=["D1", "H2"])
+    assert list(adata.obs["donor"].cat.categories) == ["D", "H"]
+    assert "spatial" not in adata.uns
+    for section in ("D1", "H2"):
+        table = pd.read_csv(folder / f"{section}.tsv.gz", sep="\t", index_col=0)
+        table = table[table.sum(axis=1) >= 200]
+        part = adata[adata.obs["library_id"] == section]
+        assert [name.removeprefix(f"{section}_") for name in part.obs_names] == list(table.index)
+        np.testing.assert_array_equal(part.X.toarray(), table[part.var_names])
+
+
+def test_counts_alone_refuse_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"D1\.tsv\.gz.*Leave `path` out"):
+        her2st_counts(tmp_path, sections=["D1"])
+    with pytest.raises(ValueError, match="out of .*'D1'.*found .*'C2'"):
+        her2st_counts(tmp_path, sections=["C2"])
