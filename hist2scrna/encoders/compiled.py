@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
@@ -24,8 +26,8 @@ log = logging.getLogger(__name__)
 WORTHWHILE = 64
 # Largest difference from torch, as a share of the largest feature: rounding adds up to some 1e-5 in deep networks.
 TOLERANCE = 1e-3
-# Networks by name, version, weights and side; None where OpenVINO could not compile one.
-_COMPILED: dict[tuple[str, str, str, int], CompiledNetwork | None] = {}
+# Networks by name, weights and side; None where OpenVINO could not compile one.
+_COMPILED: dict[tuple[str, str, int], CompiledNetwork | None] = {}
 
 
 class CompiledNetwork:
@@ -99,7 +101,8 @@ def compiled_on(encoder: Encoder, device: torch.device, precision: Precision, *,
     module = encoder.module
     if module is None or not encoder.by_name or device.type != "cpu" or precision != "32-true":
         return encoder
-    key = (encoder.name, encoder.version, encoder.sha256, px)
+    # With features by hand or without, the network is one.
+    key = (encoder.name.removesuffix(WITH_MORPHOLOGY), encoder.sha256, px)
     if key not in _COMPILED:
         if n_patches < WORTHWHILE:
             return encoder

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hist2scrna.encoders.patch_statistics import describe_middle, feature_names
 from hist2scrna.encoders.precision import LOWER, check_precision, has_bfloat16, in_use
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN: tuple[Colors, Colors] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 DEFAULT_PX = 224
+# At the end of the name of an encoder that features by hand are joined to.
+WITH_MORPHOLOGY = "+morphology"
 UNKNOWN, NONE, OWN = "unknown", "none", "the encoder's own"
 
 
@@ -67,6 +70,8 @@ class Encoder:
         Whether it is computed in bfloat16 on a CPU that has it, and not only on such a GPU.
     at_once
         Most patches that pass through the network together, whatever the batch; None: all of the batch.
+    with_morphology
+        Whether the features by hand of the middle of each patch (`n_morphology`) follow those of the network.
     """
 
     name: str
@@ -89,6 +94,12 @@ class Encoder:
     by_name: bool = False
     bfloat16_on_cpu: bool = False
     at_once: int | None = None
+    with_morphology: bool = False
+
+    @property
+    def n_morphology(self) -> int:
+        """How many of the features, the last, are by hand."""
+        return len(feature_names()) if self.with_morphology else 0
 
     @property
     def module(self) -> nn.Module | None:
@@ -153,25 +164,35 @@ class Encoder:
         with in_use(self.module, device), autocast:
             yield
 
-    def encode(self, patches: Tensor) -> Tensor:
+    def encode(self, patches: Tensor, um: float | None = None, *, plain: Tensor | None = None) -> Tensor:
         """Return the features of patches, `(n, width)` float32, on the device of the patches.
 
-        Gradients flow to float patches, where the network has any.
+        Gradients flow to float patches where the network has any; features by hand have none.
 
         Parameters
         ----------
         patches
             `(n, 3, px, px)`, uint8, or float in 0..1, on the device of the network.
+        um
+            Side of the patches in microns, which features by hand need.
+        plain
+            The same patches before they were varied, which features by hand describe; None: `patches`.
 
         Raises
         ------
         TypeError
             If the network does not return a tensor.
         ValueError
-            If it returns a tensor of another shape than `(n, d)`.
+            If it returns a tensor of another shape than `(n, d)`; if `um` is missing.
         """
         chunks = [patches] if self.at_once is None else patches.split(self.at_once)
-        return torch.cat([self._encode(chunk) for chunk in chunks])
+        features = torch.cat([self._encode(chunk) for chunk in chunks])
+        if not self.with_morphology:
+            return features
+        if um is None:
+            raise ValueError(f"Encoder {self.name!r} needs to know how wide the patches are: pass um=.")
+        by_hand = describe_middle(patches if plain is None else plain, um, um / self.widest)
+        return torch.cat([features, by_hand.to(features)], dim=1)
 
     def _encode(self, patches: Tensor) -> Tensor:
         pixels = patches.float() / 255 if patches.dtype == torch.uint8 else patches
@@ -197,7 +218,7 @@ class Encoder:
                 f"Expected encoder {self.name!r} to return a tensor (n, d), found {type(encoded).__name__}. Wrap it "
                 "in a function that returns one vector a patch."
             )
-        width = None if self.width is None else self.width // len(self.fields_of_view)
+        width = None if self.width is None else (self.width - self.n_morphology) // len(self.fields_of_view)
         if encoded.ndim != 2 or len(encoded) != n or encoded.shape[1] != (width or encoded.shape[1]):
             raise ValueError(
                 f"Expected encoder {self.name!r} to return ({n}, {width or 'd'}) for {n} patches, found "

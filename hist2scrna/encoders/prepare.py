@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hist2scrna.encoders import imagenet, morphology
-from hist2scrna.encoders.encoder import Encoder
+from hist2scrna.encoders.encoder import WITH_MORPHOLOGY, Encoder
 from hist2scrna.encoders.networks import fill
 from hist2scrna.encoders.pathology import published_encoder
 from hist2scrna.encoders.published import ENCODERS
@@ -30,8 +30,9 @@ def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
     Parameters
     ----------
     encoder
-        `"imagenet"`, `"morphology"`, a name of the table of published encoders (`"uni2-h"`), the name of a model of
-        timm, a function, a :class:`torch.nn.Module`, or an :class:`Encoder`, which is returned as it is.
+        `"imagenet"`, `"morphology"`, a name of the table of published encoders (`"uni2-h"`), or the name of a model of
+        timm; each but `"morphology"` may end in `"+morphology"`, which joins the features by hand. Else a function, a
+        :class:`torch.nn.Module`, or an :class:`Encoder`, which is returned as it is.
     weights
         A file of weights, or a folder with one; None: those of the package, of the hub, or of the module itself.
 
@@ -46,6 +47,8 @@ def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
     PermissionError, FileNotFoundError
         If the weights are not given, or not there.
     """
+    if isinstance(encoder, str) and encoder.lower().endswith(WITH_MORPHOLOGY):
+        return _with_morphology(prepare_encoder(encoder[: -len(WITH_MORPHOLOGY)], weights))
     if isinstance(encoder, str) and encoder.lower() not in BUILT_IN:
         entry = ENCODERS.get(encoder.lower())
         if entry is None:
@@ -112,6 +115,19 @@ def check_card(encoder: Encoder, card: Mapping[str, Any]) -> None:
                 f"The model was fitted on an encoder whose {field} is {card[field]!r}; here it is {here[field]!r}, and "
                 "its features would mean nothing to the model. Pass the encoder of the training: encoder=."
             )
+
+
+def _with_morphology(encoder: Encoder) -> Encoder:
+    """Return the encoder with the features by hand after its own."""
+    if encoder.name == morphology.NAME:
+        raise ValueError(f"The encoder {encoder.name!r} is the features by hand; they are not joined to themselves.")
+    joined = replace(
+        encoder,
+        name=encoder.name + WITH_MORPHOLOGY,
+        version=f"{encoder.version}+{morphology.VERSION}",
+        with_morphology=True,
+    )
+    return joined if encoder.width is None else replace(joined, width=encoder.width + joined.n_morphology)
 
 
 def _module_encoder(module: nn.Module, weights: str | Path | None) -> Encoder:

@@ -59,10 +59,9 @@ class Where:
 
 def layers_to_score(trained: TrainedModel) -> list[str]:
     """Return the layers that a prediction needs so that everything about it can be scored."""
-    module = trained.module
-    counts_too = module.target == "log_counts" if trained.likelihood == "mse" else module.estimates_log
-    estimated = (LOG,) if counts_too else ()
-    return [*LAYERS_OF[trained.likelihood], *estimated]
+    # From the stored distribution its log-normalized expression is computed; what a model says otherwise is asked for.
+    logs = trained.module.target == "log_counts" if trained.likelihood == "mse" else True
+    return [*LAYERS_OF[trained.likelihood], *((LOG,) if logs else ())]
 
 
 def with_predictions(

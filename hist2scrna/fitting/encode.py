@@ -47,18 +47,21 @@ def encode_patches(
     progress
         Show a bar.
     augmentation
-        What is done to each batch of patches first.
+        What is done to each batch of patches first; features by hand describe the patches as they were.
     """
 
+    assert spots.geometry is not None
+    um = spots.geometry.um
+
     def encode(batch: SpotBatch) -> torch.Tensor:
+        plain = batch.patches
         if augmentation is not None:
             with torch.autocast(device.type, enabled=False):
                 batch = augmentation(batch)
         assert batch.patches is not None
-        return encoder.encode(batch.patches)
+        return encoder.encode(batch.patches, um, plain=plain)
 
     with encoder.on(device):
-        assert spots.geometry is not None
         precision = encoder.precision_on(device)
         encoder = compiled_on(encoder, device, precision, px=spots.geometry.px, n_patches=len(members))
         encoded = encode_members(

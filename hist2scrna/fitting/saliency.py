@@ -95,6 +95,7 @@ class EncodedPatches:
     """Patches, and the frozen encoder that made features of them."""
 
     patches: PatchSource
+    um: float
     encoder: Encoder
 
 
@@ -115,7 +116,7 @@ class _Reader:
         if self.behind is not None:
             patches = torch.from_numpy(self.behind.patches.read(chunk)).to(self.device)
             inputs = (patches.float() / 255).requires_grad_()
-            batch.features = self.behind.encoder.encode(inputs).float()
+            batch.features = self.behind.encoder.encode(inputs, self.behind.um).float()
         elif batch.patches is not None:
             batch.patches = inputs = (batch.patches.to(self.baseline.dtype) / 255).requires_grad_()
         else:

@@ -69,6 +69,8 @@ class SpotBatch:
         `(n_core,)` float32, natural logarithm of the library size. Absent: the model's own is used.
     label
         `(n_core,)` int64, class of each spot, -1 where unknown.
+    another_donor
+        `(n_core,)` bool, whether a spot is tissue of another donor than those of the training. Absent: none is.
     """
 
     n_core: int
@@ -81,6 +83,7 @@ class SpotBatch:
     counts: Tensor | None = None
     log_library: Tensor | None = None
     label: Tensor | None = None
+    another_donor: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""
@@ -141,8 +144,6 @@ class SpotModel(nn.Module):
         What it predicts: the distribution of the counts, or `"mse"` for log-normalized expression.
     on_array
         It reads array columns and rows, and its neighbors are the nearest four on the array.
-    estimates_log
-        It fills :attr:`Prediction.log_estimate` beside a distribution of counts.
     target
         What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
     observation
@@ -157,7 +158,6 @@ class SpotModel(nn.Module):
     target: Target = "log_normalized"
     observation: ClassVar[Literal["spot", "slide"]] = "spot"
     on_array: ClassVar[bool] = False
-    estimates_log: ClassVar[bool] = False
     has_attention: ClassVar[bool] = False
 
     def start_at(self, statistics: TrainingStatistics) -> None:

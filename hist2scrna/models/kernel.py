@@ -1,25 +1,32 @@
-r"""Kernel regression of a few gene programs on features, decoded to counts; fitted in closed form.
+r"""Kernel regressions of a few gene programs on features, decoded to counts; fitted in closed form.
 
-With features :math:`x` of a spot, standardized and rotated to their principal components :math:`z = P (x - m) / s`, and
-landmarks :math:`z_1, ..., z_m` among the training spots, the Gaussian kernel is
+Features :math:`x` of a spot are standardized on the training spots and clipped at three standard deviations,
+:math:`x' = \mathrm{clip}((x - m) / s, \pm 3)`; those of the encoder are rotated to their principal components and, where
+each patch was encoded twice, whitened by how the two encodings differ, :math:`z = M P x'_e`. Log library size
+:math:`\ell` and the scores :math:`s` of :math:`p` gene programs are each the mean of ridge regressions, every one with a
+penalty of its own:
 
-.. math:: k_j(z) = \exp(-\lVert M (z - z_j) \rVert^2 / b),
+.. math:: (\hat\ell - \bar\ell, \hat s) = A^\top k(z) + B^\top z + C^\top x'_h + a, \qquad
+   k_j(z) = \exp(-\lVert z - z_j \rVert^2 / b),
 
-where :math:`b` is the median over the landmarks, and :math:`M` the metric: the identity, or, where each patch was
-encoded twice, what whitens the components by how the two encodings differ. Log library size :math:`\ell` and the
-scores :math:`s` of :math:`p` gene programs are linear in it, by kernel ridge regression with a penalty of its own for
-each:
+a Gaussian kernel with landmarks :math:`z_1, ..., z_m` among the training spots and the median squared distance
+:math:`b`; a line in :math:`z`; and, where features by hand :math:`x_h` are joined, a line in these. Depth is the mean of
+the two lines, which go on where a kernel falls back to the mean; programs are the mean of all. Each is
 
-.. math:: (\hat\ell - \bar\ell, \hat s) = A^\top k(z) + a, \quad
-   A_t = K^{-1/2} (S^\top S + \lambda_t I)^{-1} S^\top y_t, \quad S = k(Z) K^{-1/2}.
+.. math:: A_t = K^{-1/2} (S^\top S + \lambda_t I)^{-1} S^\top y_t, \quad S = k(Z) K^{-1/2},
 
-The mean of the count component of gene :math:`g`, and expected log-normalized expression, are
+and a line the same with :math:`S = z / \sqrt{\overline{\lVert z \rVert^2}}`. The mean of the count component of gene
+:math:`g` is
 
-.. math:: \log \mu_g = w_{0g} (\ell - \bar\ell) + \sum_q w_{qg} s_q + b_g, \qquad
-   E[\log(1 + 10^4 x_g / L)] = v_{0g} (\ell - \bar\ell) + \sum_q v_{qg} s_q + c_g.
+.. math:: \log \mu_g = w_{0g} (\ell - \bar\ell) + \sum_q w_{qg} s_q + b_g.
 
 Programs are the leading axes of log-normalized expression once :math:`\ell` is regressed out of it; :math:`w` is
 estimated from true scores, and :math:`b_g`, dispersion and dropout from those that were predicted for spots left out.
+
+On tissue of another donor than those of the training, where these were one, nobody knows how deep a section was
+sequenced, and most programs tell less. All means of the section are off by a factor :math:`\gamma` of mean 1 and variance
+:math:`v`, so that :math:`1/\theta_g` becomes :math:`1/\theta_g + v`; and each program is shrunk by
+:math:`u_q / (u_q + c \max u)`, where :math:`u_q = \lVert w_q \rVert^2 \mathrm{var}(\hat s_q)` is what it moves.
 """
 
 from __future__ import annotations
@@ -35,20 +42,23 @@ from hist2scrna.models.registry import register
 from hist2scrna.models.training import Training
 
 NEAREST = 5
+# Features beyond so many standard deviations of the training are taken as so far.
+CLIP = 3.0
 # What has as many rows as the training needed, and so a size of its own in each fitted model.
-SIZED_BY_FIT = ("components", "metric", "landmarks", "dual")
+SIZED_BY_FIT = ("components", "metric", "landmarks", "dual", "slopes")
 
 
 class KernelRegression(SpotModel):
-    """Kernel regression of library size and gene programs on features, decoded to counts; fitted in closed form.
+    """Kernel regressions of library size and gene programs on features, decoded to counts; fitted in closed form.
 
     With a few hundred spots, a network that is trained from random weights learns little. Here everything that is
-    learned is small, and every penalty is chosen by cross-validation over sections (or donors). A Gaussian kernel
-    regression on the principal components of the features predicts the log library size and the scores of a few gene
-    programs; a log-linear decoder turns these into the mean of each count. Dispersion and dropout are estimated about
-    the means that were predicted for sections left out: so the predicted distribution holds the error of the prediction
-    itself, and its intervals are those of unseen sections. Expected log-normalized expression, which is linear in the
-    same scores, is predicted as well. The formulas stand at the head of `hist2scrna.models.kernel`.
+    learned is small, and every penalty is chosen by cross-validation over sections (or donors). The log library size
+    and the scores of a few gene programs are predicted by the mean of a Gaussian kernel regression and a line on the
+    components of the encoder's features, and a line on features by hand; a log-linear decoder turns these into the
+    mean of each count. Dispersion and dropout are estimated about the means that were predicted for sections left out:
+    so the predicted distribution holds the error of the prediction itself, and its intervals are those of unseen
+    sections. On tissue of another donor they are wider by a stated amount (`depth_variance`). The formulas stand at the
+    head of `hist2scrna.models.kernel`.
 
     A spot is predicted from its own features alone: context `spot`. With an encoder, each training patch is encoded
     twice (`Training.augment`): with other stains; and with other stains, turned, mirrored and, every other one,
@@ -65,6 +75,8 @@ class KernelRegression(SpotModel):
         Number of genes; number of cell types (0: none are predicted).
     n_features
         Width of the features.
+    n_morphology
+        How many of them, the last, are features by hand; told by the encoder.
     n_programs
         Largest number of gene programs. Those that the image does not tell are shrunk to nothing by their penalty.
     n_components
@@ -81,7 +93,6 @@ class KernelRegression(SpotModel):
     """
 
     needs = "features"
-    estimates_log = True
 
     feature_mean: Tensor
     feature_scale: Tensor
@@ -90,8 +101,14 @@ class KernelRegression(SpotModel):
     landmarks: Tensor
     bandwidth: Tensor
     dual: Tensor
+    slopes: Tensor
+    morphology_slopes: Tensor
     offset: Tensor
     log_library_mean: Tensor
+    program_shares: Tensor
+    depth_variance: Tensor
+    rate_shift: Tensor
+    log_library_shift: Tensor
     loadings: Tensor
     intercept: Tensor
     log_dispersion: Tensor
@@ -108,6 +125,7 @@ class KernelRegression(SpotModel):
         n_classes: int = 0,
         *,
         n_features: int,
+        n_morphology: int = 0,
         n_programs: int = 10,
         n_components: int = 256,
         n_landmarks: int = 2000,
@@ -122,6 +140,8 @@ class KernelRegression(SpotModel):
         ):
             if value < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, found {value}.")
+        if not 0 <= n_morphology < n_features:
+            raise ValueError(f"Expected `n_morphology` to be from 0 to {n_features - 1}, found {n_morphology}.")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"Expected `likelihood` to be one of {list(LIKELIHOODS)}, found {likelihood!r}.")
         self.context = Context("spot")
@@ -129,16 +149,24 @@ class KernelRegression(SpotModel):
         self.n_classes = n_classes
         self.n_programs = n_programs
         self.n_landmarks = n_landmarks
-        self.n_components = min(n_components, n_features)
+        self.n_morphology = n_morphology
+        n_encoded = n_features - n_morphology
+        self.n_components = min(n_components, n_encoded)
         n_scores = 1 + n_programs
+        n_targets = n_scores + n_classes
         shapes: dict[str, tuple[int, ...]] = {
             "feature_mean": (n_features,),
-            "components": (0, n_features),
+            "components": (0, n_encoded),
             "metric": (0, 0),
             "landmarks": (0, 0),
-            "dual": (0, n_scores + n_classes),
-            "offset": (n_scores + n_classes,),
+            "dual": (0, n_targets),
+            "slopes": (0, n_targets),
+            "morphology_slopes": (n_morphology, n_targets),
+            "offset": (n_targets,),
             "log_library_mean": (),
+            "depth_variance": (),
+            "rate_shift": (n_genes,),
+            "log_library_shift": (),
             "loadings": (n_scores, n_genes),
             "intercept": (n_genes,),
             "log_dispersion": (n_genes,),
@@ -150,7 +178,8 @@ class KernelRegression(SpotModel):
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        for name, shape in {"feature_scale": (n_features,), "bandwidth": (), "distance_limit": ()}.items():
+        ones = {"feature_scale": (n_features,), "bandwidth": (), "distance_limit": (), "program_shares": (n_programs,)}
+        for name, shape in ones.items():
             self.register_buffer(name, torch.ones(shape))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -166,43 +195,61 @@ class KernelRegression(SpotModel):
             raise ValueError("kernel reads features, but the batch holds none.")
         return batch.features.float()
 
-    def rotate(self, features: Tensor) -> Tensor:
-        """Return the principal components of features, `(n, k)`."""
-        return (features.float() - self.feature_mean) / self.feature_scale @ self.components.T
+    def standardize(self, features: Tensor) -> Tensor:
+        """Return features in standard deviations of the training, `(n, n_features)`."""
+        return (features.float() - self.feature_mean) / self.feature_scale
+
+    def rotate(self, standard: Tensor) -> Tensor:
+        """Return the principal components of standardized features, `(n, k)`."""
+        return standard[:, : self.components.shape[1]] @ self.components.T
 
     def distances(self, rotated: Tensor) -> Tensor:
         """Return the squared distances to the landmarks, `(n, m)`: how unlike the tissue is."""
         return _squares(rotated, self.landmarks)
 
-    def kernel_distances(self, rotated: Tensor) -> Tensor:
-        """Return the squared distances to the landmarks by the metric of the kernel, `(n, m)`."""
-        return _squares(rotated @ self.metric, self.landmarks @ self.metric)
+    def kernel_distances(self, whitened: Tensor) -> Tensor:
+        """Return the squared distances of whitened components to those of the landmarks, `(n, m)`."""
+        return _squares(whitened, self.landmarks @ self.metric)
+
+    def regress(self, standard: Tensor) -> Tensor:
+        """Return depth, program scores and classes, `(n, 1 + n_programs + n_classes)`, from standardized features."""
+        clipped = standard.clamp(-CLIP, CLIP)
+        whitened = self.rotate(clipped) @ self.metric
+        kernel = torch.exp(-self.kernel_distances(whitened) / self.bandwidth)
+        by_hand = clipped[:, clipped.shape[1] - self.n_morphology :]
+        return kernel @ self.dual + whitened @ self.slopes + by_hand @ self.morphology_slopes + self.offset
 
     def decode(self, tokens: Tensor, batch: SpotBatch) -> Prediction:
         """Predict the core spots from their features."""
         # Closed forms have no noise to hide the rounding of half precision in.
         with torch.autocast(tokens.device.type, enabled=False):
-            rotated = self.rotate(tokens[: batch.n_core])
-            kernel = torch.exp(-self.kernel_distances(rotated) / self.bandwidth)
-            regressed = kernel @ self.dual + self.offset
+            standard = self.standardize(tokens[: batch.n_core])
+            regressed = self.regress(standard)
             depth, scores = regressed[:, :1], regressed[:, 1 : 1 + self.n_programs]
-            prediction = Prediction(embedding=scores, tissue_distance=self._tissue_distance(rotated))
+            elsewhere = torch.zeros_like(depth) if batch.another_donor is None else batch.another_donor[:, None].float()
+            scores = scores * (1 - elsewhere * (1 - self.program_shares))
+            prediction = Prediction(embedding=scores, tissue_distance=self._tissue_distance(self.rotate(standard)))
             if self.n_classes:
                 classes = regressed[:, 1 + self.n_programs :]
                 prediction.label_logits = classes @ self.label_weights.T + self.label_intercept
             if self.likelihood != "mse":
-                prediction.log_library = depth.squeeze(1) + self.log_library_mean
+                shift = elsewhere * self.log_library_shift
+                prediction.log_library = (depth + self.log_library_mean + shift).squeeze(1)
                 if batch.log_library is not None:
-                    depth = batch.log_library[:, None] - self.log_library_mean
+                    depth = batch.log_library[:, None] - self.log_library_mean - shift
             scores = torch.cat([depth, scores], dim=1)
-            log_normalized = scores @ self.log_loadings + self.log_intercept
             if self.likelihood == "mse":
-                prediction.value = log_normalized
+                prediction.value = scores @ self.log_loadings + self.log_intercept
                 return prediction
-            prediction.log_estimate = log_normalized
-            prediction.log_mu = (scores @ self.loadings + self.intercept).clamp(*LOG_MU_BOUNDS)
+            log_mu = scores @ self.loadings + self.intercept + elsewhere * self.rate_shift
+            prediction.log_mu = log_mu.clamp(*LOG_MU_BOUNDS)
+            # Where the library size is known, no factor is left open.
+            variance = self.depth_variance * (0.0 if batch.log_library is not None else elsewhere)
             if self.likelihood != "poisson":
                 prediction.log_dispersion = self.log_dispersion
+                if batch.another_donor is not None:
+                    prediction.depth_variance = variance.squeeze(1)
+                    prediction.log_dispersion = -torch.log(torch.exp(-self.log_dispersion) + variance)
             if self.likelihood == "zinb":
                 prediction.dropout_logits = self.dropout_logits.expand_as(prediction.log_mu)
             return prediction
@@ -224,5 +271,6 @@ register(
     # Its penalties are chosen, and its dispersion is estimated, on sections left out: no validation of its own.
     training=Training(validation=0.0),
     fitter="hist2scrna.fitting.closed_form.fit_kernel:fit_kernel",
+    encoder="imagenet+morphology",
     uses=("batch_size", "augment", "validation", "accelerator"),
 )

@@ -14,6 +14,8 @@ from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM
 from hist2scrna.zinb import NB, ZINB, Poisson
 
 Likelihood = Literal["zinb", "nb", "poisson", "mse"]
+# Of a factor of depth: nodes of the quadrature, and the least 1 / theta that is left when it is taken out.
+FACTOR_NODES, LEAST_SPREAD = 5, 1e-4
 LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
 # What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
 Target = Literal["log_normalized", "log_counts"]
@@ -51,8 +53,9 @@ class Prediction:
         `(n_core, 1)`, how much this view of the spots counts among augmented ones.
     views
         Predictions from augmented views of the same spots, in training with distillation.
-    log_estimate
-        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
+    depth_variance
+        `(n_core,)`, variance of the factor, of mean 1, by which all means of a section may be off; the dispersion holds
+        it. None: there is no such factor.
     tissue_distance
         `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
         are from the other sections.
@@ -69,7 +72,7 @@ class Prediction:
     target: Target = "log_normalized"
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
-    log_estimate: Tensor | None = None
+    depth_variance: Tensor | None = None
     tissue_distance: Tensor | None = None
 
     @property
@@ -100,21 +103,40 @@ class Prediction:
 
     @property
     def log_normalized(self) -> Tensor:
-        """`(n_core, G)`, expected ln(1 + 1e4 x / library size).
+        """`(n_core, G)`, expected ln(1 + 1e4 x / library size), never negative for models of counts.
 
-        The model's own estimate, `value` or `log_estimate`, where it gives one; else the expectation under the
-        predicted distribution, with the sum of the means of the spot for its library size.
+        `value`, where that is what the model predicts; else the expectation under the predicted distribution, with the
+        sum of the means of the spot for its library size. Where all means may be off by a common factor, it is the mean
+        over that factor, which moves the library size too: for the same expression, fewer counts read lower.
         """
         if self.value is not None and self.target == "log_normalized":
             return self.mean
-        if self.value is not None:
-            return torch.log1p(self.mean * (TARGET_SUM / self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)))
-        if self.log_estimate is not None:
-            return self.log_estimate
-        if self.distribution is None:
-            raise ValueError("The prediction has neither `log_mu` nor `value`.")
         total = self.mean.sum(dim=1, keepdim=True).clamp(min=LEAST_TOTAL)
-        return self.distribution.expected_log1p(TARGET_SUM / total)
+        if self.value is not None:
+            return torch.log1p(self.mean * (TARGET_SUM / total))
+        distribution = self.distribution
+        if distribution is None:
+            raise ValueError("The prediction has neither `log_mu` nor `value`.")
+        expected = distribution.expected_log1p(TARGET_SUM / total)
+        if self.depth_variance is None or self.log_dispersion is None:
+            return expected
+        for variance in self.depth_variance.unique().tolist():
+            rows = self.depth_variance == variance
+            if variance > 0:
+                expected[rows] = self._over_factors(variance, rows, total[rows])
+        return expected
+
+    def _over_factors(self, variance: float, rows: Tensor, total: Tensor) -> Tensor:
+        """Return expected ln(1 + 1e4 x / library size) of some spots, the mean over the factor of their section."""
+        assert self.log_mu is not None and self.log_dispersion is not None
+        within = -torch.log((torch.exp(-self.log_dispersion[rows].float()) - variance).clamp(min=LEAST_SPREAD))
+        dropout = None if self.dropout_logits is None else self.dropout_logits[rows]
+        expected = torch.zeros_like(within)
+        for factor, weight in _gamma_nodes(variance):
+            log_mu = self.log_mu[rows].float() + math.log(factor)
+            seen = NB(log_mu, within) if dropout is None else ZINB(log_mu, within, dropout)
+            expected += weight * seen.expected_log1p(TARGET_SUM / (factor * total))
+        return expected
 
     @property
     def uncertainty(self) -> Tensor | None:
@@ -137,3 +159,13 @@ class Prediction:
     def dropout(self) -> Tensor | None:
         """`(n_core, G)` zero-inflation probability."""
         return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())
+
+
+def _gamma_nodes(variance: float) -> list[tuple[float, float]]:
+    """Return nodes and weights of the Gamma distribution of mean 1 (Gauss-Laguerre quadrature)."""
+    from scipy.special import roots_genlaguerre
+
+    nodes, weights = roots_genlaguerre(FACTOR_NODES, 1 / variance - 1)
+    return [
+        (float(node * variance), float(weight)) for node, weight in zip(nodes, weights / weights.sum(), strict=True)
+    ]

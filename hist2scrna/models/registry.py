@@ -45,6 +45,7 @@ class ModelEntry:
     uses: tuple[str, ...]
     patch_option: str | None
     patch_per_spot: float
+    encoder: str | None
     trainings: Mapping[str, Training]
 
     @property
@@ -86,6 +87,7 @@ def register(
     uses: Sequence[str] | None = None,
     patch_option: str = "patch_px",
     patch_per_spot: float = 1.5,
+    encoder: str | None = None,
     trainings: Mapping[str, Training] | None = None,
 ) -> None:
     """Make a model known by name, to `fit`, `predict`, `benchmark`, saved models and the shell.
@@ -116,6 +118,9 @@ def register(
         Which option is the side of a patch in pixels, for models on patches.
     patch_per_spot
         Side of a patch in spot diameters where `patch_um` is not given, for models on patches.
+    encoder
+        Name of the encoder that stands in front of it unless another is asked for, for models on features; None:
+        `"imagenet"`.
     trainings
         By name of preset, what of its training differs from `training`.
 
@@ -156,6 +161,7 @@ def register(
         uses=known if uses is None else tuple(uses),
         patch_option=patch_option if getattr(cls, "needs", "patches") == "patches" else None,
         patch_per_spot=patch_per_spot,
+        encoder=encoder,
         trainings=dict(trainings or {}),
     )
     for preset, options in presets.items():

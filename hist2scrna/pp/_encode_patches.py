@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SAME_ENCODER, ROUNDING = 0.05, 1e-6
 
 
-def encode_by(encoder: Encoder, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return the function from patches `(n, 3, px, px)` uint8 to features `(n, d)` float32, by way of the device."""
+def encode_by(encoder: Encoder, um: float, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """Return the function from patches `(n, 3, px, px)` uint8, `um` microns wide, to features `(n, d)` float32."""
 
     @torch.no_grad()
     def encode(patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return encoder.encode(torch.from_numpy(patches).to(device)).float().cpu().numpy()
+        return encoder.encode(torch.from_numpy(patches).to(device), um).float().cpu().numpy()
 
     return encode
 

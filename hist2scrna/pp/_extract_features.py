@@ -181,7 +181,7 @@ def extract_features(
     rows = FeatureStore(len(spots), store, settings)
     with prepared.on(device, precision):
         fastest = compiled_on(prepared, device, precision, px=spots.geometry.px, n_patches=len(spots))
-        encode_spots(spots, encode_by(fastest, device), rows, batch_size, progress)
+        encode_spots(spots, encode_by(fastest, spots.geometry.um, device), rows, batch_size, progress)
     features = rows.array()
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata

@@ -54,6 +54,8 @@ class Spots:
     groups, group
         Names of the groups of sections that are left out together, such as donors, and `(n,)` int64 the number of the
         group of each spot; None: each section is left out alone.
+    another_donor
+        `(n,)` bool, whether the tissue is of another donor than those of the training; None: none is.
     """
 
     names: pd.Index
@@ -70,6 +72,7 @@ class Spots:
     label: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
     group: NDArray[np.int64] | None = None
+    another_donor: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -90,7 +90,8 @@ def attribute(
             weights = read_attention(model.module, spots, graph_layer=graph_layer, batch_size=size, **where)
         behind = None
         if patches is not None and model.encoder_in_memory is not None and model.encoder_in_memory.module is not None:
-            behind = EncodedPatches(patches, model.encoder_in_memory)
+            assert spots.geometry is not None
+            behind = EncodedPatches(patches, spots.geometry.um, model.encoder_in_memory)
         if columns:
             everyone = np.arange(len(spots))
             tokens = (

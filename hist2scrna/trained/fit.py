@@ -13,6 +13,8 @@ import pandas as pd
 import torch
 
 from hist2scrna import keys
+from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
+from hist2scrna.encoders.patch_statistics import feature_names
 from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
 from hist2scrna.fitting.encode import encode_patches, encoded_width
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHANNELS = "channels"
+CHANNELS, N_MORPHOLOGY = "channels", "n_morphology"
+# Features by hand tell of nuclei, which wider pixels do not show: bulb at 4.5 um predicted worse with them.
+COARSEST_UM = 2.0
 BEST = "best"
 
 
@@ -60,7 +64,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     with torch.random.fork_rng():
         # Before the encoder is built, whose own start draws numbers: the random looks at patches come after these.
         torch.manual_seed(request.seed)
-        plan = plan_fit(choice, request)
+        plan = plan_fit(choice, with_encoder(opened, choice, request))
         data = read_data(opened, plan)
         model = create(data, plan)
         split = split_spots(
@@ -85,6 +89,23 @@ def choose(opened: OpenedSections, model: str) -> Choice:
     choice = choose_model(opened.adata.n_obs, channels=channels, patch_files=patch_files, features_key=on_features)
     log.info("model='auto' chose %r: %s. Pass model= to choose another.", choice.name, choice.reason)
     return choice
+
+
+def with_encoder(opened: OpenedSections, choice: Choice, request: FitRequest) -> FitRequest:
+    """Return the request with the encoder of the model, where none was named: features by hand need to see nuclei."""
+    entry = model_entry(choice.name)
+    named = request.encoder is not None or opened.source.features_key is not None
+    if named or entry.model.needs == "patches" or not (entry.encoder or "").endswith(WITH_MORPHOLOGY):
+        return request
+    encoder = str(entry.encoder)
+    pixel_um = max(section.scale.mpp / section.image.scale for section in opened.members)
+    if pixel_um > COARSEST_UM:
+        encoder = encoder.removesuffix(WITH_MORPHOLOGY)
+        log.info(
+            "No features by hand: a pixel of the image is %.2g um wide, and nuclei are seen up to %g. encoder=%r",
+            *(pixel_um, COARSEST_UM, encoder),
+        )
+    return replace(request, encoder=encoder)
 
 
 @dataclass(frozen=True)
@@ -150,6 +171,9 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
                 "model='hist2scrna', or one image of each section."
             )
         options[CHANNELS] = spots.patches.channels
+    if N_MORPHOLOGY in plan.entry.options:
+        joined = data.features_from.get("encoder", "").endswith(WITH_MORPHOLOGY)
+        options[N_MORPHOLOGY] = len(feature_names()) if joined else getattr(plan.encoder, N_MORPHOLOGY, 0)
     if spots.features is not None:
         options["n_features"] = spots.features.shape[1]
     elif plan.encoder is not None:
@@ -216,6 +240,7 @@ def describe(
         parameters=_parameters(data.source, objective, plan),
         training={
             "sections": list(spots.sections),
+            "donors": list(spots.groups or ()),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

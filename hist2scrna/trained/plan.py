@@ -121,7 +121,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
         training = replace(training, precision=default_precision(str(training.accelerator)))
     encoder = None
     if not on_patches and request.source.features_key is None:
-        encoder = prepare_encoder(DEFAULT_ENCODER if request.encoder is None else request.encoder)
+        encoder = prepare_encoder(request.encoder or entry.encoder or DEFAULT_ENCODER)
     neighbors = request.neighbors
     if not isinstance(neighbors, Neighbors):
         neighbors = Neighbors(neighbors)  # type: ignore[arg-type]

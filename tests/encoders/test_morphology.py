@@ -12,7 +12,7 @@ from skimage.color import hed2rgb, rgb2hed
 from skimage.feature import graycomatrix, graycoprops
 
 from hist2scrna.encoders import prepare_encoder
-from hist2scrna.encoders.morphology import BLOB_HEIGHT, DENSEST, LEVELS, feature_names, patch_statistics
+from hist2scrna.encoders.patch_statistics import BLOB_HEIGHT, DENSEST, LEVELS, feature_names, patch_statistics
 
 
 def stained(hematoxylin: np.ndarray, eosin: np.ndarray | float = 0.0) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hist2scrna import keys
-from hist2scrna.encoders.morphology import feature_names, patch_statistics
+from hist2scrna.encoders.patch_statistics import feature_names, patch_statistics
 from hist2scrna.pp import _morphology, extract_features, morphology_features
 
 

@@ -44,16 +44,21 @@ class Components:
     @classmethod
     def fit(cls, features: NDArray[Any], most: int) -> Components:
         """Return the `most` leading components, or as many as there can be."""
-        from sklearn.decomposition import PCA
-
         mean, scale = standardization(features)
-        standard = (np.asarray(features, dtype=np.float64) - mean) / scale
-        solver = "covariance_eigh" if len(standard) >= standard.shape[1] else "full"
-        return cls(mean, scale, PCA(min(most, *standard.shape), svd_solver=solver).fit(standard).components_)
+        return cls(mean, scale, components_of((np.asarray(features, dtype=np.float64) - mean) / scale, most))
 
     def transform(self, features: NDArray[Any]) -> Floats:
         """Return the components of features, `(n, k)`."""
         return (np.asarray(features, dtype=np.float64) - self.mean) / self.scale @ self.axes.T
+
+
+def components_of(standard: Floats, most: int) -> Floats:
+    """Return the leading principal components of standardized features, `(k, d)`: `most`, or as many as there are."""
+    from sklearn.decomposition import PCA
+
+    solver = "covariance_eigh" if len(standard) >= standard.shape[1] else "full"
+    axes: Floats = PCA(min(most, *standard.shape), svd_solver=solver).fit(standard).components_
+    return axes
 
 
 def as_buffer(values: Floats) -> torch.Tensor:

@@ -1,24 +1,25 @@
-"""The kernel model, fitted in closed form: components, landmarks, programs, regression, counts, cell types."""
+"""The kernel model, fitted in closed form: components, landmarks, programs, regressions, counts, cell types."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
-from hist2scrna.fitting.closed_form.components import Components, as_buffer, write_rows
+from hist2scrna.fitting.closed_form.components import as_buffer, components_of, standardization, write_rows
 from hist2scrna.fitting.closed_form.counts import fit_decoder
 from hist2scrna.fitting.closed_form.folds import left_out_groups
-from hist2scrna.fitting.closed_form.kernel import PENALTIES, Regression, regress
+from hist2scrna.fitting.closed_form.kernel import PENALTIES, Regression, regress, to_kernel_space
 from hist2scrna.fitting.closed_form.labels import classify, one_hot
 from hist2scrna.fitting.closed_form.programs import Programs
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.metrics.blocks import Floats
-from hist2scrna.models.kernel import NEAREST, KernelRegression
+from hist2scrna.models.kernel import CLIP, NEAREST, KernelRegression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,9 @@ FAR = 0.99
 # Share of the mean variance between two encodings that is added to each direction.
 SHRINKAGE = 0.1
 LABEL_PENALTY = 1.0
+# Where one donor was trained on: variance of the factor between the depths of two donors (seven donors of her2st: the
+# logarithm of the mean depth varies by .73, that of two by 1.03), and what shrinks programs that move little.
+DEPTH_VARIANCE, PROGRAM_PRIOR = 0.75, 0.05
 
 
 def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: FitSettings) -> FitResult:
@@ -62,8 +66,7 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     looks = [look[training] for look in (spots.features, spots.second_look) if look is not None]
     group = left_out_groups(spots, training)
     fit_components(model, looks)
-    landmarks = _some(rng, len(training), model.n_landmarks)
-    kernel, seen_once = place_landmarks(model, looks, landmarks, group)
+    spaces = see(model, looks, _some(rng, len(training), model.n_landmarks), group)
 
     counts = spots.counts[training]
     dense = _some(rng, len(training), MOST_DENSE)
@@ -72,24 +75,22 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     label = spots.label[training] if model.n_classes and spots.label is not None else None
     if label is not None:
         targets = np.concatenate([targets, one_hot(label, model.n_classes)], axis=1)
-    regression = regress(kernel, seen_once, kernel[landmarks], targets, group)
+    left_out, by_penalty = average(model, spaces, targets, group)
     n_scores = programs.scores.shape[1]
-    predicted = regression.left_out[:, :n_scores]
+    predicted = left_out[:, :n_scores]
     decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood)
-    model.dual = as_buffer(regression.dual)
-    write_rows(model.offset, regression.offset)
     model.log_library_mean.fill_(programs.log_library_mean)
     write_rows(model.log_loadings, programs.log_loadings)
     write_rows(model.log_intercept, programs.log_intercept)
     for name in ("loadings", "intercept", "log_dispersion", "dropout_logits"):
         write_rows(getattr(model, name), getattr(decoder, name))
+    allow_for_another_donor(model, spots, training, predicted)
     if label is not None:
         # Regressed classes become probabilities by a logistic regression on spots left out.
-        scores = regression.left_out[:, n_scores:]
-        weights, intercept = classify(scores, label, model.n_classes, LABEL_PENALTY)
+        weights, intercept = classify(left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
         write_rows(model.label_weights, weights)
         write_rows(model.label_intercept, intercept)
-    return _result(regression, programs.scores, start)
+    return _result(by_penalty[:, :n_scores], predicted, programs.scores, start)
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -97,15 +98,21 @@ def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
 
 
 def fit_components(model: KernelRegression, looks: Sequence[NDArray[np.float32]]) -> None:
-    """Set the principal components of the features and, where there are two looks, the metric of the kernel."""
-    components = Components.fit(looks[0], model.n_components)
-    write_rows(model.feature_mean, components.mean)
-    write_rows(model.feature_scale, components.scale)
-    model.components = as_buffer(components.axes)
+    """Set how features are standardized, the principal components of the encoder's, and how these are whitened."""
+    mean, scale = standardization(looks[0])
+    write_rows(model.feature_mean, mean)
+    write_rows(model.feature_scale, scale)
+    clipped = [_clipped(model, look) for look in looks]
+    encoded = clipped[0][:, : clipped[0].shape[1] - model.n_morphology]
+    model.components = as_buffer(components_of(encoded.numpy().astype(np.float64), model.n_components))
     model.metric = torch.eye(len(model.components))
     if len(looks) > 1:
-        one, two = (model.rotate(torch.from_numpy(look)).numpy().astype(np.float64) for look in looks)
+        one, two = (model.rotate(look).numpy().astype(np.float64) for look in clipped)
         model.metric = as_buffer(whiten(two - one))
+
+
+def _clipped(model: KernelRegression, features: NDArray[np.float32]) -> torch.Tensor:
+    return model.standardize(torch.from_numpy(features)).clamp(-CLIP, CLIP)
 
 
 def whiten(change: Floats) -> Floats:
@@ -119,48 +126,134 @@ def whiten(change: Floats) -> Floats:
     return vectors / np.sqrt(values + max(SHRINKAGE * float(values.mean()), 1e-12))
 
 
-def place_landmarks(
+@dataclass(frozen=True)
+class Space:
+    """What a ridge regression is on.
+
+    Attributes
+    ----------
+    buffer
+        Name of the buffer that holds its weights.
+    of_depth
+        Whether the library size is predicted from it; programs and classes are from all.
+    spots, seen
+        `(n, k)`, of the mean of the looks at each spot, and of one look.
+    back
+        From weights in the space, `(k, t)`, to those in the buffer: a matrix `(rows, k)`, or a factor.
+    """
+
+    buffer: str
+    of_depth: bool
+    spots: Floats
+    seen: Floats
+    back: Floats | float
+
+    def weights(self, weights: Floats) -> Floats:
+        """Return weights as the buffer holds them."""
+        return self.back @ weights if isinstance(self.back, np.ndarray) else self.back * weights
+
+
+def see(
     model: KernelRegression,
     looks: Sequence[NDArray[np.float32]],
     landmarks: NDArray[np.int64],
     group: NDArray[np.int64],
-) -> tuple[Floats, Floats]:
-    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return two kernels `(n, landmarks)`.
-
-    The first is of the mean of the looks at each spot, which the landmarks are. A spot to predict is seen once: the
-    second is of one look, as are the distances. These are not by the metric of the kernel, which is blind to much that
-    tells other tissue.
-    """
-    mean = torch.stack([torch.from_numpy(look) for look in looks]).mean(dim=0)
+) -> list[Space]:
+    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return what to regress on."""
+    mean = torch.stack([_clipped(model, look) for look in looks]).mean(dim=0)
+    once = _clipped(model, looks[0])
     rotated = model.rotate(mean)
     model.landmarks = as_buffer(rotated[torch.from_numpy(landmarks)].numpy())
-    among = model.kernel_distances(rotated).numpy().astype(np.float64)
+    among = model.kernel_distances(rotated @ model.metric).numpy().astype(np.float64)
     off_diagonal = among[landmarks][~np.eye(len(landmarks), dtype=bool)]
     bandwidth = max(float(np.median(off_diagonal)), 1e-6) if len(off_diagonal) else 1.0
     model.bandwidth.fill_(bandwidth)
-    once = model.rotate(torch.from_numpy(looks[0]))
+    seen_once = model.kernel_distances(model.rotate(once) @ model.metric).numpy().astype(np.float64)
+    kernel = np.exp(-among / bandwidth)
+    to_space = to_kernel_space(kernel[landmarks])
+    by_hand = model.n_morphology > 0
+    spaces = [
+        Space("dual", not by_hand, kernel @ to_space, np.exp(-seen_once / bandwidth) @ to_space, to_space),
+        _line("slopes", rotated @ model.metric, model.rotate(once) @ model.metric),
+    ]
+    if by_hand:
+        spaces.append(_line("morphology_slopes", mean[:, -model.n_morphology :], once[:, -model.n_morphology :]))
+    _limit_distance(model, looks[0], landmarks, group)
+    return spaces
+
+
+def _line(buffer: str, spots: torch.Tensor, seen: torch.Tensor) -> Space:
+    values = spots.numpy().astype(np.float64)
+    factor = 1 / max(float(np.sqrt(np.square(values).sum(axis=1).mean())), 1e-6)
+    return Space(buffer, True, factor * values, factor * seen.numpy().astype(np.float64), factor)
+
+
+def _limit_distance(
+    model: KernelRegression, look: NDArray[np.float32], landmarks: NDArray[np.int64], group: NDArray[np.int64]
+) -> None:
+    """Set the distance that all but 1 % of the spots are within of those of other sections.
+
+    It is not by the metric of the kernel, which is blind to much that tells other tissue.
+    """
+    once = model.rotate(model.standardize(torch.from_numpy(look)))
     squares = model.distances(once).numpy().astype(np.float64)
     elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
     nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
     within = np.isfinite(nearest).all(axis=1)
     far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(np.median(squares))
     model.distance_limit.fill_(max(float(far), 1e-6))
-    seen_once = model.kernel_distances(once).numpy().astype(np.float64)
-    return np.exp(-among / bandwidth), np.exp(-seen_once / bandwidth)
 
 
-def _result(regression: Regression, scores: Floats, start: float) -> FitResult:
-    n_scores = scores.shape[1]
+def average(
+    model: KernelRegression, spaces: Sequence[Space], targets: Floats, group: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Regress on each space, and set the weights of the mean of the regressions.
+
+    Returns
+    -------
+    `(n, targets)`, each spot predicted without its group; `(penalties, targets)`, the squared error of that, by the
+    penalty of all.
+    """
+    regressions: list[Regression] = [regress(space.spots, space.seen, targets, group) for space in spaces]
+    of_depth = sum(space.of_depth for space in spaces)
+    left_out, tried = np.zeros(targets.shape), np.zeros((len(PENALTIES), *targets.shape))
+    for space, regression in zip(spaces, regressions, strict=True):
+        share = np.full(targets.shape[1], 1 / len(spaces))
+        share[0] = space.of_depth / of_depth
+        weights = as_buffer(space.weights(regression.weights) * share)
+        setattr(model, space.buffer, weights)
+        left_out += regression.best_left_out * share
+        tried += regression.left_out * share
+    write_rows(model.offset, regressions[0].offset)
+    return left_out, np.square(tried - targets).mean(axis=1)
+
+
+def allow_for_another_donor(
+    model: KernelRegression, spots: Spots, training: NDArray[np.int64], predicted: Floats
+) -> None:
+    """Set what is not known of another donor: the factor of its depth, and how far each program is the same there.
+
+    With two donors or more, penalties and dispersions are those of donors left out, and nothing is added.
+    """
+    if spots.group is not None and len(np.unique(spots.group[training])) > 1:
+        return
+    model.depth_variance.fill_(DEPTH_VARIANCE)
+    moves = np.square(model.loadings[1:].numpy().astype(np.float64)).sum(axis=1) * predicted[:, 1:].var(axis=0)
+    if moves.max() > 0:
+        write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
+
+
+def _result(by_penalty: Floats, predicted: Floats, scores: Floats, start: float) -> FitResult:
     variance = scores.var(axis=0).sum()
-    share = regression.errors[:, :n_scores].sum(axis=1) / variance
+    share = by_penalty.sum(axis=1) / variance
     history = pd.DataFrame({"penalty": PENALTIES, "validation_loss": share})
     history["seconds"] = time.perf_counter() - start
     history.index.name = "epoch"
     log.info(
         "Library size and %d programs from %d spots: %.0f %% of their variance in sections left out is explained",
-        n_scores - 1,
+        scores.shape[1] - 1,
         len(scores),
-        100 * (1 - regression.errors.min(axis=0)[:n_scores].sum() / variance),
+        100 * (1 - np.square(predicted - scores).mean(axis=0).sum() / variance),
     )
     left_out = "groups, sections or blocks left out in turn, for penalties and dispersion"
     return FitResult(history, int(share.argmin()), time.perf_counter() - start, left_out)

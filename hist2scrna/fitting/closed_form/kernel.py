@@ -1,6 +1,6 @@
-"""Ridge regression in the space of a kernel's landmarks, each target with a penalty chosen on groups left out.
+"""Ridge regressions on features or a kernel, each target with a penalty chosen on groups left out, and their mean.
 
-The formula stands at the head of `hist2scrna.models.kernel`.
+The formulas stand at the head of `hist2scrna.models.kernel`.
 """
 
 from __future__ import annotations
@@ -27,66 +27,62 @@ class Regression:
 
     Attributes
     ----------
-    dual
-        `(landmarks, targets)`: a prediction is kernel `(n, landmarks)` @ dual + offset.
+    weights
+        `(k, targets)`: a prediction is space `(n, k)` @ weights + offset.
     offset
         `(targets,)`, their means.
     left_out
-        `(n, targets)`, each spot predicted without its group.
-    penalty
-        `(targets,)`, the penalty chosen for each.
-    errors
-        `(penalties, targets)`, mean squared error over the spots left out.
+        `(penalties, n, targets)`, each spot predicted without its group, by each penalty.
+    chosen
+        `(targets,)`, the number of the penalty chosen for each.
     """
 
-    dual: Floats
+    weights: Floats
     offset: Floats
     left_out: Floats
-    penalty: Floats
-    errors: Floats
+    chosen: NDArray[np.int64]
+
+    @property
+    def best_left_out(self) -> Floats:
+        """`(n, targets)`, each spot predicted without its group, by the penalty chosen for each target."""
+        values: Floats = self.left_out[self.chosen, :, np.arange(len(self.chosen))].T
+        return values
 
 
-def regress(kernel: Floats, seen: Floats, landmarks: Floats, targets: Floats, group: NDArray[np.int64]) -> Regression:
-    """Regress targets on a kernel.
-
-    With `K` the kernel among landmarks, the spots are mapped to `kernel @ K^(-1/2)` and ridge regression is solved
-    there: exactly kernel ridge regression where every spot is a landmark, its Nyström approximation (Williams and
-    Seeger, NIPS 2000) where they are fewer. Targets are centered by their mean.
+def regress(space: Floats, seen: Floats, targets: Floats, group: NDArray[np.int64]) -> Regression:
+    """Regress targets, centered by their mean, on a space.
 
     Parameters
     ----------
-    kernel
-        `(n, m)`, of spots and landmarks.
+    space
+        `(n, k)`, of the spots.
     seen
-        `(n, m)`, of the spots as one to predict is seen: what stands for `kernel` where a spot is left out.
-    landmarks
-        `(m, m)`, of landmarks among each other.
+        `(n, k)`, of the spots as one to predict is seen: what stands for `space` where a spot is left out.
     targets
         `(n, t)`.
     group
         `(n,)`, at least two different numbers: groups, or a fifth of them, are left out in turn.
     """
-    values, vectors = np.linalg.eigh(landmarks)
-    kept = values > NOISE * values[-1]
-    to_space = vectors[:, kept] / np.sqrt(values[kept])
-    space = kernel @ to_space
-    unseen = seen @ to_space
     tried = np.array(PENALTIES)
     left_out = np.empty((len(tried), *targets.shape))
     for rest, left in grouped_folds(group):
         weights, offset = _solve(space[rest], targets[rest], tried)
-        left_out[:, left] = unseen[left] @ weights + offset
-    errors = np.square(left_out - targets).mean(axis=1)
-    best = errors.argmin(axis=0)
-    columns = np.arange(targets.shape[1])
+        left_out[:, left] = seen[left] @ weights + offset
+    chosen = np.square(left_out - targets).mean(axis=1).argmin(axis=0)
     weights, offset = _solve(space, targets, tried)
-    return Regression(
-        dual=to_space @ weights[best, :, columns].T,
-        offset=offset,
-        left_out=left_out[best, :, columns].T,
-        penalty=tried[best],
-        errors=errors,
-    )
+    return Regression(weights[chosen, :, np.arange(targets.shape[1])].T, offset, left_out, chosen)
+
+
+def to_kernel_space(landmarks: Floats) -> Floats:
+    """Return the `(m, k)` that takes a kernel `(n, m)` to the space where kernel ridge regression is ridge regression.
+
+    That is `K^(-1/2)`, with `K` `(m, m)` the kernel among landmarks. Exact where every spot is a landmark, the Nyström
+    approximation (Williams and Seeger, NIPS 2000) where they are fewer.
+    """
+    values, vectors = np.linalg.eigh(landmarks)
+    kept = values > NOISE * values[-1]
+    space: Floats = vectors[:, kept] / np.sqrt(values[kept])
+    return space
 
 
 def _solve(space: Floats, targets: Floats, tried: Floats) -> tuple[Floats, Floats]:

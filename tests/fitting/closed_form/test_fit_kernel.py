@@ -219,7 +219,7 @@ def test_it_is_the_default_and_says_so(three_sections, default, make_section, ca
     facts = out.uns["hist2scrna"]
     assert facts["model"] == "kernel"
     assert facts["choice"].startswith("72 spots")
-    assert facts["encoder"]["name"] == "imagenet"
+    assert facts["encoder"]["name"] == "imagenet+morphology"
     with caplog.at_level(logging.INFO, logger="hist2scrna"), pytest.raises(ValueError, match="kernel"):
         h2s.tl.fit(three_sections, preset="tiny", library_key="library_id", progress=False)
     assert "model='auto' chose 'kernel': 72 spots" in caplog.text
@@ -242,7 +242,7 @@ def test_another_encoder_is_refused(default, make_section, tmp_path) -> None:
     again.encoder["sha256"] = "0" * 64
     with pytest.raises(ValueError, match="sha256 is '0000"):
         again.predict(slide, progress=False)
-    with pytest.raises(ValueError, match="name is 'imagenet'; here it is 'morphology'"):
+    with pytest.raises(ValueError, match="name is 'imagenet\\+morphology'; here it is 'morphology'"):
         default.predict(slide, encoder="morphology", progress=False)
 
 
@@ -322,7 +322,7 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     assert torch.equal(plain.metric, torch.eye(len(plain.metric)))
     torch.testing.assert_close(varied.distances(x), torch.cdist(x, landmarks).square(), rtol=1e-3, atol=1e-2)
     by_kernel = torch.cdist(x @ varied.metric, landmarks @ varied.metric).square()
-    torch.testing.assert_close(varied.kernel_distances(x), by_kernel, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(varied.kernel_distances(x @ varied.metric), by_kernel, rtol=1e-3, atol=1e-2)
     assert (by_kernel / varied.distances(x) - 1).abs().median() > 0.1
     spots = spots_of(section, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
     features = encode_patches(
