@@ -151,7 +151,9 @@ def test_public_names_are_documented() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize("namespace", [name for name in NAMESPACES if name in {"tl", "pl", "pp", "io", "datasets"}])
+@pytest.mark.parametrize(
+    "namespace", [name for name in NAMESPACES if name in {"tl", "pl", "pp", "io", "datasets", "encoders"}]
+)
 def test_every_parameter_is_described(namespace: str) -> None:
     missing = []
     for name in [name for name in public_names() if name.startswith(f"{namespace}.")]:

@@ -67,6 +67,13 @@ class Encoder:
         Whether it is computed in bfloat16 on a CPU that has it, and not only on such a GPU.
     at_once
         Most patches that pass through the network together, whatever the batch; None: all of the batch.
+
+    Examples
+    --------
+    A network that was trained on patches of 112 microns, 224 pixels wide, in colors of its own:
+
+    >>> encoder = hist2scrna.encoders.Encoder("mine", network, um=112, colors=((0.7, 0.6, 0.7), (0.2, 0.2, 0.2)))
+    >>> model = hist2scrna.tl.fit(adata, encoder=encoder)
     """
 
     name: str

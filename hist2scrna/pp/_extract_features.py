@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import __version__, keys
-from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.encoders.precision import check_precision
+from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
