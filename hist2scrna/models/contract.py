@@ -142,7 +142,7 @@ class SpotModel(nn.Module):
     on_array
         It reads array columns and rows, and its neighbors are the nearest four on the array.
     estimates_log
-        It fills :attr:`Prediction.log_estimate` beside a distribution of counts.
+        It fills :attr:`Prediction.log_estimate` in addition to a distribution of counts.
     target
         What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
     observation

@@ -23,8 +23,8 @@ Target = Literal["log_normalized", "log_counts"]
 class Prediction:
     """What a model says of the `n_core` spots of a batch.
 
-    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
-    others too: the prediction is then `value`.
+    Count models fill `log_mu` and the other parameters of their likelihood; `mse` models fill `value`, and may fill
+    these parameters too: the prediction is then `value`.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Prediction:
     views
         Predictions from augmented views of the same spots, in training with distillation.
     log_estimate
-        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that estimate it beside the distribution.
+        `(n_core, G)`, expected ln(1 + 1e4 x / library size), of count models that also estimate it.
     tissue_distance
         `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
         are from the other sections.
