@@ -27,7 +27,7 @@ from hist2scrna.encoders.efficientnet import VARIANTS
 from hist2scrna.encoders.imagenet import FIELDS_OF_VIEW, NETWORKS, STATISTICS, imagenet_encoder
 
 KERNEL: dict[str, Any] = {"model": "kernel", "features_key": "X_imagenet"}
-# Log-normalized expression is estimated beside the counts, in the same way: without them it is as good, and sooner.
+# Log-normalized expression is estimated as well as the counts, in the same way: without them it is as good, and sooner.
 EXPRESSION: dict[str, Any] = {**KERNEL, "likelihood": "mse"}
 WHOLE = "kernel, whole"
 MODELS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Time of `import hist2scrna` beside that of `import anndata`, each in fresh processes, taken in turn.
+"""Time of `import hist2scrna`, and that of `import anndata`, each in fresh processes, taken in turn.
 
 The bound that the project sets itself: no longer than `import anndata` plus 10 %.
 

@@ -1,4 +1,4 @@
-"""hist2RNA beside ridge and kernel on pseudobulks: blocks of 3 x 3 spots of HER2ST C2 to C6, one section held out.
+"""hist2RNA, ridge and kernel on pseudobulks: blocks of 3 x 3 spots of HER2ST C2 to C6, one section held out.
 
 python benchmarks/slides.py [--out docs/benchmark/slides.md] [--encoder morphology imagenet] [--block 3]
 

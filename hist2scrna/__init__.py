@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 # Torch, Lightning, Squidpy and Matplotlib take seconds to import: each namespace loads on first use.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules={"datasets", "io", "metrics", "models", "pl", "pp", "tl", "zinb"},
+    submodules={"datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl", "zinb"},
     submod_attrs={
         "models.training": ["Training"],
         "spots.graph": ["Neighbors"],

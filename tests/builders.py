@@ -1,10 +1,11 @@
-"""What tests build from: the spots of an AnnData as the package reads them."""
+"""What tests build from: the spots and patches of an AnnData as the package reads them, tables, and counts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from hist2scrna.models.training import FIELDS
 from hist2scrna.spots.graph import DEFAULT, Neighbors
@@ -15,6 +16,8 @@ from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+TABLE_FORMATS = [np.asarray, sparse.csr_array, sparse.csc_array, sparse.csr_matrix]
 
 
 def spots_of(
@@ -34,6 +37,12 @@ def spots_of(
     return read_spots(opened, patch=patch, n_features=n_features, on_array=on_array, neighbors=neighbors)
 
 
+def patches_of(adata: AnnData, px: int = 8, **options: Any) -> np.ndarray:
+    """Read the patches of all spots of `adata`, `px` pixels wide; by default it is one section."""
+    options = {"library_key": None, "spatial_key": "spatial", "patch_px": px, **options}
+    return spots_of(adata, **options).patches.read(np.arange(adata.n_obs))
+
+
 def fast(**arguments: Any) -> dict[str, Any]:
     """Arguments of `fit` for the smallest network; those that are fields of `Training` go there."""
     training = {"max_epochs": 1, "accelerator": "cpu"}
@@ -44,3 +53,14 @@ def fast(**arguments: Any) -> dict[str, Any]:
 def negative_binomial(rng: np.random.Generator, mu: Any, theta: Any) -> np.ndarray:
     """Counts of mean `mu` and inverse dispersion `theta`."""
     return rng.poisson(rng.gamma(theta, mu / theta)).astype(np.float32)
+
+
+def zinb_sample(seed: int) -> tuple[np.ndarray, ...]:
+    """Zero-inflated counts of 4,000 spots and 6 genes, and the mean, inverse dispersion and dropout they are from."""
+    shape = (4000, 6)
+    rng = np.random.default_rng(seed)
+    mu = rng.gamma(2, np.array([0.1, 0.5, 1.0, 3.0, 10.0, 60.0]), shape)
+    theta = np.array([0.5, 2.0, 1.0, 5.0, 2.0, 20.0])
+    dropout = rng.uniform(0, 0.5, shape)
+    counts = rng.negative_binomial(theta, theta / (theta + mu)) * (rng.random(shape) > dropout)
+    return counts, mu, theta, dropout

@@ -15,7 +15,7 @@ from hist2scrna.cli import app
 
 def test_demo_writes_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(hist2scrna.demo, "N_SECTIONS", 3)
-    monkeypatch.setattr(hist2scrna.demo, "N_SPOTS", 16)
+    monkeypatch.setattr(hist2scrna.demo, "N_SPOTS", 10)
     monkeypatch.setattr(hist2scrna.demo, "N_GENES", 20)
     monkeypatch.setitem(hist2scrna.demo.NETWORK, "training", {"max_epochs": 1})
     out = tmp_path / "new" / "demo"
@@ -26,7 +26,7 @@ def test_demo_writes_what_it_says(tmp_path, monkeypatch):
     assert result.output.index("TrainedModel 'kernel'") < result.output.index("TrainedModel 'hist2scrna'")
     for name in ("kernel", "hist2scrna"):
         folder = out / name
-        assert ad.read_h5ad(folder / "prediction.h5ad").layers["hist2scrna_mean"].shape == (16, 20)
+        assert ad.read_h5ad(folder / "prediction.h5ad").layers["hist2scrna_mean"].shape == (10, 20)
         assert TrainedModel.load(folder / "model").training["sections"] == ["section_0", "section_1"]
         assert json.loads((folder / "metrics.json").read_text())["model"]["name"] == name
         assert "<table" in (folder / "report.html").read_text()

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from hist2scrna.cli.data import convert, extract_features, info, simulate
+from hist2scrna.cli.benchmark import benchmark
+from hist2scrna.cli.data import convert, info, simulate
 from hist2scrna.cli.demo import demo
+from hist2scrna.cli.evaluate import evaluate
+from hist2scrna.cli.extract_features import extract_features
 from hist2scrna.cli.fit import fit
 from hist2scrna.cli.pool import pool
 from hist2scrna.cli.predict import predict
-from hist2scrna.cli.score import benchmark, evaluate, report
+from hist2scrna.cli.report import report
 
 app = typer.Typer(
     help="Gene expression, as counts, from H&E histology.",

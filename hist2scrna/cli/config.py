@@ -49,16 +49,24 @@ def _take(context: typer.Context, path: Path | None) -> Path | None:
         found = read_config(path)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    known = {str(parameter.name): parameter for parameter in context.command.params}
+    known = {
+        spelled.lstrip("-").replace("-", "_"): str(parameter.name)
+        for parameter in context.command.params
+        for spelled in parameter.opts
+        if parameter.name != "config"
+    }
     for name in found:
-        if name not in known or name == "config":
+        if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise typer.BadParameter(f"'{path}' has an unknown option {name!r}.{hint}")
-    for name, value in found.items():
-        if isinstance(value, dict):
-            found[name] = [f"{key}={json.dumps(given)}" for key, given in value.items()]
-    context.default_map = {**(context.default_map or {}), **found}
+    defaults = {
+        known[name]: [f"{key}={json.dumps(given)}" for key, given in value.items()]
+        if isinstance(value, dict)
+        else value
+        for name, value in found.items()
+    }
+    context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
 

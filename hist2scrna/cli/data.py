@@ -1,4 +1,4 @@
-"""`hist2scrna simulate`, `extract-features`, `convert` and `info`: data before and after a model."""
+"""`hist2scrna simulate`, `convert` and `info`: data before and after a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
-from hist2scrna.cli.reading import STORES, read_data, section_key, write_one
+from hist2scrna.cli.reading import STORES, read_data, write_one
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -49,58 +49,6 @@ def simulate(
             typer.echo(f"Wrote {out / name}/")
         else:
             write_one(section, out / f"{name}.{form}", overwrite=overwrite)
-
-
-@in_one_line
-def extract_features(
-    data: Annotated[list[Path], typer.Argument(help="Sections, as for predict.", show_default=False)],
-    encoder: Annotated[
-        str, typer.Option(help="Name of a pathology encoder or of a timm model, or 'morphology'.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="File for the result, .h5ad or .zarr.")] = Path("features.h5ad"),
-    config: Config = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file at --out.")] = False,
-    key_added: Annotated[str | None, typer.Option(help="Slot of .obsm; default: X_ and the encoder's name.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="File or folder with its weights; default: from the hub.", show_default=False)
-    ] = None,
-    patch_um: Annotated[float | None, typer.Option(help="Side of a patch in microns; default: the encoder's.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches at once.")] = 32,
-    library_key: Annotated[str | None, typer.Option(help="Column of sections.", show_default=keys.LIBRARY)] = None,
-    img_key: Annotated[str | None, typer.Option(help="Which image; default: the finest.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Full-resolution image of the only section.")] = None,
-    mpp: Annotated[float | None, typer.Option(help="Microns per full-resolution pixel.")] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder that keeps finished batches; started again, it goes on.")
-    ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
-) -> None:
-    """Describe every spot by an encoder, for hist2scrna-lightweight and ridge.
-
-    Example: hist2scrna extract-features sections.h5ad --encoder uni --out features.h5ad
-    """
-    from hist2scrna import pp
-
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
-    adata = read_data(data)
-    where = {"library_key": section_key(adata, library_key), "img_key": img_key, "image": image, "mpp": mpp}
-    if encoder == "morphology":
-        named = {} if key_added is None else {"key_added": key_added}
-        pp.morphology_features(adata, patch_um=patch_um, **named, **where)
-    else:
-        pp.extract_features(
-            adata,
-            encoder,
-            key_added=key_added,
-            weights=weights,
-            patch_um=patch_um,
-            batch_size=batch_size,
-            store=store,
-            accelerator=accelerator,
-            **where,
-        )
-    write_one(adata, out, overwrite=overwrite)
 
 
 @in_one_line

@@ -10,6 +10,7 @@ import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ENTRY = re.compile(r"^(\w[\w, *]*?)(?: : .*)?$")
+WORDS: dict[str, type] = {kind.__name__: kind for kind in (float, int, Path, str)}
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,11 @@ class Argument:
         parts = {part.strip() for part in re.sub(r"\[[^\]]*\]", "[]", self.annotation).split("|")}
         if "bool" in parts:
             return bool
+        if "Sequence[]" in parts and "str" not in parts:
+            return GenericAlias(list, WORDS[re.findall(r"Sequence\[(\w+)\]", self.annotation)[-1]])
         if "Sequence[]" in parts:
-            return str if "str" in parts else list[str]
-        for kind in (float, int, Path):
-            if kind.__name__ in parts:
-                return kind
-        return str
+            return str
+        return next((kind for name, kind in WORDS.items() if name in parts), str)
 
     @property
     def help(self) -> str:

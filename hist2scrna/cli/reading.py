@@ -134,11 +134,6 @@ def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def section_key(adata: AnnData, given: str | None) -> str | None:
-    """Return the column of sections: the given one, or `library_id` where it is there."""
-    return given if given is not None else keys.LIBRARY if keys.LIBRARY in adata.obs else None
-
-
 def label_key(adata: AnnData, given: str | None) -> str | None:
     """Return the column of cell types: the given one; `cell_type` where it is there; none for an empty name."""
     if given is not None:

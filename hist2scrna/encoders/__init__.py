@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "encoder": ["Encoder"],
-        "prepare": ["DEFAULT_ENCODER", "encoder_from_card", "prepare_encoder"],
-        "published": ["ENCODERS"],
+        "prepare": ["encoder_from_card", "prepare_encoder"],
     },
 )

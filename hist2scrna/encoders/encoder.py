@@ -72,6 +72,13 @@ class Encoder:
         Most patches that pass through the network together, whatever the batch; None: all of the batch.
     with_morphology
         Whether the features by hand of the middle of each patch (`n_morphology`) follow those of the network.
+
+    Examples
+    --------
+    A network that was trained on patches of 112 microns, 224 pixels wide, in colors of its own:
+
+    >>> encoder = hist2scrna.encoders.Encoder("mine", network, um=112, colors=((0.7, 0.6, 0.7), (0.2, 0.2, 0.2)))
+    >>> model = hist2scrna.tl.fit(adata, encoder=encoder)
     """
 
     name: str

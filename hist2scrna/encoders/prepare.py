@@ -27,6 +27,8 @@ BUILT_IN = {imagenet.NAME: imagenet.imagenet_encoder, morphology.NAME: morpholog
 def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
     """Return the encoder that a name, a function or a module stands for.
 
+    `fit(encoder=)`, `pp.extract_features` and `pp.pool_patches` call it with what they are given.
+
     Parameters
     ----------
     encoder
@@ -46,6 +48,11 @@ def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
         If a package that it needs is missing.
     PermissionError, FileNotFoundError
         If the weights are not given, or not there.
+
+    Examples
+    --------
+    >>> encoder = hist2scrna.encoders.prepare_encoder("imagenet")
+    >>> encoder.encode(patches)
     """
     if isinstance(encoder, str) and encoder.lower().endswith(WITH_MORPHOLOGY):
         return _with_morphology(prepare_encoder(encoder[: -len(WITH_MORPHOLOGY)], weights))
@@ -86,6 +93,11 @@ def encoder_from_card(card: Mapping[str, Any], weights: str | Path | None = None
     ------
     ValueError
         If it is a function or a module, which only the user has, or the encoder of that name is another one now.
+
+    Examples
+    --------
+    >>> card = hist2scrna.encoders.prepare_encoder("imagenet").card()
+    >>> encoder = hist2scrna.encoders.encoder_from_card(card)
     """
     name = card["name"]
     if not card["by_name"]:

@@ -49,7 +49,6 @@ def encode_patches(
     augmentation
         What is done to each batch of patches first; features by hand describe the patches as they were.
     """
-
     assert spots.geometry is not None
     um = spots.geometry.um
 

@@ -1,4 +1,4 @@
-"""What a fitter receives beside a model and its spots, and what it returns."""
+"""What a fitter receives in addition to a model and its spots, and what it returns."""
 
 from __future__ import annotations
 

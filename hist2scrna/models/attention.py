@@ -83,7 +83,7 @@ class FusedAttention(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function as it is, and compute the weights beside it."""
+        """Call the function as it is, and also compute the weights that it does not return."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             self.layers.append(explicit_weights(*args, **kwargs).mean(dim=1))
@@ -116,7 +116,7 @@ def graph_weights(model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 class AttentionRecorder(SpotModel):
     """A model as it is, that keeps what it attends to.
 
-    Its passes are those of the model, number for number; the weights are computed beside them.
+    Its passes are those of the model, number for number; the weights are computed in addition.
 
     Attributes
     ----------

@@ -25,8 +25,8 @@ Target = Literal["log_normalized", "log_counts"]
 class Prediction:
     """What a model says of the `n_core` spots of a batch.
 
-    Count models fill `log_mu` and what their likelihood has beside it; `mse` models fill `value`, and may fill the
-    others too: the prediction is then `value`.
+    Count models fill `log_mu` and the other parameters of their likelihood; `mse` models fill `value`, and may fill
+    these parameters too: the prediction is then `value`.
 
     Parameters
     ----------

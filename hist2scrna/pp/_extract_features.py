@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import __version__, keys
-from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
+from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
@@ -62,7 +62,7 @@ def extract_features(
       the patch on the spot and patches two and four times as wide; 3,600 features. It is the encoder of
       `fit(..., encoder=)`.
     - `"morphology"`: stain, color and texture by hand, without any training; 104 features. See
-      :func:`morphology_features`, which also standardizes them.
+      :func:`morphology_features`, which cuts each field of view by itself and can standardize the features.
     - The published pathology encoders, each with its published input (224 px at 0.5 um a pixel: 112 um of tissue),
       normalization and pooling: `"h-optimus-0"`, `"h-optimus-1"`, `"uni"`, `"uni2-h"`, `"virchow"`, `"virchow2"`,
       `"prov-gigapath"`, `"phikon-v2"`, `"midnight-12k"`, `"hibou-b"`, `"hibou-l"`, and `"conch"` (448 px) where its

@@ -93,7 +93,7 @@ def pool_patches(
     `.obsm[features_key]` : float32 (n_slides, d)
         Mean features.
     `.obs["n_patches"]` : int
-        How many rows were averaged. Beside it, every column of `adata.obs` that is constant within each slide.
+        How many rows were averaged. Also kept is every column of `adata.obs` that is constant within each slide.
     `.uns["pooled"]` : dict
         `by`, `features_key`, `expression` (`"bulk"`, `"pseudobulk"` or `"none"`), `weight_key`, `max_patches`, `seed`
         and `version`. It marks the rows as slides, which need no coordinates.

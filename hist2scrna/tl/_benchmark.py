@@ -57,13 +57,13 @@ def benchmark(
         Column of `.obs` of which each value is held out in turn, for instance the donor; None: the section. A section
         is never split. Each fit is given it too, to validate on other donors than it trains on.
     folds
-        Which of these values to hold out: a list, or lists by data set; None: each. All others are trained on.
+        Which of these values to hold out, while all others are trained on; None: each. A list, or lists by data set.
     seeds
-        Of the training; every model runs with each.
+        Seeds of the training; every model runs with each.
     genes
         Genes to predict: names, or a boolean column of `.var`; None: all, or see `n_genes`.
     n_genes
-        Instead: choose that many in each fold, on its training sections alone: those with the highest variance of
+        Choose that many genes instead, in each fold on its training sections alone: those with the highest variance of
         log(1 + 1e4 x / total) among the genes that are detected often enough.
     min_detected
         Share of the training spots in which a gene must have a count to be chosen by `n_genes`.

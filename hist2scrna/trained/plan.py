@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
 from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
 from hist2scrna.models.training import Training, as_training

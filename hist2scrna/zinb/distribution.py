@@ -27,7 +27,7 @@ ArrayLike = Tensor | np.ndarray | float
 
 
 class _Analytic(torch.autograd.Function):
-    """A value whose slopes along some parameters were computed beside it, at half the cost of differentiating it."""
+    """A value whose slopes along some parameters were computed with it, at half the cost of differentiating it."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *parameters_and_slopes: Tensor) -> Tensor:

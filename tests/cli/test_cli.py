@@ -13,7 +13,7 @@ import spatialdata
 import tifffile
 from typer.testing import CliRunner
 
-from hist2scrna import TrainedModel, datasets, tl
+from hist2scrna import TrainedModel, datasets, pp, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.config import parse_settings
 
@@ -235,6 +235,11 @@ def test_a_picture_alone_is_described_and_predicted(folder, tmp_path) -> None:
 
 def test_features_by_hand_feed_ridge(folder, tmp_path) -> None:
     run("extract-features", folder / "data", "--encoder", "morphology", "--out", tmp_path / "f.h5ad")
+    by_hand = ad.read_h5ad(folder / "data" / "section_1.h5ad")
+    pp.extract_features(by_hand, "morphology", progress=False)
+    found = ad.read_h5ad(tmp_path / "f.h5ad")
+    own = found[found.obs["library_id"] == "section_1"]
+    np.testing.assert_array_equal(own.obsm["X_morphology"], by_hand.obsm["X_morphology"])
     run("fit", tmp_path / "f.h5ad", "--model", "ridge", "--features-key", "X_morphology", "--out", tmp_path / "m")
     assert TrainedModel.load(tmp_path / "m").name == "ridge"
 

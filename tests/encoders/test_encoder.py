@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hist2scrna.encoders import DEFAULT_ENCODER, Encoder, encoder_from_card, prepare_encoder
+from hist2scrna.encoders import Encoder, encoder_from_card, prepare_encoder
+from hist2scrna.encoders.prepare import DEFAULT_ENCODER
 
 CPU = torch.device("cpu")
 

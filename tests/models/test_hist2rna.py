@@ -32,7 +32,8 @@ def slides() -> AnnData:
 
 
 def test_bulk_is_learned_and_predicted_in_its_own_unit(slides, tmp_path) -> None:
-    training = {"lr": 1e-3, "max_epochs": 200, "validation": 0, "weight_decay": 0.0, "accelerator": "cpu"}
+    training = {"lr": 1e-3, "max_epochs": 200, "batch_size": 40, "validation": 0, "weight_decay": 0.0}
+    training["accelerator"] = "cpu"
     model = h2s.tl.fit(slides, features_key="X_f", training=training, **QUICK)
     losses = model.history["train_loss"]
     assert losses.iloc[-1] < 0.1 * losses.iloc[0]

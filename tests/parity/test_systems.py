@@ -178,7 +178,7 @@ def outputs_of(network: torch.nn.Module, batch: SpotBatch) -> tuple[Prediction, 
 
 def test_there_are_reference_outputs() -> None:
     if not FOLDER.is_dir():
-        pytest.skip("no folder 'systems' beside the reference outputs")
+        pytest.skip("no folder 'systems' next to the reference outputs")
     assert RUNS, f"no *.pt in '{FOLDER}'"
 
 

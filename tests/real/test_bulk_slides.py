@@ -50,20 +50,36 @@ def bulk(tmp_path_factory) -> Path:
     return path
 
 
-def grids(folder: Path) -> ad.AnnData:
+@pytest.fixture(scope="module")
+def tiles(folder) -> ad.AnnData:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".svs", ".tif"))
     return h2s.io.concat([h2s.pp.tissue_grid(file, library_id=file.stem, spacing_um=150) for file in files])
 
 
-def test_three_lines_of_python(folder, bulk, tmp_path) -> None:
-    tiles = grids(folder)
-    slides = h2s.pp.pool_patches(tiles, encoder="morphology", bulk=bulk, progress=False)
+@pytest.fixture(scope="module")
+def pooled(tiles, bulk) -> ad.AnnData:
+    """The slides with their bulk expression, pooled in Python."""
+    return h2s.pp.pool_patches(tiles, encoder="morphology", bulk=bulk, progress=False)
+
+
+@pytest.fixture(scope="module")
+def pooled_in_the_shell(folder, bulk, tmp_path_factory) -> Path:
+    """The same slides, pooled in the shell: with their bulk expression, and unmeasured."""
+    place = tmp_path_factory.mktemp("pooled")
+    quick = ["--spacing-um", 150, "--encoder", "morphology"]
+    run("pool", folder, "--bulk", bulk, *quick, "--out", place / "slides.h5ad")
+    run("pool", folder, *quick, "--out", place / "unmeasured.h5ad")
+    return place
+
+
+def test_from_slides_to_scores_in_python(tiles, bulk, pooled, pooled_in_the_shell, tmp_path) -> None:
+    slides = pooled.copy()
     model = h2s.tl.fit(slides, model="hist2rna", training=QUICK, progress=False)
     assert list(slides.obs_names) == NAMES
     np.testing.assert_allclose(slides.to_df().loc["upper"], pd.read_csv(bulk, index_col=0).loc["upper"], rtol=1e-6)
     assert slides.obs["n_patches"].sum() == tiles.n_obs
     assert model.options["target"] == "log_counts"
-    unmeasured = h2s.pp.pool_patches(tiles, encoder="morphology", progress=False)
+    unmeasured = ad.read_h5ad(pooled_in_the_shell / "unmeasured.h5ad")
     assert unmeasured.X is None
     predicted = h2s.tl.predict(unmeasured, h2s.TrainedModel.load(model.save(tmp_path / "model")), progress=False)
     assert list(predicted.var_names) == GENES
@@ -81,23 +97,21 @@ def run(*arguments, expect: int = 0) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:NOT HELD OUT")
-def test_the_shell_does_the_same(folder, bulk, tmp_path) -> None:
-    quick = ["--spacing-um", 150, "--encoder", "morphology"]
-    run("pool", folder, "--bulk", bulk, *quick, "--out", tmp_path / "slides.h5ad")
-    slides = ad.read_h5ad(tmp_path / "slides.h5ad")
-    by_hand = h2s.pp.pool_patches(grids(folder), encoder="morphology", bulk=bulk, progress=False)
+def test_the_shell_does_the_same(pooled, pooled_in_the_shell, tmp_path) -> None:
+    slides = ad.read_h5ad(pooled_in_the_shell / "slides.h5ad")
     assert list(slides.obs_names) == NAMES
-    np.testing.assert_allclose(slides.obsm["X_morphology"], by_hand.obsm["X_morphology"], rtol=1e-5)
-    np.testing.assert_allclose(slides.X, by_hand.X)
+    np.testing.assert_allclose(slides.obsm["X_morphology"], pooled.obsm["X_morphology"], rtol=1e-5)
+    np.testing.assert_allclose(slides.X, pooled.X)
     fit = ["--model", "hist2rna", "--max-epochs", 3, "--accelerator", "cpu"]
-    said = run("fit", tmp_path / "slides.h5ad", *fit, "--out", tmp_path / "model")
+    said = run("fit", pooled_in_the_shell / "slides.h5ad", *fit, "--out", tmp_path / "model")
     assert "hist2rna" in said
-    run("pool", folder, *quick, "--out", tmp_path / "new.h5ad")
-    run("predict", tmp_path / "new.h5ad", "--model", tmp_path / "model", "--out", tmp_path / "predicted.h5ad")
+    unmeasured = pooled_in_the_shell / "unmeasured.h5ad"
+    run("predict", unmeasured, "--model", tmp_path / "model", "--out", tmp_path / "predicted.h5ad")
     predicted = ad.read_h5ad(tmp_path / "predicted.h5ad")
     assert list(predicted.var_names) == GENES
     assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
-    evaluate = ["evaluate", tmp_path / "slides.h5ad", "--model", tmp_path / "model", "--out", tmp_path / "e.json"]
+    measured = pooled_in_the_shell / "slides.h5ad"
+    evaluate = ["evaluate", measured, "--model", tmp_path / "model", "--out", tmp_path / "e.json"]
     assert "within slides" in run(*evaluate)
 
 
@@ -120,14 +134,12 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, r
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bulk.csv"]
 
 
-def test_genes_under_old_names_and_one_slide_alone_are_refused(folder, bulk, tmp_path) -> None:
-    quick = ["--spacing-um", 150, "--encoder", "morphology"]
-    run("pool", folder, "--bulk", bulk, *quick, "--out", tmp_path / "slides.h5ad")
+def test_genes_under_old_names_and_one_slide_alone_are_refused(pooled_in_the_shell, tmp_path) -> None:
     (tmp_path / "genes.txt").write_text("ESR1\nHRASLS\nWISP1\n")
-    fit = ["fit", tmp_path / "slides.h5ad", "--model", "hist2rna", "--out", tmp_path / "model"]
+    fit = ["fit", pooled_in_the_shell / "slides.h5ad", "--model", "hist2rna", "--out", tmp_path / "model"]
     said = run(*fit, "--genes", tmp_path / "genes.txt", expect=1)
     assert "2 of 3 genes not found" in said and "HRASLS" in said and "WISP1" in said
-    ad.read_h5ad(tmp_path / "slides.h5ad")[:1].copy().write_h5ad(tmp_path / "one.h5ad")
+    ad.read_h5ad(pooled_in_the_shell / "slides.h5ad")[:1].copy().write_h5ad(tmp_path / "one.h5ad")
     said = run("fit", tmp_path / "one.h5ad", *fit[2:], expect=1)
     assert "Too few slides to train on: 1 of 1" in said
     assert not (tmp_path / "model").exists()

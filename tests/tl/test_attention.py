@@ -104,7 +104,7 @@ def test_weights_under_half_precision_are_in_full() -> None:
 
 
 def test_weights_of_every_block_reproduce_what_it_mixed(model, unseen) -> None:
-    """The weights found beside a pass of the vision transformer give, times the values, the output of its layers."""
+    """The weights found during a pass of the vision transformer give, times the values, the output of its layers."""
     batch, _ = whole(model, unseen)
     blocks = model.module.vit.blocks
     seen = []

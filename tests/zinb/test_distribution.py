@@ -215,7 +215,7 @@ def test_limits_of_the_expected_log():
 
 
 def test_parameters_are_given_back_in_natural_units():
-    # Python floats take the width of the arrays beside them, with all their digits.
+    # Python floats take the width of the arrays that they meet, with all their digits.
     zinb = ZINB.from_parameters(np.float64(7.5), 1.3, 0.4)
     assert zinb.quantile(0.7).dtype == torch.float64
     assert [value.item() for value in (zinb.mu, zinb.theta, zinb.dropout)] == pytest.approx([7.5, 1.3, 0.4], rel=1e-14)
