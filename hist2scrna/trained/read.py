@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
-SPOT_DIAMETER = "spot diameter"
+SPOT_DIAMETER, ARGUMENT = "spot diameter", "argument"
 
 
 def read_for(
@@ -97,8 +97,11 @@ def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> 
 
 
 def _compare_scale(here: PatchGeometry | None, trained: PatchGeometry | None) -> None:
-    """Warn where microns are measured in one of training and prediction, and inferred in the other."""
-    if here is None or trained is None or here.scale_from == trained.scale_from:
+    """Warn where microns are measured in one of training and prediction, and inferred in the other.
+
+    Whoever passed `mpp` said how large a pixel is here, and is not asked again.
+    """
+    if here is None or trained is None or here.scale_from in (trained.scale_from, ARGUMENT):
         return
     if SPOT_DIAMETER in (here.scale_from, trained.scale_from):
         warn_user(

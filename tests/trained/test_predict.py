@@ -114,6 +114,15 @@ def test_some_and_no_genes_give_a_new_object(model, unseen):
         assert "cell_type" in out.obs and "spatial" in out.obsm and "s9" in out.uns["spatial"]
 
 
+def test_a_new_object_for_missing_genes_is_said(model, unseen, caplog):
+    with caplog.at_level("INFO", "hist2scrna"):
+        predict(unseen, model, **QUIET)
+        assert "a new AnnData" not in caplog.text
+        predict(unseen[:, ["g3", "g0"]].copy(), model, **QUIET)
+    (line,) = [record.getMessage() for record in caplog.records if "a new AnnData" in record.getMessage()]
+    assert line.startswith("adata lacks 3 of the 4 genes") and line.endswith("Keep it: adata = tl.predict(adata, ...)")
+
+
 def test_copy_is_restricted_to_the_modeled_genes(model, unseen):
     out = predict(unseen, model, copy=True, key_added="p", layers="mean", **QUIET)
     assert list(unseen.layers) == [] and "p" not in unseen.uns and "p_cell_type" not in unseen.obs
@@ -211,6 +220,16 @@ def test_models_of_log_normalized_expression_have_no_other(make_section):
     np.testing.assert_array_equal(out.layers["hist2scrna_mean"], out.layers["hist2scrna_log_normalized"])
     with pytest.raises(ValueError, match=r"no 'uncertainty'.*\['mean', 'log_normalized'\]"):
         predict(make_section(), mse, layers=("uncertainty",), **QUIET)
+
+
+def test_microns_that_were_passed_are_not_asked_for(model, unseen):
+    """The training knew microns from the spot diameter: mpp= settles it, and metadata do not."""
+    inferred = replace(model, geometry=replace(model.geometry, scale_from="spot diameter"))
+    with pytest.warns(UserWarning, match="known from the metadata here.*Pass mpp= to be sure"):
+        predict(unseen.copy(), inferred, **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        predict(unseen.copy(), inferred, mpp=2.0, **QUIET)
 
 
 def decoding(model, monkeypatch, **fields):
