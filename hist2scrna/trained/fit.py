@@ -22,6 +22,7 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
+from hist2scrna.messages import require_adata
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model, model_entry
@@ -53,6 +54,7 @@ BEST = "best"
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
+    require_adata(adata)
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened = open_sections(adata, request.source)

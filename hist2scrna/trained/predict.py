@@ -15,6 +15,7 @@ from hist2scrna.encoders import encoder_from_card, prepare_encoder
 from hist2scrna.encoders.prepare import check_card
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
+from hist2scrna.messages import require_adata
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
@@ -72,7 +73,8 @@ def predict(
         Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
         mean, for ZINB dropout, and, of count models, log-normalized expression.
     copy
-        Return a new AnnData restricted to the model's genes, with `X` the mean.
+        Return a new AnnData restricted to the model's genes. Its `X` is the predicted mean, in place of what was
+        measured, which stays in `adata` alone.
     library_size
         Library size used to scale the predicted means: `"predicted"`: what the model reads from the tissue;
         `"median"`: that of the training spots, so that spots compare at equal depth; else a column of `.obs` with known
@@ -154,6 +156,7 @@ def predict(
     >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
     >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
     """
+    require_adata(adata)
     fitted = as_fitted(model)
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,11 +11,12 @@ import pytest
 import torch
 from builders import fast, spots_of
 
+from hist2scrna import Neighbors, Training
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.sections import read_groups
-from hist2scrna.tl import fit
+from hist2scrna.tl import evaluate, fit, predict
 
 
 @pytest.fixture
@@ -236,3 +239,41 @@ def test_custom_loss_is_minimized(make_section):
     means = [m.predict(adata.copy(), progress=False).layers["hist2scrna_dropout"].mean() for m in (with_term, without)]
     assert means[0] > means[1] + 0.05
     assert with_term.parameters["losses"] == {"mine": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"epochs": 3}, r"no argument `epochs`\. Did you mean training=\{'max_epochs': \.\.\.\}\?"),
+        ({"max_epoch": 3}, r"no argument `max_epoch`\. Did you mean training=\{'max_epochs': \.\.\.\}\?"),
+        ({"neighbours": "knn"}, r"no argument `neighbours`\. Did you mean neighbors=\?"),
+        ({"depht": 2}, r"no argument `depht`\. Did you mean depth=\?"),
+        ({"training": {"epochs": 3}}, "field of `training` 'epochs'. Did you mean 'max_epochs'"),
+    ],
+)
+def test_a_misspelled_argument_is_met_with_the_nearest(make_section, wrong, right):
+    with pytest.raises(ValueError, match=right):
+        fit(make_section(), model="hist2scrna", preset="tiny", **wrong)
+
+
+def test_misspelled_fields_are_met_with_the_nearest():
+    with pytest.raises(ValueError, match="'epochs'. Did you mean 'max_epochs'"):
+        Training(epochs=3)
+    with pytest.raises(ValueError, match="'n_neighbours'. Did you mean 'n_neighbors'"):
+        Neighbors(n_neighbours=6)
+
+
+@pytest.mark.parametrize("call", [fit, lambda given: predict(given, "m"), lambda given: evaluate(given, "m")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("a/b.h5ad", r"the path 'a/b.h5ad'. Read it first: anndata.read_h5ad\('a/b.h5ad'\)"),
+        (Path("b.zarr"), r"anndata.read_zarr\('b.zarr'\)"),
+        (Path(__file__).parent, r"the folder .* hist2scrna.io.read_visium\("),
+        ([1, 2], r"a list of 2. Join several first: hist2scrna.io.concat"),
+        (pd.DataFrame(), "found DataFrame"),
+    ],
+)
+def test_what_is_no_anndata_is_refused_with_the_way_to_make_one(call, given, message):
+    with pytest.raises(TypeError, match=message):
+        call(given)
