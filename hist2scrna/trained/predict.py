@@ -132,6 +132,9 @@ def predict(
         Embedding before the heads, for neighbors, clustering, UMAP.
     `.var[f"{key}_modeled"]` : bool
         Genes that the model predicts.
+    `.var[f"{key}_dispersion"]` : float32
+        Inverse dispersion of each gene, of count models that have one for all spots; NaN for genes that the model does
+        not know. With it :func:`hist2scrna.tl.evaluate` needs no second prediction.
     `.uns[key]` : dict
         Model, version, parameters, patch geometry, encoder, graph, library size used.
 

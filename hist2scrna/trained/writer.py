@@ -123,6 +123,7 @@ class PredictionWriter:
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
         self.embedding: NDArray[np.float32] | None = None
+        self.dispersion: NDArray[np.float32] | None = None
         self._scratch: Path | None = None
         self._file: Any = None
         self.arrays: dict[str, Any] = {}
@@ -175,6 +176,9 @@ class PredictionWriter:
             self.probability[core] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
         if prediction.log_library is not None:
             self.library[core] = prediction.log_library.float().exp().cpu().numpy()
+        if prediction.log_dispersion is not None and prediction.log_dispersion.ndim == 1:
+            self.dispersion = np.full(self.out.n_vars, np.nan, dtype=np.float32)
+            self.dispersion[self.columns] = prediction.log_dispersion.float().exp().cpu().numpy()
         if prediction.tissue_distance is not None:
             self.distance[core] = prediction.tissue_distance.float().cpu().numpy()
 
@@ -220,6 +224,11 @@ class PredictionWriter:
         for key, matrix in obsm.items():
             out.obsm[key] = matrix
         out.var[names.modeled] = self.modeled
+        if self.dispersion is not None:
+            out.var[names.dispersion] = self.dispersion
+        elif names.dispersion in out.var:
+            # Of another model, that predicted before.
+            del out.var[names.dispersion]
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         if unlike.mean() > MOST_UNLIKE:

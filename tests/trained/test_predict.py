@@ -263,6 +263,39 @@ def test_expected_logarithms_score_alike_as_a_layer_and_from_the_distribution(mo
     np.testing.assert_allclose(written.genes["pearson"], computed.genes["pearson"], atol=1e-3)
 
 
+@pytest.mark.parametrize("some", [False, True])
+def test_what_was_predicted_is_scored_without_predicting_again(model, unseen, monkeypatch, caplog, some):
+    predicted = predict(unseen[:, ["g3", "g0", "g8"]].copy() if some else unseen, model, **QUIET)
+    theta = model.module.heads.gene_dispersion.detach().exp().numpy()
+    np.testing.assert_allclose(predicted.var.loc[model.genes, "hist2scrna_dispersion"], theta, rtol=1e-6)
+    assert predicted.var["hist2scrna_dispersion"].isna().sum() == predicted.n_vars - 4
+    predicted = predicted[:, model.genes].copy()
+    predicted.X = unseen[:, model.genes].X
+    whole = predicted.copy()
+    monkeypatch.setattr(TrainedModel, "predict", None)
+    with caplog.at_level("INFO", "hist2scrna"):
+        found = evaluate(predicted, model, progress=False)
+        assert "predicted again" not in caplog.text
+        monkeypatch.undo()
+        del predicted.var["hist2scrna_dispersion"]
+        again = evaluate(predicted, model, progress=False)
+    assert "no layer 'hist2scrna_dispersion'" in caplog.text and "all 33 spots are predicted again" in caplog.text
+    assert not found.results["model"]["predicted_by_evaluate"] and again.results["model"]["predicted_by_evaluate"]
+    likelihoods = [e.results["counts"]["model"]["log_likelihood"] for e in (found, again)]
+    np.testing.assert_allclose(*likelihoods, rtol=1e-6)
+    # Without its own column, the dispersion that a layer holds is read.
+    del whole.var["hist2scrna_dispersion"]
+    whole.layers["hist2scrna_dispersion"] = np.tile(theta, (33, 1))
+    assert not evaluate(whole, model, progress=False).results["model"]["predicted_by_evaluate"]
+
+
+def test_a_dispersion_by_spot_is_no_column(model, make_section):
+    adata = predict(make_section(), model, **QUIET)
+    by_spot = fit(make_section(), **fast(dispersion="spot"))
+    predict(adata, by_spot, **QUIET)
+    assert "hist2scrna_dispersion" not in adata.var
+
+
 @pytest.mark.parametrize("store", [None, "p.h5ad", "p.zarr"])
 def test_spots_unlike_the_training_tissue_are_marked_and_warned_of(model, unseen, monkeypatch, tmp_path, store):
     distance = torch.linspace(0.02, 1.2, 33)
