@@ -151,6 +151,11 @@ def fit(
     FloatingPointError
         If the loss becomes NaN or infinite.
 
+    Warns
+    -----
+    UserWarning
+        If a model in closed form explains nothing of the spots that were left out to choose its penalties.
+
     Examples
     --------
     >>> model = hist2scrna.tl.fit(train, layer="counts", labels_key="cell_type", library_key="library_id")

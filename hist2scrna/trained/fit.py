@@ -18,11 +18,11 @@ from hist2scrna.fitting.augment import ImageVariation, StainVariation
 from hist2scrna.fitting.encode import encode_patches, encoded_width
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
-from hist2scrna.fitting.result import FitResult, FitSettings, Split
+from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
-from hist2scrna.messages import require_adata
+from hist2scrna.messages import require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model, model_entry
@@ -73,6 +73,11 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
         result = fit_and_keep(draft, data.spots, split, objective, plan)
+    if (verdict := useless(result.notes.get("variance_explained"))) is not None:
+        warn_user(
+            f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
+            "encoder= or model=."
+        )
     return complete(draft, result)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.fitting.result import useless
 from hist2scrna.messages import listed
 from hist2scrna.provenance import fingerprint
 
@@ -105,6 +106,10 @@ class FittedModel:
             f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
             f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
         ]
+        if (explained := training.get("variance_explained")) is not None:
+            lines.append(f"  explains    {explained:.0%} of the variance of spots left out")
+        if (verdict := useless(explained)) is not None:
+            lines.append(f"  WARNING     {verdict}.")
         if self.choice:
             lines.insert(1, f"  chosen      by model='auto': {self.choice}")
         return "\n".join(lines)

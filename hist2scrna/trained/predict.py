@@ -285,5 +285,6 @@ def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> 
         "encoder": model.encoder,
         "graph": list(spots.graph.origin),
         "trained_on": model.training["sections"],
+        "variance_explained": model.training.get("variance_explained"),
         "params": model.parameters,
     }
