@@ -223,6 +223,7 @@ def describe(
         parameters=_parameters(data.source, objective, plan),
         training={
             "sections": list(spots.sections),
+            "unit": asdict(spots.unit),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

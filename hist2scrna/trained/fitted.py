@@ -10,6 +10,7 @@ import numpy as np
 from hist2scrna.fitting.result import useless
 from hist2scrna.messages import listed
 from hist2scrna.provenance import fingerprint
+from hist2scrna.spots.unit import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ class FittedModel:
             f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
             f"  cell types  {classes}",
             f"  trained on  {training['n_training']} {self._rows} of {listed(training['sections'])}",
+            f"  unit        {Unit(**training['unit']) if 'unit' in training else self._rows}",
             f"  validation  {training['validation']} ({training['n_validation']} {self._rows})",
             f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
             f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",

@@ -145,14 +145,14 @@ def predict(
     FileNotFoundError, FileExistsError
         If the model or the image is not there; if `store` is.
     ValueError
-        If a value is wrong: coordinates that are NaN, swapped or off the image, features of another width, a layer
-        that the likelihood does not have; another encoder than that of the training.
+        If a value is wrong: coordinates that are NaN, swapped, off the image or at a scale at which spots overlap,
+        features of another width, a layer that the likelihood does not have; another encoder than that of the training.
 
     Warns
     -----
     UserWarning
-        If more than 5 % of the spots are unlike the training tissue; if features, or the way in which microns are
-        known, differ from the training.
+        If more than 5 % of the spots are unlike the training tissue; if features, the size of what is predicted (spot,
+        bin or cell), or the way in which microns are known, differ from the training.
 
     Examples
     --------

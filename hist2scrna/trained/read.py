@@ -12,6 +12,7 @@ from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.spots.source import Source
+from hist2scrna.spots.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,8 @@ def read_for(
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
     _compare_scale(spots.geometry, model.geometry)
+    if "unit" in model.training:
+        _compare_units(spots.unit, Unit(**model.training["unit"]))
     if features_key is not None:
         _compare_features(adata, features_key, model)
     return spots
@@ -94,6 +97,16 @@ def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> 
                 f"The features in adata.obsm[{features_key!r}] have {field} {here[field]!s}, those in training had "
                 f"{trained[field]}: the model then reads noise. Extract them with the same encoder."
             )
+
+
+def _compare_units(here: Unit, trained: Unit) -> None:
+    """Warn where what is predicted is of another size than what was measured in training."""
+    if here.differs_from(trained):
+        warn_user(
+            f"The model was trained on {trained}, and these are {here}: for each of them it predicts the counts of a "
+            f"whole {trained.kind} of {trained.um:.3g} um around it. Pass library_size=, a column of adata.obs with "
+            f"their own total counts, compare genes and not totals, or fit a model on {here.kind}s of this size."
+        )
 
 
 def _compare_scale(here: PatchGeometry | None, trained: PatchGeometry | None) -> None:
