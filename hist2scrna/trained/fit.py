@@ -22,7 +22,7 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
-from hist2scrna.messages import require_adata, warn_user
+from hist2scrna.messages import listed, require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model, model_entry
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNELS = "channels"
+# Sections that the log names.
+MOST_NAMED = 3
 BEST = "best"
 
 
@@ -65,6 +67,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         plan = plan_fit(choice, request)
         data = read_data(opened, plan)
         model = create(data, plan)
+        announce(data, plan)
         split = split_spots(
             data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
         )
@@ -136,6 +139,23 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     about = adata.uns.get(source.features_key, {}) if source.features_key else {}
     features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
     return TrainingData(source, spots, usable, genes, classes, features_from)
+
+
+def announce(data: TrainingData, plan: FitPlan) -> None:
+    """Say what will be done, on how much and where, before it takes its time."""
+    training, uses, spots = plan.training, plan.entry.uses, data.spots
+    schedule = f", {training.max_epochs} epochs at most in batches of {training.batch_size}"
+    log.info(
+        "fitting %r%s to %d genes in %d %s (%s) on %s%s",
+        plan.entry.name,
+        "" if plan.encoder is None else f" on features of {plan.encoder.name!r}",
+        len(data.genes),
+        int(data.usable.sum()),
+        spots.unit,
+        listed(spots.sections, MOST_NAMED),
+        pick_device(str(training.accelerator)),
+        schedule if "max_epochs" in uses else "",
+    )
 
 
 def _patch_size(plan: FitPlan) -> PatchSize | None:
