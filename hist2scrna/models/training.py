@@ -60,7 +60,8 @@ class Training:
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`. Default: `"auto"`.
     devices
-        Number of devices. Default: 1.
+        Number of devices. Default: 1. More than one need a process each: start your script with `torchrun
+        --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna fit ...`.
     checkpoint_dir
         Folder in which the best model so far is kept while training goes on, as `best/`. Default: none is kept.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna.encoders import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
+from hist2scrna.fitting.processes import require_processes
 from hist2scrna.messages import nearest
 from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
 from hist2scrna.models.training import FIELDS, Training, as_training
@@ -119,6 +120,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     on_patches = entry.model.needs == "patches"
     _check_inputs(entry, request, training, on_patches)
     training = training.filled_by(entry.training_of(request.preset))
+    require_processes(int(training.devices or 1))
     if training.precision is None:
         training = replace(training, precision=default_precision(str(training.accelerator)))
     encoder = None
