@@ -22,7 +22,7 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
-from hist2scrna.messages import listed, require_adata, warn_user
+from hist2scrna.messages import require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model, model_entry
@@ -33,6 +33,7 @@ from hist2scrna.spots.patches import PatchSize, encoder_patch_size
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
+from hist2scrna.trained.announce import announce_fit
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNELS = "channels"
-# Sections that the log names.
-MOST_NAMED = 3
 BEST = "best"
 
 
@@ -67,7 +66,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         plan = plan_fit(choice, request)
         data = read_data(opened, plan)
         model = create(data, plan)
-        announce(data, plan)
+        announce_fit(plan, data.spots, int(data.usable.sum()), len(data.genes))
         split = split_spots(
             data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
         )
@@ -139,23 +138,6 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     about = adata.uns.get(source.features_key, {}) if source.features_key else {}
     features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
     return TrainingData(source, spots, usable, genes, classes, features_from)
-
-
-def announce(data: TrainingData, plan: FitPlan) -> None:
-    """Say what will be done, on how much and where, before it takes its time."""
-    training, uses, spots = plan.training, plan.entry.uses, data.spots
-    schedule = f", {training.max_epochs} epochs at most in batches of {training.batch_size}"
-    log.info(
-        "fitting %r%s to %d genes in %d %s (%s) on %s%s",
-        plan.entry.name,
-        "" if plan.encoder is None else f" on features of {plan.encoder.name!r}",
-        len(data.genes),
-        int(data.usable.sum()),
-        spots.unit,
-        listed(spots.sections, MOST_NAMED),
-        pick_device(str(training.accelerator)),
-        schedule if "max_epochs" in uses else "",
-    )
 
 
 def _patch_size(plan: FitPlan) -> PatchSize | None:

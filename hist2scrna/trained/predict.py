@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,8 @@ from hist2scrna.encoders import encoder_from_card, prepare_encoder
 from hist2scrna.encoders.prepare import check_card
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
-from hist2scrna.messages import listed, require_adata
+from hist2scrna.messages import require_adata
+from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
-
-log = logging.getLogger(__name__)
 
 PREDICTION_BATCH = 64
 
@@ -179,15 +177,7 @@ def predict(
         features_key=features_key,
         mpp=mpp,
     )
-    log.info(
-        "predicting %d genes with %r in %d %s (%s) on %s",
-        len(fitted.genes),
-        fitted.name,
-        len(spots),
-        spots.unit,
-        listed(spots.sections, 3),
-        device,
-    )
+    announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
         adata, genes=fitted.genes, classes=fitted.classes, key=key_added, layers=wanted, copy=copy, store=store
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from hist2scrna import keys
 from hist2scrna.messages import warn_user
+from hist2scrna.trained.announce import announce_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hist2scrna.models.contract import Prediction
-
-log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 256
 STORES = (".zarr", ".h5ad")
@@ -57,12 +55,7 @@ def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = Fal
     if complete and not copy:
         return adata.copy(), True
     if not complete:
-        log.info(
-            "adata lacks %d of the %d genes of the model and is left as it is: a new AnnData is returned, whose X is "
-            "the predicted mean. Keep it: adata = tl.predict(adata, ...)",
-            int((~pd.Index(genes).isin(adata.var_names)).sum()),
-            len(genes),
-        )
+        announce_new(adata, genes)
     var = adata.var.loc[list(genes)].copy() if complete else pd.DataFrame(index=pd.Index(genes))
     fresh = ad.AnnData(
         obs=adata.obs.copy(),
