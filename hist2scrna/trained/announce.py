@@ -16,29 +16,32 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.models.registry import ModelEntry
+    from hist2scrna.models.training import Training
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
-    from hist2scrna.trained.plan import FitPlan
 
 log = logging.getLogger(__name__)
 
 MOST_NAMED = 3
 
 
-def announce_fit(plan: FitPlan, spots: Spots, n_usable: int, n_genes: int) -> None:
+def announce_fit(
+    entry: ModelEntry, training: Training, encoder: Encoder | None, spots: Spots, n_usable: int, n_genes: int
+) -> None:
     """Say what will be fitted, to how many spots and where."""
-    training = plan.training
     schedule = f", {training.max_epochs} epochs at most in batches of {training.batch_size}"
     log.info(
         "fitting %r%s to %d genes in %d %s (%s) on %s%s",
-        plan.entry.name,
-        "" if plan.encoder is None else f" on features of {plan.encoder.name!r}",
+        entry.name,
+        "" if encoder is None else f" on features of {encoder.name!r}",
         n_genes,
         n_usable,
         spots.unit,
         listed(spots.sections, MOST_NAMED),
         pick_device(str(training.accelerator)),
-        schedule if "max_epochs" in plan.entry.uses else "",
+        schedule if "max_epochs" in entry.uses else "",
     )
 
 

@@ -66,7 +66,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         plan = plan_fit(choice, request)
         data = read_data(opened, plan)
         model = create(data, plan)
-        announce_fit(plan, data.spots, int(data.usable.sum()), len(data.genes))
+        announce_fit(plan.entry, plan.training, plan.encoder, data.spots, int(data.usable.sum()), len(data.genes))
         split = split_spots(
             data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
         )
