@@ -106,6 +106,11 @@ class OutputKeys:
         return f"{self.key}_modeled"
 
     @property
+    def dispersion(self) -> str:
+        """Column of `.var` with the inverse dispersion, of models that have one a gene."""
+        return f"{self.key}_dispersion"
+
+    @property
     def parameters(self) -> str:
         """Entry of `.uns`: model name, version, parameters, geometry, library size used."""
         return self.key

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import FrameType
 
 PACKAGE = str(Path(__file__).parent)
+Class = TypeVar("Class")
 
 
 def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
@@ -53,6 +56,36 @@ def require_key(holder: Mapping[str, Any], key: str, where: str, hint: str = "")
         raise KeyError(f"Key {key!r} not found in {where}. Available keys: {list(holder)}.{' ' * bool(hint)}{hint}")
 
 
+def require_adata(adata: Any) -> None:
+    """Refuse what is no AnnData, and say how to make one of it.
+
+    Raises
+    ------
+    TypeError
+        If it is something else, such as a path or a list.
+    """
+    from anndata import AnnData
+
+    if isinstance(adata, AnnData):
+        return
+    if isinstance(adata, str | Path):
+        read = "read_zarr" if Path(adata).suffix == ".zarr" else "read_h5ad"
+        found = f"the path '{adata}'. Read it first: anndata.{read}({str(adata)!r})"
+        if Path(adata).is_dir() and read == "read_h5ad":
+            found = f"the folder '{adata}'. Read it first, for instance with hist2scrna.io.read_visium({str(adata)!r})"
+    elif isinstance(adata, list | tuple | dict):
+        found = f"a {type(adata).__name__} of {len(adata)}. Join several first: hist2scrna.io.concat(...)"
+    else:
+        found = type(adata).__name__
+    raise TypeError(f"Expected `adata` to be an AnnData, found {found}.")
+
+
+def nearest(value: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that is most like a name, None where none is much like it."""
+    near = get_close_matches(value, list(choices), n=1)
+    return near[0] if near else None
+
+
 def require_known(kind: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a name that is none of the choices.
 
@@ -63,6 +96,25 @@ def require_known(kind: str, value: str, choices: Iterable[str]) -> None:
     """
     known = list(choices)
     if value not in known:
-        near = get_close_matches(value, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(value, known)
+        hint = "" if near is None else f" Did you mean {near!r}?"
         raise ValueError(f"Unknown {kind} {value!r}.{hint} Available: {known}.")
+
+
+def fields_known(kind: str) -> Callable[[type[Class]], type[Class]]:
+    """Return a decorator by which a dataclass meets an unknown field as :func:`require_known` does."""
+
+    def decorate(cls: type[Class]) -> type[Class]:
+        init: Callable[..., None] = cls.__init__
+        names = list(inspect.signature(cls).parameters)
+
+        @functools.wraps(init)
+        def checked(self: Class, *values: Any, **named: Any) -> None:
+            for name in named:
+                require_known(kind, name, names)
+            init(self, *values, **named)
+
+        cls.__init__ = checked  # type: ignore[method-assign,assignment]
+        return cls
+
+    return decorate

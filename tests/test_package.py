@@ -104,6 +104,17 @@ def test_the_layers_are_those_of_the_developer_guide() -> None:
     assert [set(re.findall(r"`([^`]+)`", row)) for row in rows] == LAYERS
 
 
+def test_every_progress_bar_has_a_name() -> None:
+    bars = [
+        (file.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for file in module_names().values()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm"
+    ]
+    assert bars
+    assert [bar for bar in bars if not {"desc", "unit", "disable"} <= bar[2]] == []
+
+
 def test_import_is_light() -> None:
     loaded = json.loads(run_python("import sys, json, hist2scrna; print(json.dumps(sorted(sys.modules)))"))
     assert "hist2scrna" in loaded

@@ -20,6 +20,7 @@ from hist2scrna.evaluation.predictors import HEADLINE, SCALES, BaselineExpressio
 from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
 from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.evaluation.structure import score_autocorrelation, score_leiden
+from hist2scrna.messages import require_adata
 from hist2scrna.metrics.labels import confusion
 from hist2scrna.provenance import fingerprint, panel_hash
 from hist2scrna.spots.library import images_shared
@@ -55,6 +56,7 @@ def evaluate(
     progress: bool,
 ) -> Evaluation:
     """Score a prediction against counts; see :func:`hist2scrna.tl.evaluate`."""
+    require_adata(adata)
     # Predicting and the maps read the same images.
     with images_shared():
         data = read_scored_data(

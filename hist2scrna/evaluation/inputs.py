@@ -144,6 +144,7 @@ def read_scored_data(
             "library_size": str(parameters.get("library_size", "unknown")),
             "key": key,
             "predicted_by_evaluate": made_now,
+            "variance_explained": parameters.get("variance_explained"),
         },
         about_data={
             "observation": observation,

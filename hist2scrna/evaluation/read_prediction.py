@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from hist2scrna.evaluation.predictors import (
 )
 from hist2scrna.messages import require_key
 from hist2scrna.metrics.blocks import blocks
+from hist2scrna.trained.predict import default_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hist2scrna.trained.model import TrainedModel
+
+log = logging.getLogger(__name__)
 
 LAYERS_OF = {
     "zinb": ("mean", "dropout", "mu", "dispersion"),
@@ -80,7 +84,8 @@ def with_predictions(
     """
     parameters = adata.uns.get(names.parameters, {})
     likelihood = str(parameters.get("likelihood", "unknown")) if trained is None else trained.likelihood
-    needed = [names.layer(name) for name in NEEDED_OF.get(likelihood, ("mean",))]
+    needed = NEEDED_OF.get(likelihood, ("mean",))
+    missing = [name for name in needed if _slot(adata, names, name) is None]
     if trained is not None and names.modeled in adata.var:
         others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(trained.genes)
         if others:
@@ -88,12 +93,22 @@ def with_predictions(
                 f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
                 f"such as {sorted(others)[:3]}: another model made them. Leave out model= to score them, or pass key=."
             )
-    if all(layer in adata.layers for layer in needed):
+    if not missing:
         return adata, False
     if trained is None:
         hint = "Call tl.predict(adata, model) first, or pass model=; for another prefix, pass key=."
         require_key(adata.layers, names.layer("mean"), "adata.layers", hint)
         return adata, False
+    if names.layer("mean") in adata.layers:
+        log.info(
+            "adata has no layer %s, which the scores of counts need: all %d spots are predicted again. To spare this, "
+            "keep it: tl.predict(adata, model, layers=%s)",
+            ", ".join(repr(names.layer(name)) for name in missing),
+            adata.n_obs,
+            list(dict.fromkeys([*default_layers(trained), *missing])),
+        )
+    else:
+        log.info("adata has no layer %r: all %d spots are predicted first", names.layer("mean"), adata.n_obs)
     predicted = trained.predict(
         adata,
         key_added=names.key,
@@ -104,6 +119,13 @@ def with_predictions(
         progress=progress,
     )
     return predicted, True
+
+
+def _slot(adata: AnnData, names: keys.OutputKeys, name: str) -> NDArray[np.float32] | None:
+    """Return what a layer holds, or, of a dispersion by gene, what its column of `.var` says of every spot."""
+    if name == "dispersion" and names.dispersion in adata.var:
+        return np.broadcast_to(adata.var[names.dispersion].to_numpy(), adata.shape)
+    return np.asarray(adata.layers[names.layer(name)]) if names.layer(name) in adata.layers else None
 
 
 def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, notes: Notes) -> tuple[Predictor, str]:
@@ -117,11 +139,8 @@ def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, no
     parameters = predicted.uns.get(names.parameters, {})
     likelihood = str(parameters.get("likelihood", "unknown"))
     columns = predicted.var_names.get_indexer(where.genes).astype(np.int64)
-    layers = {
-        name: np.asarray(predicted.layers[names.layer(name)])
-        for name in (*LAYERS_OF["zinb"], LOG)
-        if names.layer(name) in predicted.layers
-    }
+    found = {name: _slot(predicted, names, name) for name in (*LAYERS_OF["zinb"], LOG)}
+    layers = {name: values for name, values in found.items() if values is not None}
     is_log = str(parameters.get("scale", "counts")) == "log_normalized"
     _check_finite(layers["mean"], where.rows, columns, names.layer("mean"), negative=is_log)
     if (is_log or LOG in layers) and names.modeled in predicted.var:

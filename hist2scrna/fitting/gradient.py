@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, SpotBlocks
+from hist2scrna.fitting.duration import Duration
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.lightning_module import TrainingModule
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
@@ -47,6 +48,8 @@ class _BestEpoch(Callback):
 
         self.bar = tqdm(total=trainer.max_epochs, desc="training", unit="epoch", disable=not self.progress)
         self.start = time.perf_counter()
+        epochs = int(trainer.max_epochs or 1)
+        self.duration = Duration(f"training for {epochs} epochs, or fewer, on {pl_module.device}", epochs)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -63,6 +66,7 @@ class _BestEpoch(Callback):
         shown = {k: f"{v:.4f}" for k, v in metrics.items() if k.endswith("_loss")}
         self.bar.set_postfix({**shown, "best": self.best_epoch})
         self.bar.update()
+        self.duration.step(trainer.current_epoch + 1)
 
     def result(self) -> FitResult:
         """Return the result so far."""

@@ -10,6 +10,7 @@ import torch
 
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, make_batch
+from hist2scrna.fitting.duration import Duration
 from hist2scrna.models.contract import Context
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def encode_members(
     from tqdm.auto import tqdm
 
     tokens: Tensor | None = None
+    duration = Duration(f"encoding {len(members):,} spots on {device}", len(members))
     with tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar:
         for start in range(0, len(members), batch_size):
             chunk = members[start : start + batch_size]
@@ -92,6 +94,7 @@ def encode_members(
             tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
             tokens[start : start + len(chunk)] = encoded
             bar.update(len(chunk))
+            duration.step(start + len(chunk))
     if tokens is None:
         raise ValueError("There is no spot to encode.")
     return tokens

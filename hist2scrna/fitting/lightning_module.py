@@ -118,7 +118,15 @@ class TrainingModule(L.LightningModule):
     def _log_terms(self, prediction: Prediction, batch: SpotBatch, stage: str) -> Tensor:
         terms = self.objective(prediction, batch)
         for name, value in terms.items():
-            self.log(f"{stage}_{name}", value.detach(), on_step=False, on_epoch=True, batch_size=batch.n_core)
+            # Averaged over devices, so that all agree on the best epoch.
+            self.log(
+                f"{stage}_{name}",
+                value.detach(),
+                on_step=False,
+                on_epoch=True,
+                batch_size=batch.n_core,
+                sync_dist=True,
+            )
         if not torch.isfinite(terms["loss"]):
             raise FloatingPointError(
                 f"The {stage} loss is {terms['loss'].item()} in epoch {self.current_epoch}. Lower lr= "

@@ -65,7 +65,8 @@ class FitResult:
     validation
         What else was left out, in words, for instance by cross-validation.
     notes
-        What else the model's card should tell.
+        What else the model's card should tell. `variance_explained`: share of the variance of spots left out, of the
+        models that leave some out in turn.
     """
 
     history: pd.DataFrame
@@ -73,6 +74,20 @@ class FitResult:
     seconds: float
     validation: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Share of the variance of tissue left out below which a fit is called useless.
+LEAST_EXPLAINED = 0.01
+
+
+def useless(variance_explained: float | None) -> str | None:
+    """Return what it means that a fit explains nothing of tissue left out; None where it does, or nobody knows."""
+    if variance_explained is None or variance_explained > LEAST_EXPLAINED:
+        return None
+    return (
+        f"The fit explains {variance_explained:.0%} of the variance of tissue that was left out: on other tissue it "
+        "predicts no better than the mean of the training, which is the same for every spot"
+    )
 
 
 Fitter = Callable[["SpotModel", "Spots", Split, FitSettings], FitResult]

@@ -1,17 +1,17 @@
 r"""Kernel regressions of a few gene programs on features, decoded to counts; fitted in closed form.
 
 Features :math:`x` of a spot are standardized on the training spots and clipped at three standard deviations,
-:math:`x' = \mathrm{clip}((x - m) / s, \pm 3)`; those of the encoder are rotated to their principal components and, where
-each patch was encoded twice, whitened by how the two encodings differ, :math:`z = M P x'_e`. Log library size
-:math:`\ell` and the scores :math:`s` of :math:`p` gene programs are each the mean of ridge regressions, every one with a
-penalty of its own:
+:math:`x' = \mathrm{clip}((x - m) / s, \pm 3)`; those of the encoder are rotated to their principal components and,
+where each patch was encoded twice, whitened by how the two encodings differ, :math:`z = M P x'_e`. Log library size
+:math:`\ell` and the scores :math:`s` of :math:`p` gene programs are each the mean of ridge regressions, every one with
+a penalty of its own:
 
 .. math:: (\hat\ell - \bar\ell, \hat s) = A^\top k(z) + B^\top z + C^\top x'_h + a, \qquad
    k_j(z) = \exp(-\lVert z - z_j \rVert^2 / b),
 
 a Gaussian kernel with landmarks :math:`z_1, ..., z_m` among the training spots and the median squared distance
-:math:`b`; a line in :math:`z`; and, where features by hand :math:`x_h` are joined, a line in these. Depth is the mean of
-the two lines, which go on where a kernel falls back to the mean; programs are the mean of all. Each is
+:math:`b`; a line in :math:`z`; and, where features by hand :math:`x_h` are joined, a line in these. Depth is the mean
+of the two lines, which go on where a kernel falls back to the mean; programs are the mean of all. Each is
 
 .. math:: A_t = K^{-1/2} (S^\top S + \lambda_t I)^{-1} S^\top y_t, \quad S = k(Z) K^{-1/2},
 
@@ -24,8 +24,8 @@ Programs are the leading axes of log-normalized expression once :math:`\ell` is 
 estimated from true scores, and :math:`b_g`, dispersion and dropout from those that were predicted for spots left out.
 
 On tissue of another donor than those of the training, where these were one, nobody knows how deep a section was
-sequenced, and most programs tell less. All means of the section are off by a factor :math:`\gamma` of mean 1 and variance
-:math:`v`, so that :math:`1/\theta_g` becomes :math:`1/\theta_g + v`; and each program is shrunk by
+sequenced, and most programs tell less. All means of the section are off by a factor :math:`\gamma` of mean 1 and
+variance :math:`v`, so that :math:`1/\theta_g` becomes :math:`1/\theta_g + v`; and each program is shrunk by
 :math:`u_q / (u_q + c \max u)`, where :math:`u_q = \lVert w_q \rVert^2 \mathrm{var}(\hat s_q)` is what it moves.
 """
 

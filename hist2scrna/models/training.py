@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hist2scrna.messages import require_known
+from hist2scrna.messages import fields_known, require_known
 
 Schedule = Literal["cosine", "step", "linear", "none"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
+@fields_known("field of `training`")
 @dataclass(frozen=True)
 class Training:
     """How to train. Every field that is None takes the default of the model, which may be its published schedule.
@@ -59,7 +60,8 @@ class Training:
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`. Default: `"auto"`.
     devices
-        Number of devices. Default: 1.
+        Number of devices. Default: 1. More than one need a process each: start your script with `torchrun
+        --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna fit ...`.
     checkpoint_dir
         Folder in which the best model so far is kept while training goes on, as `best/`. Default: none is kept.
 
@@ -163,6 +165,4 @@ def as_training(training: Training | Mapping[str, Any] | None) -> Training:
         return training
     if not isinstance(training, Mapping):
         raise TypeError(f"Expected `training` to be a Training or a dictionary, found {type(training).__name__}.")
-    for name in training:
-        require_known("field of `training`", name, FIELDS)
     return Training(**training)

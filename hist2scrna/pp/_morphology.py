@@ -49,8 +49,8 @@ def morphology_features(
     These features are what every network must beat: pass `features_key="X_morphology"` to a model on features. Each of
     52 numbers is taken in two fields of view: the patch on the spot at 1 um a pixel, and one three times as wide at 3
     um a pixel. They are the same for every flip and quarter turn of the tissue. The numbers, and their sources, are
-    those of `hist2scrna.encoders.patch_statistics.patch_statistics`: mean, spread and quantiles of hematoxylin and eosin
-    after color deconvolution; color in RGB and HSV; texture by band of size, by peaks of hematoxylin (about the nuclei)
+    those of `hist2scrna.encoders.patch_statistics`: mean, spread and quantiles of hematoxylin and eosin after color
+    deconvolution; color in RGB and HSV; texture by band of size, by peaks of hematoxylin (about the nuclei)
     and by gray-level co-occurrence. Expression is never read.
 
     `fit(..., encoder="morphology")` and `extract_features(adata, "morphology")` take the same numbers from one patch,

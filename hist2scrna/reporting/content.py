@@ -10,6 +10,7 @@ from hist2scrna import keys
 from hist2scrna.evaluation import table
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.scores import by_section, scores_of
+from hist2scrna.fitting.result import useless
 from hist2scrna.provenance import package_versions
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def _alarms(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     if head["collapsed"]:
         text = "The prediction hardly varies between spots, so its correlations mean nothing."
         alarms.append(("grave", "Collapsed prediction", text))
+    if (verdict := useless(results["model"].get("variance_explained"))) is not None:
+        alarms.append(("grave", "A fit that explains nothing", _sentence(verdict)))
     if split["held_out"] is None:
         alarms.append(("careful", "Not known to be held out", _sentence(split["statement"])))
     if results["baselines"].get("fitted_on") == "scored spots":

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from hist2scrna import keys
+from hist2scrna.messages import fields_known
 from hist2scrna.spots.builders import array_edges, delaunay_edges, knn_edges, lattice_edges, symmetric, within
 from hist2scrna.spots.lattice import find_lattice
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["knn", "delaunay"]
 
 
+@fields_known("field of `neighbors`")
 @dataclass(frozen=True)
 class Neighbors:
     """Which spots or cells are neighbors, where that is not left to the lattice.

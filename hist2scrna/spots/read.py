@@ -13,6 +13,7 @@ from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
 from hist2scrna.spots.patches import PatchSize, open_patches
 from hist2scrna.spots.slides import NO_PLACE, no_graph
+from hist2scrna.spots.unit import Unit, check_pitch, read_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,8 @@ class Spots:
         `(n, 2)` float64, full-resolution pixels, x right, y down.
     graph
         Neighbors.
+    unit
+        What a row is, and how large.
     patches, geometry
         Patches and what they mean; None for models on features.
     features
@@ -63,6 +66,7 @@ class Spots:
     section: NDArray[np.int64]
     xy: NDArray[np.float64]
     graph: SpatialGraph
+    unit: Unit = Unit("spot")
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
     features: NDArray[np.float32] | None = None
@@ -123,6 +127,8 @@ def read_spots(
     """
     adata, source, names, section = opened.adata, opened.source, opened.names, opened.codes
     xy = np.zeros((adata.n_obs, 2)) if slides else read_coordinates(adata, source.spatial_key)
+    for member in () if slides else opened.members:
+        check_pitch(member, xy[member.rows], f"adata.obsm[{source.spatial_key!r}]")
     features = patches = geometry = None
     if patch is not None:
         patches, geometry = open_patches(opened, xy, patch)
@@ -145,6 +151,7 @@ def read_spots(
         section=section,
         xy=xy,
         graph=graph,
+        unit=read_unit(opened, xy, slides=slides),
         patches=patches,
         geometry=geometry,
         features=features,

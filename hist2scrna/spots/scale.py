@@ -66,8 +66,7 @@ def section_scale(
     where = f"adata.uns['{keys.SPATIAL}']['{library}']"
     factors = entry.get(keys.SCALEFACTORS) or {}
     metadata = entry.get(keys.METADATA) or {}
-    spot_px = factors.get(keys.SPOT_DIAMETER)
-    spot_px = None if spot_px is None else _positive(spot_px, f"{where}['{keys.SCALEFACTORS}']['{keys.SPOT_DIAMETER}']")
+    spot_px = spot_pixels(library, entry)
     if mpp is not None:
         return SectionScale(_positive(mpp, "`mpp`"), "argument", spot_px)
     for name, holder in ((keys.SCALEFACTORS, factors), (keys.METADATA, metadata)):
@@ -100,6 +99,19 @@ def section_scale(
         "section %s: spots of %g px taken as %g um: %.4g um a pixel", library, spot_px, diameter, diameter / spot_px
     )
     return SectionScale(diameter / spot_px, "spot diameter", spot_px)
+
+
+def spot_pixels(library: str, entry: Mapping[str, Any]) -> float | None:
+    """Return the diameter of a spot in full-resolution pixels that the entry of a section tells, None without.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive number.
+    """
+    diameter = (entry.get(keys.SCALEFACTORS) or {}).get(keys.SPOT_DIAMETER)
+    where = f"adata.uns['{keys.SPATIAL}']['{library}']['{keys.SCALEFACTORS}']['{keys.SPOT_DIAMETER}']"
+    return None if diameter is None else _positive(diameter, where)
 
 
 def _positive(value: Any, what: str) -> float:

@@ -41,8 +41,8 @@ def evaluate(
         with what `model` needs to predict.
     model
         The model that predicted, or its folder. It provides the baselines of its training data, tells whether it has
-        seen these spots, and predicts, on a copy, if predictions or parts of their distribution are missing. None: the
-        baselines are fitted on the scored spots themselves.
+        seen these spots, and predicts, on a copy, if predictions or parts of their distribution are missing, which a
+        line of the log says. None: the baselines are fitted on the scored spots themselves.
     key
         Prefix of the predictions, `key_added` of `predict`. Only genes marked in `.var["{key}_modeled"]` are scored.
     layer

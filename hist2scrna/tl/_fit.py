@@ -146,10 +146,16 @@ def fit(
     KeyError
         If a key, gene, layer, library, image or scale factor is missing.
     ValueError
-        If a value is wrong: counts that are not whole or are negative, coordinates that are NaN, swapped or off the
-        image, too few spots, an unknown model, preset or option, or one that this model does not have.
+        If a value is wrong: counts that are not whole or are negative, coordinates that are NaN, swapped, off the image
+        or at a scale at which spots overlap, too few spots, an unknown model, preset or option, or one that this model
+        does not have.
     FloatingPointError
         If the loss becomes NaN or infinite.
+
+    Warns
+    -----
+    UserWarning
+        If a model in closed form explains nothing of the spots that were left out to choose its penalties.
 
     Examples
     --------

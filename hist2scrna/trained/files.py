@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import hist2scrna
 from hist2scrna.files import replaced_whole
+from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.registry import create_model, model_names
@@ -30,11 +31,15 @@ DAMAGE = (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeErr
 def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     """Write a model to a folder; a model that was there stays until the new one is whole.
 
+    Of several processes that trained it together, the first writes.
+
     Raises
     ------
     FileExistsError
         If something is there already, and is no model or may not be replaced.
     """
+    if not is_first_process():
+        return folder
     if folder.exists() and not overwrite:
         raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
     if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):

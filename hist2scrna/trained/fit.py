@@ -20,10 +20,11 @@ from hist2scrna.fitting.augment import ImageVariation, StainVariation
 from hist2scrna.fitting.encode import encode_patches, encoded_width
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
-from hist2scrna.fitting.result import FitResult, FitSettings, Split
+from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.warm_start import start_from
+from hist2scrna.messages import require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import create_model, model_entry
@@ -34,6 +35,7 @@ from hist2scrna.spots.patches import PatchSize, encoder_patch_size
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
+from hist2scrna.trained.announce import announce_fit
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
@@ -57,6 +59,7 @@ BEST = "best"
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
+    require_adata(adata)
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened = open_sections(adata, request.source)
@@ -67,6 +70,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         plan = plan_fit(choice, with_encoder(opened, choice, request))
         data = read_data(opened, plan)
         model = create(data, plan)
+        announce_fit(plan.entry, plan.training, plan.encoder, data.spots, int(data.usable.sum()), len(data.genes))
         split = split_spots(
             data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
         )
@@ -75,6 +79,11 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
         result = fit_and_keep(draft, data.spots, split, objective, plan)
+    if (verdict := useless(result.notes.get("variance_explained"))) is not None:
+        warn_user(
+            f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
+            "encoder= or model=."
+        )
     return complete(draft, result)
 
 
@@ -241,6 +250,7 @@ def describe(
         training={
             "sections": list(spots.sections),
             "donors": list(spots.groups or ()),
+            "unit": asdict(spots.unit),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.fitting.result import useless
 from hist2scrna.messages import listed
 from hist2scrna.provenance import fingerprint
+from hist2scrna.spots.unit import Unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,9 @@ class FittedModel:
     parameters
         What :func:`~hist2scrna.tl.fit` was called with.
     training
-        Summary of the training: sections, numbers of spots, split, best epoch, seconds, package versions.
+        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns), split,
+        best epoch, seconds, package versions; of models in closed form `variance_explained`, the share of the variance
+        of spots left out.
     baselines
         Mean and depth baseline, fitted on the training counts.
     fingerprints
@@ -101,10 +105,15 @@ class FittedModel:
             f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
             f"  cell types  {classes}",
             f"  trained on  {training['n_training']} {self._rows} of {listed(training['sections'])}",
+            f"  unit        {Unit(**training['unit']) if 'unit' in training else self._rows}",
             f"  validation  {training['validation']} ({training['n_validation']} {self._rows})",
             f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
             f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
         ]
+        if (explained := training.get("variance_explained")) is not None:
+            lines.append(f"  explains    {explained:.0%} of the variance of spots left out")
+        if (verdict := useless(explained)) is not None:
+            lines.append(f"  WARNING     {verdict}.")
         if self.choice:
             lines.insert(1, f"  chosen      by model='auto': {self.choice}")
         return "\n".join(lines)

@@ -26,6 +26,8 @@ class TrainedModel(FittedModel):
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write the model to a folder: safetensors, JSON and CSV, no pickle. An encoder is named, not copied.
 
+        After training on several devices the first process writes, and the others go on.
+
         Parameters
         ----------
         folder

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
+from hist2scrna.fitting.processes import require_processes
+from hist2scrna.messages import nearest
 from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
-from hist2scrna.models.training import Training, as_training
+from hist2scrna.models.training import FIELDS, Training, as_training
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.source import Source
 
@@ -110,6 +112,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     options = dict(request.options)
     if request.likelihood is not None:
         options["likelihood"] = request.likelihood
+    _check_spelling(name, options)
     options = model_options(name, request.preset, **options)
     training = as_training(request.training)
     asked = {key: getattr(request, key) for key in ("losses", "init_from", "neighbors")}
@@ -117,6 +120,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     on_patches = entry.model.needs == "patches"
     _check_inputs(entry, request, training, on_patches)
     training = training.filled_by(entry.training_of(request.preset))
+    require_processes(int(training.devices or 1))
     if training.precision is None:
         training = replace(training, precision=default_precision(str(training.accelerator)))
     encoder = None
@@ -126,6 +130,20 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     if not isinstance(neighbors, Neighbors):
         neighbors = Neighbors(neighbors)  # type: ignore[arg-type]
     return FitPlan(request, choice, entry, options, training, encoder, neighbors)
+
+
+def _check_spelling(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a name that nothing has, and give the nearest of all that `fit` takes, at whatever level.
+
+    Names that another model or `training` has are left to :func:`model_options`, which says whose they are.
+    """
+    own = model_entry(name).options
+    elsewhere = {*FIELDS, *(option for other in model_names() for option in model_entry(other).options)}
+    for option in options:
+        near = None if option in elsewhere else nearest(option, [*FIT_ARGUMENTS, *FIELDS, *own])
+        if near is not None:
+            right = f"training={{{near!r}: ...}}" if near in FIELDS else f"{near}="
+            raise ValueError(f"`fit` has no argument `{option}`. Did you mean {right}?")
 
 
 def _check_inputs(entry: ModelEntry, request: FitRequest, training: Training, on_patches: bool) -> None:

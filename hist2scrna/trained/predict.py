@@ -15,6 +15,8 @@ from hist2scrna.encoders import encoder_from_card, prepare_encoder
 from hist2scrna.encoders.prepare import check_card
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
+from hist2scrna.messages import require_adata
+from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
@@ -72,7 +74,8 @@ def predict(
         Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
         mean, for ZINB dropout, and, of count models, log-normalized expression.
     copy
-        Return a new AnnData restricted to the model's genes, with `X` the mean.
+        Return a new AnnData restricted to the model's genes. Its `X` is the predicted mean, in place of what was
+        measured, which stays in `adata` alone.
     library_size
         Library size used to scale the predicted means: `"predicted"`: what the model reads from the tissue;
         `"median"`: that of the training spots, so that spots compare at equal depth; else a column of `.obs` with known
@@ -130,6 +133,9 @@ def predict(
         Embedding before the heads, for neighbors, clustering, UMAP.
     `.var[f"{key}_modeled"]` : bool
         Genes that the model predicts.
+    `.var[f"{key}_dispersion"]` : float32
+        Inverse dispersion of each gene, of count models that have one for all spots; NaN for genes that the model does
+        not know. With it :func:`hist2scrna.tl.evaluate` needs no second prediction.
     `.uns[key]` : dict
         Model, version, parameters, patch geometry, encoder, graph, library size used.
 
@@ -140,20 +146,21 @@ def predict(
     FileNotFoundError, FileExistsError
         If the model or the image is not there; if `store` is.
     ValueError
-        If a value is wrong: coordinates that are NaN, swapped or off the image, features of another width, a layer
-        that the likelihood does not have; another encoder than that of the training.
+        If a value is wrong: coordinates that are NaN, swapped, off the image or at a scale at which spots overlap,
+        features of another width, a layer that the likelihood does not have; another encoder than that of the training.
 
     Warns
     -----
     UserWarning
-        If more than 5 % of the spots are unlike the training tissue; if features, or the way in which microns are
-        known, differ from the training.
+        If more than 5 % of the spots are unlike the training tissue; if features, the size of what is predicted (spot,
+        bin or cell), or the way in which microns are known, differ from the training.
 
     Examples
     --------
     >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
     >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
     """
+    require_adata(adata)
     fitted = as_fitted(model)
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:
@@ -170,6 +177,7 @@ def predict(
         features_key=features_key,
         mpp=mpp,
     )
+    announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
         adata, genes=fitted.genes, classes=fitted.classes, key=key_added, layers=wanted, copy=copy, store=store
     )
@@ -279,5 +287,6 @@ def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> 
         "encoder": model.encoder,
         "graph": list(spots.graph.origin),
         "trained_on": model.training["sections"],
+        "variance_explained": model.training.get("variance_explained"),
         "params": model.parameters,
     }

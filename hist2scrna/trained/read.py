@@ -12,6 +12,7 @@ from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.spots.source import Source
+from hist2scrna.spots.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
-SPOT_DIAMETER = "spot diameter"
+SPOT_DIAMETER, ARGUMENT = "spot diameter", "argument"
 
 
 def read_for(
@@ -77,6 +78,8 @@ def read_for(
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
     _compare_scale(spots.geometry, model.geometry)
+    if "unit" in model.training:
+        _compare_units(spots.unit, Unit(**model.training["unit"]))
     if features_key is not None:
         _compare_features(adata, features_key, model)
     return spots
@@ -96,9 +99,22 @@ def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> 
             )
 
 
+def _compare_units(here: Unit, trained: Unit) -> None:
+    """Warn where what is predicted is of another size than what was measured in training."""
+    if here.differs_from(trained):
+        warn_user(
+            f"The model was trained on {trained}, and these are {here}: for each of them it predicts the counts of a "
+            f"whole {trained.kind} of {trained.um:.3g} um around it. Pass library_size=, a column of adata.obs with "
+            f"their own total counts, compare genes and not totals, or fit a model on {here.kind}s of this size."
+        )
+
+
 def _compare_scale(here: PatchGeometry | None, trained: PatchGeometry | None) -> None:
-    """Warn where microns are measured in one of training and prediction, and inferred in the other."""
-    if here is None or trained is None or here.scale_from == trained.scale_from:
+    """Warn where microns are measured in one of training and prediction, and inferred in the other.
+
+    Whoever passed `mpp` said how large a pixel is here, and is not asked again.
+    """
+    if here is None or trained is None or here.scale_from in (trained.scale_from, ARGUMENT):
         return
     if SPOT_DIAMETER in (here.scale_from, trained.scale_from):
         warn_user(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from hist2scrna import keys
 from hist2scrna.messages import warn_user
+from hist2scrna.trained.announce import announce_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,6 +54,8 @@ def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = Fal
         return adata, False
     if complete and not copy:
         return adata.copy(), True
+    if not complete:
+        announce_new(adata, genes)
     var = adata.var.loc[list(genes)].copy() if complete else pd.DataFrame(index=pd.Index(genes))
     fresh = ad.AnnData(
         obs=adata.obs.copy(),
@@ -113,6 +116,7 @@ class PredictionWriter:
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
         self.embedding: NDArray[np.float32] | None = None
+        self.dispersion: NDArray[np.float32] | None = None
         self._scratch: Path | None = None
         self._file: Any = None
         self.arrays: dict[str, Any] = {}
@@ -165,6 +169,9 @@ class PredictionWriter:
             self.probability[core] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
         if prediction.log_library is not None:
             self.library[core] = prediction.log_library.float().exp().cpu().numpy()
+        if prediction.log_dispersion is not None and prediction.log_dispersion.ndim == 1:
+            self.dispersion = np.full(self.out.n_vars, np.nan, dtype=np.float32)
+            self.dispersion[self.columns] = prediction.log_dispersion.float().exp().cpu().numpy()
         if prediction.tissue_distance is not None:
             self.distance[core] = prediction.tissue_distance.float().cpu().numpy()
 
@@ -210,6 +217,11 @@ class PredictionWriter:
         for key, matrix in obsm.items():
             out.obsm[key] = matrix
         out.var[names.modeled] = self.modeled
+        if self.dispersion is not None:
+            out.var[names.dispersion] = self.dispersion
+        elif names.dispersion in out.var:
+            # Of another model, that predicted before.
+            del out.var[names.dispersion]
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         if unlike.mean() > MOST_UNLIKE:

@@ -132,7 +132,7 @@ def test_fit_refuses(case, make_section):
     [
         ({"model": "hist2scma"}, ValueError, "Unknown model 'hist2scma'. Did you mean 'hist2scrna'"),
         ({"preset": "tny"}, ValueError, "Unknown preset.*'tny'. Did you mean 'tiny'"),
-        ({"widht": 3}, ValueError, "Unknown option.*'widht'. Did you mean 'width'"),
+        ({"widht": 3}, ValueError, "no argument `widht`. Did you mean width="),
         ({"likelihood": "gamma"}, ValueError, "likelihood.*zinb.*'gamma'"),
         ({"genes": ["g0", "nope"]}, KeyError, "1 of 2 genes not found.*nope"),
         ({"genes": "no_column"}, KeyError, "'no_column' not found in adata.var"),

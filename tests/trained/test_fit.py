@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,11 +12,12 @@ import pytest
 import torch
 from builders import fast, spots_of
 
+from hist2scrna import Neighbors, TrainedModel, Training, report
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.split import split_spots
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.sections import read_groups
-from hist2scrna.tl import fit
+from hist2scrna.tl import evaluate, fit, predict
 
 
 @pytest.fixture
@@ -201,8 +205,6 @@ def test_warm_start_matches_genes_and_classes_by_name(make_section):
 
 
 def test_best_model_so_far_is_kept_on_disk(make_section, tmp_path):
-    from hist2scrna import TrainedModel
-
     model = fit(make_section(), **fast(checkpoint_dir=tmp_path, max_epochs=2))
     assert same(weights(TrainedModel.load(tmp_path / "best")), weights(model))
 
@@ -236,3 +238,71 @@ def test_custom_loss_is_minimized(make_section):
     means = [m.predict(adata.copy(), progress=False).layers["hist2scrna_dropout"].mean() for m in (with_term, without)]
     assert means[0] > means[1] + 0.05
     assert with_term.parameters["losses"] == {"mine": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"epochs": 3}, r"no argument `epochs`\. Did you mean training=\{'max_epochs': \.\.\.\}\?"),
+        ({"max_epoch": 3}, r"no argument `max_epoch`\. Did you mean training=\{'max_epochs': \.\.\.\}\?"),
+        ({"neighbours": "knn"}, r"no argument `neighbours`\. Did you mean neighbors=\?"),
+        ({"depht": 2}, r"no argument `depht`\. Did you mean depth=\?"),
+        ({"training": {"epochs": 3}}, "field of `training` 'epochs'. Did you mean 'max_epochs'"),
+    ],
+)
+def test_a_misspelled_argument_is_met_with_the_nearest(make_section, wrong, right):
+    with pytest.raises(ValueError, match=right):
+        fit(make_section(), model="hist2scrna", preset="tiny", **wrong)
+
+
+def test_misspelled_fields_are_met_with_the_nearest():
+    with pytest.raises(ValueError, match="'epochs'. Did you mean 'max_epochs'"):
+        Training(epochs=3)
+    with pytest.raises(ValueError, match="'n_neighbours'. Did you mean 'n_neighbors'"):
+        Neighbors(n_neighbours=6)
+
+
+@pytest.mark.parametrize("call", [fit, lambda given: predict(given, "m"), lambda given: evaluate(given, "m")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("a/b.h5ad", r"the path 'a/b.h5ad'. Read it first: anndata.read_h5ad\('a/b.h5ad'\)"),
+        (Path("b.zarr"), r"anndata.read_zarr\('b.zarr'\)"),
+        (Path(__file__).parent, r"the folder .* hist2scrna.io.read_visium\("),
+        ([1, 2], r"a list of 2. Join several first: hist2scrna.io.concat"),
+        (pd.DataFrame(), "found DataFrame"),
+    ],
+)
+def test_what_is_no_anndata_is_refused_with_the_way_to_make_one(call, given, message):
+    with pytest.raises(TypeError, match=message):
+        call(given)
+
+
+@pytest.fixture(scope="module")
+def noise(make_section):
+    """A section with features that tell nothing of its counts, and with others that tell the cell type."""
+    adata = make_section(n_spots=120)
+    adata.obsm["noise"] = np.random.default_rng(5).normal(size=(adata.n_obs, 6))
+    adata.obsm["told"] = adata.obsm["noise"] + 9 * adata.obs["cell_type"].cat.codes.to_numpy()[:, None]
+    return adata
+
+
+@pytest.mark.parametrize("name", ["kernel", "ridge"])
+def test_a_useless_fit_is_warned_of_and_stays_known(noise, tmp_path, name):
+    with pytest.warns(UserWarning, match=r"explains -?\d+% of .* no better than the mean .* Check that") as said:
+        model = fit(noise, model=name, features_key="noise", progress=False)
+    assert [w.filename for w in said if "no better" in str(w.message)] == [__file__]
+    again = TrainedModel.load(model.save(tmp_path / "m"))
+    assert again.training["variance_explained"] == model.training["variance_explained"] < 0.01
+    assert "WARNING     The fit explains" in repr(again)
+    page = report(evaluate(predict(noise.copy(), again, progress=False), again, progress=False), tmp_path / "page.html")
+    assert "A fit that explains nothing" in Path(page).read_text()
+
+
+@pytest.mark.parametrize("name", ["kernel", "ridge"])
+def test_a_useful_fit_is_not_warned_of(noise, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = fit(noise, model=name, features_key="told", progress=False)
+    assert "explains" in repr(model) and "WARNING" not in repr(model)
+    assert 0.02 < model.training["variance_explained"] < 1

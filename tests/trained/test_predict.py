@@ -114,6 +114,15 @@ def test_some_and_no_genes_give_a_new_object(model, unseen):
         assert "cell_type" in out.obs and "spatial" in out.obsm and "s9" in out.uns["spatial"]
 
 
+def test_a_new_object_for_missing_genes_is_said(model, unseen, caplog):
+    with caplog.at_level("INFO", "hist2scrna"):
+        predict(unseen, model, **QUIET)
+        assert "a new AnnData" not in caplog.text
+        predict(unseen[:, ["g3", "g0"]].copy(), model, **QUIET)
+    (line,) = [record.getMessage() for record in caplog.records if "a new AnnData" in record.getMessage()]
+    assert line.startswith("adata lacks 3 of the 4 genes") and line.endswith("Keep it: adata = tl.predict(adata, ...)")
+
+
 def test_copy_is_restricted_to_the_modeled_genes(model, unseen):
     out = predict(unseen, model, copy=True, key_added="p", layers="mean", **QUIET)
     assert list(unseen.layers) == [] and "p" not in unseen.uns and "p_cell_type" not in unseen.obs
@@ -213,6 +222,16 @@ def test_models_of_log_normalized_expression_have_no_other(make_section):
         predict(make_section(), mse, layers=("uncertainty",), **QUIET)
 
 
+def test_microns_that_were_passed_are_not_asked_for(model, unseen):
+    """The training knew microns from the spot diameter: mpp= settles it, and metadata do not."""
+    inferred = replace(model, geometry=replace(model.geometry, scale_from="spot diameter"))
+    with pytest.warns(UserWarning, match="known from the metadata here.*Pass mpp= to be sure"):
+        predict(unseen.copy(), inferred, **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        predict(unseen.copy(), inferred, mpp=2.0, **QUIET)
+
+
 def decoding(model, monkeypatch, **fields):
     """Let the network say more; values are those of the whole section, in the order of its spots."""
     original = type(model.module).decode
@@ -242,6 +261,39 @@ def test_expected_logarithms_score_alike_as_a_layer_and_from_the_distribution(mo
         np.testing.assert_allclose(written.genes[column], computed.genes[column], rtol=1e-5)
     # After two epochs the prediction hardly varies, and rounding to float32 is seen.
     np.testing.assert_allclose(written.genes["pearson"], computed.genes["pearson"], atol=1e-3)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_what_was_predicted_is_scored_without_predicting_again(model, unseen, monkeypatch, caplog, some):
+    predicted = predict(unseen[:, ["g3", "g0", "g8"]].copy() if some else unseen, model, **QUIET)
+    theta = model.module.heads.gene_dispersion.detach().exp().numpy()
+    np.testing.assert_allclose(predicted.var.loc[model.genes, "hist2scrna_dispersion"], theta, rtol=1e-6)
+    assert predicted.var["hist2scrna_dispersion"].isna().sum() == predicted.n_vars - 4
+    predicted = predicted[:, model.genes].copy()
+    predicted.X = unseen[:, model.genes].X
+    whole = predicted.copy()
+    monkeypatch.setattr(TrainedModel, "predict", None)
+    with caplog.at_level("INFO", "hist2scrna"):
+        found = evaluate(predicted, model, progress=False)
+        assert "predicted again" not in caplog.text
+        monkeypatch.undo()
+        del predicted.var["hist2scrna_dispersion"]
+        again = evaluate(predicted, model, progress=False)
+    assert "no layer 'hist2scrna_dispersion'" in caplog.text and "all 33 spots are predicted again" in caplog.text
+    assert not found.results["model"]["predicted_by_evaluate"] and again.results["model"]["predicted_by_evaluate"]
+    likelihoods = [e.results["counts"]["model"]["log_likelihood"] for e in (found, again)]
+    np.testing.assert_allclose(*likelihoods, rtol=1e-6)
+    # Without its own column, the dispersion that a layer holds is read.
+    del whole.var["hist2scrna_dispersion"]
+    whole.layers["hist2scrna_dispersion"] = np.tile(theta, (33, 1))
+    assert not evaluate(whole, model, progress=False).results["model"]["predicted_by_evaluate"]
+
+
+def test_a_dispersion_by_spot_is_no_column(model, make_section):
+    adata = predict(make_section(), model, **QUIET)
+    by_spot = fit(make_section(), **fast(dispersion="spot"))
+    predict(adata, by_spot, **QUIET)
+    assert "hist2scrna_dispersion" not in adata.var
 
 
 @pytest.mark.parametrize("store", [None, "p.h5ad", "p.zarr"])

@@ -249,11 +249,13 @@ def _result(by_penalty: Floats, predicted: Floats, scores: Floats, start: float)
     history = pd.DataFrame({"penalty": PENALTIES, "validation_loss": share})
     history["seconds"] = time.perf_counter() - start
     history.index.name = "epoch"
+    explained = float(1 - np.square(predicted - scores).mean(axis=0).sum() / variance)
     log.info(
         "Library size and %d programs from %d spots: %.0f %% of their variance in sections left out is explained",
         scores.shape[1] - 1,
         len(scores),
-        100 * (1 - np.square(predicted - scores).mean(axis=0).sum() / variance),
+        100 * explained,
     )
     left_out = "groups, sections or blocks left out in turn, for penalties and dispersion"
-    return FitResult(history, int(share.argmin()), time.perf_counter() - start, left_out)
+    notes = {"variance_explained": explained}
+    return FitResult(history, int(share.argmin()), time.perf_counter() - start, left_out, notes)

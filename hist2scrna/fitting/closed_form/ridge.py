@@ -54,7 +54,8 @@ def fit_ridge(model: Ridge, spots: Spots, split: Split, settings: FitSettings) -
     history.index.name = "epoch"
     best = int(history["validation_loss"].to_numpy().argmin())
     left_out = "groups, sections or blocks left out in turn, to choose the penalty"
-    return FitResult(history, best, time.perf_counter() - start, left_out)
+    notes = {"variance_explained": float(1 - history["validation_loss"].iloc[best] / target.var(axis=0).mean())}
+    return FitResult(history, best, time.perf_counter() - start, left_out, notes)
 
 
 def solve_ridge(

@@ -336,7 +336,7 @@ def test_what_it_does_not_have_is_refused_by_name(make_section) -> None:
     section = make_section()
     for arguments, message in (
         ({"depth": 4}, "'kernel' has no option `depth`. Models that have `depth`: hist2scrna, hist2scrna-lightweight."),
-        ({"n_program": 4}, "Unknown option of kernel 'n_program'. Did you mean 'n_programs'"),
+        ({"n_program": 4}, "no argument `n_program`. Did you mean n_programs="),
         ({"losses": {"pearson": 1.0}}, "'kernel' has no `losses`. Models that have `losses`: hist2scrna, "),
         ({"neighbors": "knn"}, "'kernel' has no `neighbors`"),
         ({"training": {"max_epochs": 3}}, "'kernel' is fitted without the training argument `max_epochs`. Models "),

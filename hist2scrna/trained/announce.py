@@ -1,0 +1,64 @@
+"""What a line of the log says before long work, and where its result is."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from hist2scrna.fitting.inference import pick_device
+from hist2scrna.messages import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from anndata import AnnData
+
+    from hist2scrna.encoders import Encoder
+    from hist2scrna.models.registry import ModelEntry
+    from hist2scrna.models.training import Training
+    from hist2scrna.spots.read import Spots
+    from hist2scrna.trained.fitted import FittedModel
+
+log = logging.getLogger(__name__)
+
+MOST_NAMED = 3
+
+
+def announce_fit(
+    entry: ModelEntry, training: Training, encoder: Encoder | None, spots: Spots, n_usable: int, n_genes: int
+) -> None:
+    """Say what will be fitted, to how many spots and where."""
+    schedule = f", {training.max_epochs} epochs at most in batches of {training.batch_size}"
+    log.info(
+        "fitting %r%s to %d genes in %d %s (%s) on %s%s",
+        entry.name,
+        "" if encoder is None else f" on features of {encoder.name!r}",
+        n_genes,
+        n_usable,
+        spots.unit,
+        listed(spots.sections, MOST_NAMED),
+        pick_device(str(training.accelerator)),
+        schedule if "max_epochs" in entry.uses else "",
+    )
+
+
+def announce_prediction(model: FittedModel, spots: Spots, device: torch.device) -> None:
+    """Say what will be predicted, for how many spots and where."""
+    where = listed(spots.sections, MOST_NAMED)
+    n_genes = len(model.genes)
+    log.info(
+        "predicting %d genes with %r in %d %s (%s) on %s", n_genes, model.name, len(spots), spots.unit, where, device
+    )
+
+
+def announce_new(adata: AnnData, genes: Sequence[str]) -> None:
+    """Say that the result is a new AnnData, which is lost unless it is kept."""
+    log.info(
+        "adata lacks %d of the %d genes of the model and is left as it is: a new AnnData is returned, whose X is the "
+        "predicted mean. Keep it: adata = tl.predict(adata, ...)",
+        int((~pd.Index(genes).isin(adata.var_names)).sum()),
+        len(genes),
+    )
