@@ -47,6 +47,8 @@ ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
 # -- written by predict -----------------------------------------------------------------------------------------------
 KEY_ADDED = "hist2scrna"
 LAYERS = ("mean", "dropout", "mu", "dispersion", "log_normalized", "uncertainty")
+# Whether the tissue of a spot is within what the training tissue spans, or beyond.
+TISSUE = ("like training", "unlike training")
 DEFAULT_LAYERS = ("mean", "dropout", "log_normalized")
 
 
@@ -92,8 +94,13 @@ class OutputKeys:
 
     @property
     def unlike_training(self) -> str:
-        """Column of `.obs`, true for spots beyond what the training tissue spans."""
+        """Column of `.obs`, one of :data:`TISSUE` for each spot."""
         return f"{self.key}_unlike_training"
+
+    @property
+    def unlike_training_colors(self) -> str:
+        """Entry of `.uns` with a color for each of these, where Scanpy and Squidpy look for it."""
+        return f"{self.unlike_training}_colors"
 
     @property
     def embedding(self) -> str:
