@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import EllipseCollection
 from scipy import stats
 
-from hist2scrna import keys, metrics, pl
+from hist2scrna import keys, metrics, pl, tl
 
 NAMES = keys.OutputKeys()
 
@@ -155,6 +157,30 @@ def test_wrong_requests(predicted) -> None:
         pl.spatial_compare(predicted, "g1", ncols=0)
 
 
+# -- figures ---------------------------------------------------------------------------------------------------------
+def test_every_plot_takes_the_same_arguments_for_its_figure() -> None:
+    expected = {"ax": None, "figsize": None, "save": None, "show": False}
+    for name in pl.__all__:
+        parameters = inspect.signature(getattr(pl, name)).parameters
+        assert {k: p.default for k, p in parameters.items() if k in expected} == expected, name
+        assert list(parameters)[-4:] == list(expected), name
+
+
+def test_size_of_the_figure_and_showing_it(predicted, losses, monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    one = pl.history(losses, figsize=(7, 2))
+    assert shown == []
+    many = pl.spatial_compare(predicted, ["g1", "g2"], figsize=(7, 2), show=True)
+    assert shown == [many[0, 0].get_figure()]
+    for ax in (one, many[0, 0]):
+        assert tuple(ax.get_figure().get_size_inches()) == (7, 2)
+    with pytest.raises(ValueError, match=r"`ax` or `figsize`, not both.*found \(7, 2\)"):
+        pl.history(losses, ax=one, figsize=(7, 2))
+    with pytest.raises(ValueError, match="`ax` or `figsize`, not both"):
+        pl.spatial_compare(predicted, ["g1", "g2"], ax=many, figsize=(7, 2))
+
+
 # -- history ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def losses() -> pd.DataFrame:
@@ -193,8 +219,21 @@ def test_history_of_a_model_has_its_best_epoch(losses) -> None:
     np.testing.assert_array_equal(lines(ax)["best: epoch 1, 2.2"], [[1, 2.2]])
 
 
+def test_history_of_a_model_in_closed_form_is_its_penalties(make_section) -> None:
+    model = tl.fit(
+        make_section(), model="kernel", encoder="morphology", training={"augment": False}, progress=False
+    )  # fmt: skip
+    ax = pl.history(model)
+    table = model.history
+    np.testing.assert_array_equal(lines(ax)["spots left out"], table[["penalty", "validation_loss"]])
+    best = table.loc[table["validation_loss"].idxmin()]
+    (label,) = (name for name in lines(ax) if name.startswith("best: "))
+    assert label == f"best: penalty {best['penalty']:.3g}, {best['validation_loss']:.4g}"
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("penalty", "log")
+
+
 def test_history_refuses_other_things(losses) -> None:
     with pytest.raises(TypeError, match="TrainedModel or its history, a DataFrame; found list"):
         pl.history([1, 2])
-    with pytest.raises(ValueError, match="column 'train_loss'; found 4 rows"):
+    with pytest.raises(ValueError, match="column 'train_loss', or .*; found 4 rows"):
         pl.history(losses[["train_nll"]])

@@ -231,6 +231,13 @@ def test_what_cannot_be_drawn_is_named_with_the_reason(evaluation, tmp_path) -> 
         pl.scatter(bare)
 
 
+def test_penalties_of_a_model_in_closed_form_are_drawn(evaluation, tmp_path) -> None:
+    tried = pd.DataFrame({"penalty": [0.1, 1.0, 10.0], "validation_loss": [0.9, 0.8, 0.95]})
+    parsed = Page(hist2scrna.report(evaluation, tmp_path / "x.html", history=tried))
+    said = parsed.inside(parsed.by_id("figure-history"))
+    assert "closed form" in said and "Not drawn" not in said
+
+
 def test_history_is_drawn_if_given(evaluation, tmp_path) -> None:
     losses = pd.DataFrame({"train_loss": [3.0, 2.0, 1.5], "validation_loss": [3.0, 2.2, 2.4]})
     parsed = Page(hist2scrna.report(evaluation, tmp_path / "x.html", history=losses))
