@@ -11,6 +11,7 @@ from hist2scrna.evaluation import table
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.scores import by_section, scores_of
 from hist2scrna.provenance import package_versions
+from hist2scrna.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from hist2scrna.evaluation.result import Evaluation
@@ -37,13 +38,15 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
         Heading; None: model and sections.
     """
     results = evaluation.results
+    said, compared = verdict(results)
     sections = list(results["sections"])
     named = ", ".join(sections[:NAMED_SECTIONS]) + (", ..." if len(sections) > NAMED_SECTIONS else "")
     return {
         "title": title or f"{results['model']['name']} on {named}",
         "results": results,
         "head": results["headline"],
-        "verdict": _verdict(results),
+        "verdict": said,
+        "compared": compared,
         "alarms": _alarms(results),
         "facts": _facts(results, named),
         "bars": _bars(results),
@@ -58,23 +61,6 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
         "call": _call(results, out),
         "versions": package_versions(),
     }
-
-
-def _verdict(results: dict[str, Any]) -> str:
-    head = results["headline"]
-    pearson, depth, mean = (head[name] for name in ("pearson", "depth_baseline", "mean_baseline"))
-    if pearson is None:
-        return "No gene varies over the scored spots, so no correlation is defined."
-    if head["collapsed"]:
-        return "The prediction hardly varies between spots, so its correlations mean nothing."
-    if depth is not None and pearson <= depth:
-        return (
-            "The model does worse than the depth baseline: the total count of each spot alone predicts these genes "
-            "better than the model."
-        )
-    if mean is not None and pearson <= mean:
-        return "The model does no better than the mean baseline, which predicts the same for every spot."
-    return "The model does better than both baselines, averaged over genes."
 
 
 def _alarms(results: dict[str, Any]) -> list[tuple[str, str, str]]:

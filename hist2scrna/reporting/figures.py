@@ -161,8 +161,8 @@ PENALTIES = Plot(
     "history",
     "Penalty",
     "The model has no epochs: it is solved in closed form, once for each penalty, and tried on spots left out in turn. "
-    "The star is the penalty with the lowest error. If it lies at the right end of the curve, or the curve is flat, the "
-    "image tells little of the spots left out.",
+    "The star is the penalty with the lowest error. If it lies at the right end of the curve, or the curve is flat, "
+    "the image tells little of the spots left out.",
     lambda results: "Error on the spots left out by penalty, with the lowest marked.",
     wide=True,
 )
