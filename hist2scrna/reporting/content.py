@@ -84,7 +84,11 @@ def _facts(results: dict[str, Any], sections: str) -> list[tuple[str, str]]:
     spots = f"{data['n_spots']:,} spots"
     n_sections = len(results["sections"])
     rows = [
-        ("Model", f"{model['name']}, likelihood {model['likelihood']}, library size {model['library_size']}"),
+        (
+            "Model",
+            f"{model['name']}, preset {model.get('preset', 'unknown')}, likelihood {model['likelihood']}, library size "
+            f"{model['library_size']}",
+        ),
         ("Data", f"{spots}, {n_sections} section{'s' * (n_sections != 1)}: {sections}"),
         ("Counts", "adata.X" if data["layer"] == "X" else f"adata.layers[{data['layer']!r}]"),
         ("Split", _sentence(results["split"]["statement"])),

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from hist2scrna import pl
 from hist2scrna.evaluation.plain import at, number, percent
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from hist2scrna.evaluation.result import Evaluation
@@ -180,7 +180,7 @@ def draw_all(evaluation: Evaluation, history: TrainedModel | pd.DataFrame | None
     """
     figures = {plot.name: _figure(plot, evaluation, evaluation.results) for plot in PLOTS}
     if history is not None:
-        table = getattr(history, "history", history)
+        table = history if isinstance(history, pd.DataFrame) else history.history
         plot = PENALTIES if "penalty" in table else HISTORY
         figures[plot.name] = _figure(plot, history, evaluation.results)
     return figures

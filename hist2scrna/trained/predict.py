@@ -132,7 +132,7 @@ def predict(
     `.var[f"{key}_modeled"]` : bool
         Genes that the model predicts.
     `.uns[key]` : dict
-        Model, version, parameters, patch geometry, encoder, graph, library size used.
+        Model, preset, version, parameters, patch geometry, encoder, graph, library size used.
 
     Raises
     ------
@@ -267,6 +267,7 @@ def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> 
     target = model.module.target
     return {
         "model": model.name,
+        "preset": model.preset,
         "choice": model.choice or None,
         "version": hist2scrna.__version__,
         "likelihood": model.likelihood,

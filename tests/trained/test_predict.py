@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import anndata as ad
 import numpy as np
@@ -68,7 +69,8 @@ def test_all_genes_are_written_in_place(model, unseen, expected_log):
     assert unseen.obs["hist2scrna_cell_type"].dtype == "category"
     assert unseen.obsm["X_hist2scrna"].shape == (33, 96)
     facts = unseen.uns["hist2scrna"]
-    assert (facts["model"], facts["likelihood"], facts["library_size"]) == ("hist2scrna", "zinb", "predicted")
+    assert (facts["model"], facts["preset"], facts["likelihood"]) == ("hist2scrna", "tiny", "zinb")
+    assert facts["library_size"] == "predicted"
 
 
 def test_prediction_equals_the_network_on_the_full_graph(model, unseen):
@@ -291,6 +293,20 @@ def test_saved_model_predicts_the_same_bits_in_a_fresh_process(model, unseen, tm
     np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), out.obsm["X_hist2scrna"])
 
 
+def test_a_notebook_shows_the_facts_of_a_model_as_a_table(model):
+    hostile = replace(model, genes=["<b>g</b>", *model.genes[1:]])
+    rows = ElementTree.fromstring(hostile._repr_html_()).iter("tr")
+    shown = {str(row[0].text): str(row[1].text) for row in rows}
+    head, *lines = repr(hostile).splitlines()
+    assert head == f"TrainedModel 'hist2scrna', preset 'tiny', {model.n_parameters:,} parameters"
+    assert [f"  {name:<10}  {value}" for name, value in shown.items()] == lines
+    assert "<b>g</b>" in shown["predicts"] and "<b>" not in hostile._repr_html_()
+
+
+def test_the_preset_is_the_default_one_where_none_was_named(model):
+    assert replace(model, parameters={**model.parameters, "preset": None}).preset == "small"
+
+
 def test_model_folder(model, tmp_path):
     folder = model.save(tmp_path / "model")
     names = {p.name for p in folder.iterdir()}
@@ -300,7 +316,7 @@ def test_model_folder(model, tmp_path):
     assert (again.genes, again.classes, again.geometry) == (model.genes, model.classes, model.geometry)
     pd.testing.assert_frame_equal(again.history, model.history)
     np.testing.assert_array_equal(again.baselines.rate, model.baselines.rate)
-    for text in ("hist2scrna", "4 genes", "stroma", "108 um", "48 px", "zinb"):
+    for text in ("'hist2scrna', preset 'tiny'", "4 genes", "stroma", "108 um", "48 px", "zinb", "best epoch"):
         assert text in repr(model)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(folder)
