@@ -5,7 +5,9 @@ Readers and writers elsewhere in the package import the names from here, so that
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # -- read -------------------------------------------------------------------------------------------------------------
 SPATIAL = "spatial"
@@ -130,3 +132,12 @@ class OutputKeys:
     def saliency(self, gene: str) -> str:
         """Array in `.obsm`, spots x tokens of their patch or features."""
         return f"{self.key}_saliency_{gene}"
+
+
+def prediction_keys(uns: Mapping[str, Any], layers: Collection[str]) -> list[str]:
+    """Return each `key_added` under which there are predictions: what `.uns` says of them, and one of their layers."""
+    return [
+        key
+        for key, entry in uns.items()
+        if isinstance(entry, Mapping) and "model" in entry and any(OutputKeys(key).layer(n) in layers for n in LAYERS)
+    ]

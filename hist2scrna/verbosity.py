@@ -82,9 +82,11 @@ class _Speaker(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < settings.verbosity.level:
             return
-        root = logging.getLogger()
-        if root.handlers:
-            root.callHandlers(record)
+        if others := logging.getLogger().handlers:
+            for handler in others:
+                # Pytest hangs its own on loggers that do not propagate, too.
+                if record.levelno >= handler.level and handler not in _logger.handlers:
+                    handler.handle(record)
             return
         from tqdm import tqdm
 
