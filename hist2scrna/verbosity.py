@@ -40,12 +40,13 @@ class Settings:
 
     @property
     def verbosity(self) -> Verbosity:
-        """How much is said on the way: `"error"`, `"warning"`, `"info"`, `"hint"` or `"debug"`, or 0 to 4.
+        """How much is said on the way, by name or number.
 
-        `"info"` (the default) says which model was chosen and why, what was assumed, and how a fit went; `"hint"` also
-        what was read of each section. Where it was not set, and `scanpy.settings.verbosity` is other than Scanpy's
-        default, it is that. None sets it back. Warnings of :mod:`warnings` are not affected. Messages go between
-        progress bars; where the root logger has handlers, they go to these instead.
+        `"error"` (0), `"warning"` (1), `"info"` (2), `"hint"` (3) or `"debug"` (4). `"info"`, the default, says which
+        model was chosen and why, what was assumed, and how a fit went; `"hint"` also what was read of each section.
+        Where it was not set, and `scanpy.settings.verbosity` is other than Scanpy's default, it is that. None sets it
+        back. Warnings of :mod:`warnings` are not affected. Messages go between progress bars; where the root logger has
+        handlers, they go to these instead.
 
         Examples
         --------

@@ -45,8 +45,8 @@ def concat(
 
     - `.obs[library_key]`: categorical, in the order of `adatas`; `.obs_names` unique: where names repeat between
       sections, `-{library}` is appended to these names.
-    - `.uns["spatial"]`: all libraries, their images not copied; other entries of `.uns` where they do not contradict
-      each other.
+    - `.uns["spatial"]`: all libraries, their images not copied; the colors of categories; other entries of `.uns` where
+      they do not contradict each other.
     - `.obsp`: block-diagonal; a matrix that one of them lacks is left out, with a warning.
 
     The inputs are not changed.
@@ -91,10 +91,24 @@ def concat(
             warn_user(f".obsp[{key!r}] is left out: {lacking} of {len(parts)} sections have none.")
     joined = ad.concat(parts, join=join, merge="same", uns_merge="unique", pairwise=True, fill_value=0)
     joined.obs[library_key] = pd.Categorical(joined.obs[library_key].astype(str), categories=names)
+    _keep_colors(joined, parts)
     lost = sorted({key for part in parts for key in part.uns} - set(joined.uns))
     if lost:
         log.info("entries of .uns that differ between sections are left out: %s", lost)
     return joined
+
+
+def _keep_colors(joined: ad.AnnData, parts: Sequence[ad.AnnData]) -> None:
+    """Keep the colors of categories, where Scanpy has them, if each category has one in some section."""
+    for column in joined.obs.select_dtypes("category"):
+        key = f"{column}_colors"
+        colors: dict[str, str] = {}
+        for part in parts:
+            if key in part.uns and column in part.obs:
+                colors = dict(zip(part.obs[column].cat.categories, part.uns[key], strict=False)) | colors
+        joined.uns.pop(key, None)
+        if colors and set(joined.obs[column].cat.categories) <= set(colors):
+            joined.uns[key] = [colors[name] for name in joined.obs[column].cat.categories]
 
 
 def _warn_of_several_models(parts: Sequence[ad.AnnData], library_key: str) -> None:

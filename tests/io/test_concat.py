@@ -111,3 +111,15 @@ def test_predictions_of_one_model_are_joined_without_a_word(make_section, tmp_pa
         both = concat([a, read_h5ad(tmp_path / "b.h5ad")])
         concat([a, make_section("c")])
     assert both.uns["p"]["model"] == "kernel"
+
+
+def test_categories_keep_their_colors(make_section):
+    a, b = make_section("a"), make_section("b")
+    b = b[b.obs["cell_type"] == "tumor"].copy()
+    a.uns["cell_type_colors"], b.uns["cell_type_colors"] = ["#111111", "#222222"], ["#222222"]
+    for parts in ([a, b], [b, a]):
+        both = concat(parts)
+        shown = dict(zip(both.obs["cell_type"].cat.categories, both.uns["cell_type_colors"], strict=True))
+        assert shown == {"stroma": "#111111", "tumor": "#222222"}
+    del a.uns["cell_type_colors"]
+    assert "cell_type_colors" not in concat([b, a]).uns
