@@ -2,6 +2,8 @@
 
 import lazy_loader
 
+from hist2scrna.verbosity import settings as settings
+
 __version__ = "0.1.0"
 
 # Torch, Lightning, Squidpy and Matplotlib take seconds to import: each namespace loads on first use.
@@ -13,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "spots.graph": ["Neighbors"],
         "trained": ["TrainedModel"],
         "reporting.page": ["report"],
+        "verbosity": ["settings"],
     },
 )

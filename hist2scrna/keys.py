@@ -5,7 +5,9 @@ Readers and writers elsewhere in the package import the names from here, so that
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # -- read -------------------------------------------------------------------------------------------------------------
 SPATIAL = "spatial"
@@ -47,6 +49,8 @@ ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
 # -- written by predict -----------------------------------------------------------------------------------------------
 KEY_ADDED = "hist2scrna"
 LAYERS = ("mean", "dropout", "mu", "dispersion", "log_normalized", "uncertainty")
+# Whether the tissue of a spot is within what the training tissue spans, or beyond.
+TISSUE = ("like training", "unlike training")
 DEFAULT_LAYERS = ("mean", "dropout", "log_normalized")
 
 
@@ -92,8 +96,13 @@ class OutputKeys:
 
     @property
     def unlike_training(self) -> str:
-        """Column of `.obs`, true for spots beyond what the training tissue spans."""
+        """Column of `.obs`, one of :data:`TISSUE` for each spot."""
         return f"{self.key}_unlike_training"
+
+    @property
+    def unlike_training_colors(self) -> str:
+        """Entry of `.uns` with a color for each of these, where Scanpy and Squidpy look for it."""
+        return f"{self.unlike_training}_colors"
 
     @property
     def embedding(self) -> str:
@@ -128,3 +137,12 @@ class OutputKeys:
     def saliency(self, gene: str) -> str:
         """Array in `.obsm`, spots x tokens of their patch or features."""
         return f"{self.key}_saliency_{gene}"
+
+
+def prediction_keys(uns: Mapping[str, Any], layers: Collection[str]) -> list[str]:
+    """Return each `key_added` under which there are predictions: what `.uns` says of them, and one of their layers."""
+    return [
+        key
+        for key, entry in uns.items()
+        if isinstance(entry, Mapping) and "model" in entry and any(OutputKeys(key).layer(n) in layers for n in LAYERS)
+    ]

@@ -19,11 +19,11 @@ import hist2scrna
 
 ROOT = Path(hist2scrna.__file__).parent
 HEAVY = {"anndata", "lightning", "matplotlib", "pandas", "scanpy", "squidpy", "torch", "torch_geometric"}
-NAMESPACES = [name for name in hist2scrna.__all__ if name[0].islower() and name != "report"]
+NAMESPACES = [name for name in hist2scrna.__all__ if name[0].islower() and name not in {"report", "settings"}]
 
 # From the bottom up. A module may import from its own line and from lines above it in this list.
 LAYERS = [
-    {"keys", "files", "messages"},
+    {"keys", "files", "messages", "verbosity"},
     {"zinb", "metrics"},
     {"models.contract", "models.prediction", "images"},
     {"encoders"},

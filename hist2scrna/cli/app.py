@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from hist2scrna.cli.fit import fit
 from hist2scrna.cli.pool import pool
 from hist2scrna.cli.predict import predict
 from hist2scrna.cli.report import report
+from hist2scrna.verbosity import settings
 
 app = typer.Typer(
     help="Gene expression, as counts, from H&E histology.",
@@ -41,18 +41,14 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is assumed and done on the way.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is read of each section.")] = False,
 ) -> None:
     """Gene expression, as counts, from H&E histology."""
     # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
     warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
     warnings.showwarning = _warn
     if verbose:
-        from rich.logging import RichHandler
-
-        log = logging.getLogger("hist2scrna")
-        log.addHandler(RichHandler(show_path=False))
-        log.setLevel(logging.INFO)
+        settings.verbosity = "hint"
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

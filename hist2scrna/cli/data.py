@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
+from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.reading import STORES, read_data, write_one
+from hist2scrna.messages import listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+# Rows that tell whether a matrix holds counts.
+LOOKED_AT = 200
 Form = Literal["h5ad", "zarr", "patches"]
 
 
@@ -145,11 +150,34 @@ def _describe(adata: AnnData) -> None:
         shown.add_row(section.name, f"{len(section.rows):,}", seen, um, spot)
     console = Console(width=160)
     console.print(shown)
+    matrices = ({} if adata.X is None else {"X": adata.X}) | {f"layer {name!r}": m for name, m in adata.layers.items()}
+    predicted = {key: keys.OutputKeys(key) for key in keys.prediction_keys(adata.uns, adata.layers)}
+    theirs = {f"layer {names.layer(name)!r}" for names in predicted.values() for name in keys.LAYERS}
+    counts = [name for name, matrix in matrices.items() if name not in theirs and _are_counts(matrix)]
     held = {
-        "counts": "none" if adata.X is None else "X" + "".join(f", layer {name!r}" for name in adata.layers),
+        "counts": ", ".join(counts) or "none",
+        "other": ", ".join(name for name in matrices if name not in theirs and name not in counts) or "none",
+        "predicted": "; ".join(_prediction(adata, names) for names in predicted.values()) or "nothing",
         "obs": ", ".join(adata.obs.columns) or "none",
         "obsm": ", ".join(adata.obsm) or "none",
         "graph": keys.CONNECTIVITIES if keys.CONNECTIVITIES in adata.obsp else "built when it is needed",
     }
     for what, content in held.items():
-        console.print(f"{what:>7}  {content}", highlight=False)
+        console.print(f"{what:>9}  {content}", highlight=False)
+
+
+def _are_counts(matrix: Any) -> bool:
+    """Tell whether a matrix holds whole numbers from 0, by its first rows."""
+    block = matrix[:LOOKED_AT]
+    values = np.asarray(block.data if sparse.issparse(block) else block)
+    return bool((values >= 0).all() and (values == np.round(values)).all())
+
+
+def _prediction(adata: AnnData, names: keys.OutputKeys) -> str:
+    """Say what is predicted under a key, and by which model."""
+    about = adata.uns[names.parameters]
+    layers = [name for name in keys.LAYERS if names.layer(name) in adata.layers]
+    return (
+        f"{names.key!r} by model {str(about['model'])!r}, preset {str(about.get('preset', 'unknown'))!r}, trained on "
+        f"{listed([str(name) for name in about.get('trained_on', ['unknown sections'])])}: layers {', '.join(layers)}"
+    )

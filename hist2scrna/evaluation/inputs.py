@@ -140,6 +140,7 @@ def read_scored_data(
         maps=read_maps(adata, opened, where, seed),
         about_model={
             "name": str(parameters.get("model", key)),
+            "preset": str(parameters.get("preset", "unknown")),
             "likelihood": str(parameters.get("likelihood", "unknown")),
             "library_size": str(parameters.get("library_size", "unknown")),
             "key": key,

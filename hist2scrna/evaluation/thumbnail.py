@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.images.base import thumbnail_grid
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def thumbnail_jpeg(
                 raise ValueError(f"no level of {image.origin} is coarse enough to be read for it")
             window = Image.fromarray(np.ascontiguousarray(image.strided(level, step, first, last)))
     except (KeyError, ValueError, OSError, ImportError) as error:
-        log.info("no image of section %s for the maps: %s", section.name, error)
+        log.log(HINT, "no image of section %s for the maps: %s", section.name, error)
         return None
     left, top, right, bottom = (round(float(v), 2) for v in np.concatenate([first, last]) / scale)
     window.thumbnail((longest, longest), Image.Resampling.LANCZOS)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna.images.tissue import MOST_RED, large_pieces
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,7 +114,7 @@ class NucleusSegmenter:
         self.image = ResampledImage(image, mpp, PIXEL_UM)
         self.tissue = tissue
         self.threshold = self._section_threshold()
-        log.info("nuclei: threshold of hematoxylin %.4f (%s)", self.threshold, image.origin)
+        log.log(HINT, "nuclei: threshold of hematoxylin %.4f (%s)", self.threshold, image.origin)
 
     def tiles(self, side: int) -> list[tuple[int, int, int, int]]:
         """Return x, y, width and height of the tiles, `side` pixels of 0.5 um or less, that hold tissue."""

@@ -13,6 +13,7 @@ import numpy as np
 from hist2scrna.images import pixels
 from hist2scrna.images.pixels import ImageError, as_rgb, check_orientation, reading
 from hist2scrna.images.tiles import CACHE, TiledImage
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ class RasterImage(TiledImage):
         self._lay_out(path, scale, [size], [size])
 
     def _decode(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
-        log.info("decoding %s (%d x %d px)", self.path, *self.size())
+        log.log(HINT, "decoding %s (%d x %d px)", self.path, *self.size())
         with reading(f"Image '{self.path}' is damaged"), _opened(self.path) as image:
             return _rgb(image, self.path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hist2scrna.images.base import thumbnail, to_image_pixels
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +148,7 @@ def tissue_mask(image: SectionImage, mpp: float) -> TissueMask:
             f"No tissue found in the image ({image.origin}): nothing stained by hematoxylin or eosin covers "
             f"{SMALLEST_UM2:g} um2 at {mpp:g} um a pixel. Check that it is the H&E image, and mpp=."
         )
-    log.info("tissue covers %.0f %% of the image (%s)", 100 * mask.mean(), image.origin)
+    log.log(HINT, "tissue covers %.0f %% of the image (%s)", 100 * mask.mean(), image.origin)
     return TissueMask(mask, scale, glass_color(small, blur)[0])
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import anndata as ad
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.messages import warn_user
+from hist2scrna.evaluation.plain import plain
+from hist2scrna.messages import listed, warn_user
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def concat(
     """Join sections into one AnnData that keeps their images, graphs and names apart.
 
     By default, :func:`anndata.concat` drops `.uns` and `.obsp`, and two sections with the same name would share an
-    image.
+    image. Predictions under one key should be of one model: where they are not, a warning names the models.
 
     Parameters
     ----------
@@ -44,8 +45,8 @@ def concat(
 
     - `.obs[library_key]`: categorical, in the order of `adatas`; `.obs_names` unique: where names repeat between
       sections, `-{library}` is appended to these names.
-    - `.uns["spatial"]`: all libraries, their images not copied; other entries of `.uns` where they do not contradict
-      each other.
+    - `.uns["spatial"]`: all libraries, their images not copied; the colors of categories; other entries of `.uns` where
+      they do not contradict each other.
     - `.obsp`: block-diagonal; a matrix that one of them lacks is left out, with a warning.
 
     The inputs are not changed.
@@ -57,6 +58,11 @@ def concat(
     ValueError
         If there is nothing to join, two sections have the same name, a name is not in `.uns["spatial"]`, or
         `.obs_names` repeat within a section.
+
+    Warns
+    -----
+    UserWarning
+        If a matrix of `.obsp` is left out, or predictions under one key are of several models.
 
     Examples
     --------
@@ -78,16 +84,54 @@ def concat(
             "distinguished. Pass a dictionary of AnnData by new names."
         )
     _make_unique(parts, library_key)
+    _warn_of_several_models(parts, library_key)
     for key in dict.fromkeys(key for part in parts for key in part.obsp):
         lacking = sum(key not in part.obsp for part in parts)
         if lacking:
             warn_user(f".obsp[{key!r}] is left out: {lacking} of {len(parts)} sections have none.")
     joined = ad.concat(parts, join=join, merge="same", uns_merge="unique", pairwise=True, fill_value=0)
     joined.obs[library_key] = pd.Categorical(joined.obs[library_key].astype(str), categories=names)
+    _keep_colors(joined, parts)
     lost = sorted({key for part in parts for key in part.uns} - set(joined.uns))
     if lost:
         log.info("entries of .uns that differ between sections are left out: %s", lost)
     return joined
+
+
+def _keep_colors(joined: ad.AnnData, parts: Sequence[ad.AnnData]) -> None:
+    """Keep the colors of categories, where Scanpy has them, if each category has one in some section."""
+    for column in joined.obs.select_dtypes("category"):
+        key = f"{column}_colors"
+        colors: dict[str, str] = {}
+        for part in parts:
+            if key in part.uns and column in part.obs:
+                colors = dict(zip(part.obs[column].cat.categories, part.uns[key], strict=False)) | colors
+        joined.uns.pop(key, None)
+        if colors and set(joined.obs[column].cat.categories) <= set(colors):
+            joined.uns[key] = [colors[name] for name in joined.obs[column].cat.categories]
+
+
+def _warn_of_several_models(parts: Sequence[ad.AnnData], library_key: str) -> None:
+    """Warn where predictions under one key differ in more than the graph, which is each section's own."""
+    by_key: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for part in parts:
+        sections = listed([str(name) for name in part.obs[library_key].cat.categories])
+        for key in keys.prediction_keys(part.uns, part.layers):
+            by_key.setdefault(key, []).append((sections, plain(part.uns[key])))
+    for key, predictions in by_key.items():
+        fields = dict.fromkeys(field for _, facts in predictions for field in facts if field != "graph")
+        first = predictions[0][1]
+        differing = [f for f in fields if any(facts.get(f) != first.get(f) for _, facts in predictions)]
+        if differing:
+            which = "; ".join(
+                f"{sections} by {facts['model']!r}, trained on {listed(facts.get('trained_on', ['unknown sections']))}"
+                for sections, facts in predictions
+            )
+            warn_user(
+                f"The predictions under {key!r} are not of one model ({which}): they differ in {', '.join(differing)}. "
+                f"They are joined, and .uns[{key!r}] keeps what they have in common. Predict all sections with one "
+                "model, or each model under its own key_added=."
+            )
 
 
 def _shallow(adata: ad.AnnData) -> ad.AnnData:

@@ -14,6 +14,7 @@ from hist2scrna import keys
 from hist2scrna.images.base import ArrayImage
 from hist2scrna.io.affine import invert, magnification, transform
 from hist2scrna.messages import require_key, warn_user
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -206,5 +207,5 @@ def _preview_and_whole(levels: Sequence[Any], name: str) -> tuple[dict[str, Any]
     images, scales = {PREVIEW: preview}, {keys.image_scale(PREVIEW): scale}
     if scale < 1:
         images, scales = {FULL: arrays[0], **images}, {keys.image_scale(FULL): 1.0, **scales}
-    log.info("image %s: %d x %d px, %d levels", name, width, height, len(levels))
+    log.log(HINT, "image %s: %d x %d px, %d levels", name, width, height, len(levels))
     return images, scales

@@ -17,6 +17,7 @@ from hist2scrna import keys
 from hist2scrna.io import patch_layout as layout
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.patch_files import png_side
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -209,7 +210,7 @@ def _find_patches(folder: Path, names: Sequence[str]) -> list[str]:
             f"Patches in '{patches}' differ in size: '{files[0]}' is {sides[0]} px wide, '{files[odd]}' {sides[odd]} "
             "px. All must show the same width of tissue with as many pixels."
         )
-    log.info("%d patches of %d px in %s", len(files), sides[0], patches)
+    log.log(HINT, "%d patches of %d px in %s", len(files), sides[0], patches)
     return files
 
 

@@ -61,18 +61,30 @@ class Hist2scRNA(SpotModel):
     ----------
     n_genes, n_classes
         Number of genes; number of cell types (0: no cell-type head).
-    patch_px, token_px
-        Side of a patch, and of the tokens that it is cut into, in pixels.
-    width, depth, heads
-        Of the vision transformer.
-    graph_width, graph_heads
-        Width of one graph attention head; number of heads of the first layer.
+    patch_px
+        Side of a patch in pixels, a multiple of `token_px`.
+    token_px
+        Side of the square tokens that a patch is cut into, in pixels.
+    width
+        Width of the tokens in the vision transformer, a multiple of `heads`.
+    depth
+        Number of blocks of the vision transformer.
+    heads
+        Number of attention heads of each block.
+    graph_width
+        Width of one head of graph attention, and of what the graph layers give.
+    graph_heads
+        Number of heads of the first graph layer; the second has one.
     decoder
-        Widths of the shared decoder.
+        Widths of the layers of the shared decoder between the graph layers and the heads; empty for none.
     dropout
-        Dropout rate throughout.
-    likelihood, dispersion
-        See `ExpressionHeads`.
+        Rate of dropout in the vision transformer, the graph layers and the decoder.
+    likelihood
+        Distribution of the counts: `"zinb"`, `"nb"`, `"poisson"`; or `"mse"`, the squared error of log-normalized
+        expression, without a distribution.
+    dispersion
+        `"gene"`: one inverse dispersion a gene, shared by all spots, which few spots can support. `"spot"`: one for
+        each gene and spot, as in the first publication.
     graph
         False cuts all edges: each spot is predicted from its own patch. For ablations.
     residual

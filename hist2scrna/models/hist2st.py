@@ -83,8 +83,12 @@ class Hist2ST(SpotModel):
     ----------
     n_genes, n_classes
         Number of genes; number of cell types (0, as published: no such head).
-    depth1, depth2, depth3
-        Number of Convmixer, transformer and graph blocks.
+    depth1
+        Number of Convmixer blocks, which read each patch.
+    depth2
+        Number of transformer blocks, which read all spots of a section.
+    depth3
+        Number of graph blocks, which read the neighbors of each spot.
     kernel_size
         Of the depthwise convolutions.
     patch_size
@@ -101,12 +105,14 @@ class Hist2ST(SpotModel):
         Weight of the count likelihood in the loss; 0 leaves its heads out.
     nb
         Negative binomial instead of the zero-inflated one; it does not use library sizes.
-    bake, lamb
-        Augmented views for self-distillation, and its weight in the loss; 0 views leave the view score out.
+    bake
+        Number of augmented views for self-distillation; 0 leaves the view score out.
+    lamb
+        Weight of self-distillation in the loss.
     policy
         How a graph block reads the neighbors: their `"mean"` or `"max"`.
     n_pos
-        Array columns and rows that are told apart; see `ArrayPosition`.
+        Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
     """
 
     needs = "patches"

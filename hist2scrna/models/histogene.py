@@ -31,7 +31,7 @@ class HisToGene(SectionTransformer):
     dropout
         Rate throughout.
     n_pos
-        Array columns and rows that are told apart; see `ArrayPosition`.
+        Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
     """
 
     log_base = 10.0

@@ -59,16 +59,24 @@ class Hist2scRNALightweight(SpotModel):
         Number of genes; number of cell types (0: no cell-type head).
     n_features
         Width of the features.
-    width, depth, heads
-        Width of the tokens, number of neighbor-attention blocks (each reaches one edge further), heads of each.
+    width
+        Width of the tokens that the features are projected to, a multiple of `heads`.
+    depth
+        Number of blocks of attention over neighbors; each reaches one edge further.
+    heads
+        Number of attention heads of each block.
     decoder
-        Widths of the shared decoder.
+        Widths of the layers of the shared decoder between the blocks and the heads; empty for none.
     dropout
-        Dropout rate throughout.
-    likelihood, dispersion
-        See `ExpressionHeads`.
+        Rate of dropout in the blocks and the decoder.
+    likelihood
+        Distribution of the counts: `"zinb"`, `"nb"`, `"poisson"`; or `"mse"`, the squared error of log-normalized
+        expression, without a distribution.
+    dispersion
+        `"gene"`: one inverse dispersion a gene, shared by all spots, which few spots can support. `"spot"`: one for
+        each gene and spot, as in the first publication.
     graph
-        False cuts all edges. For ablations.
+        False cuts all edges: each spot is predicted from its own features. For ablations.
     """
 
     needs = "features"

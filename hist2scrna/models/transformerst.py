@@ -45,7 +45,7 @@ class TransformerST(SectionTransformer):
     dropout
         Rate throughout; in training it is on in the frozen part too, as published.
     n_pos
-        Array columns and rows that are told apart; see `ArrayPosition`.
+        Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
     trained
         What learns: `"head"`, or `"all"`.
     """

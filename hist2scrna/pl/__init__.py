@@ -1,4 +1,4 @@
-"""Plots: Matplotlib, each takes axes and returns them."""
+"""Plots: Matplotlib, each takes axes or the size of a new figure, and returns the axes."""
 
 import lazy_loader
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from hist2scrna import keys
-from hist2scrna.pl._figure import save_figure
+from hist2scrna.pl._figure import Size, finish
 from hist2scrna.pl._section import Section, find_section, section_axes
 from hist2scrna.pl._tissue import Tissue, color_bar, draw_spots, limits
 from hist2scrna.pl._token_map import draw_tokens, token_place
@@ -36,7 +36,9 @@ def attention(
     img_key: str | None = None,
     cmap: str | None = None,
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw attention or saliency of one spot or of a whole section, as :func:`hist2scrna.tl.attention` wrote it.
 
@@ -71,8 +73,12 @@ def attention(
         Name of a Matplotlib color map; None: `"viridis"`, for saliency a diverging one.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -101,13 +107,13 @@ def attention(
     if kind == "neighbors":
         weights = sparse.csr_array(_slot(adata.obsp, names.attention, "obsp"))[section.spots][:, section.spots]
         draw = _one_neighborhood if spot is not None else _all_neighborhoods
-        ax = draw(section, sparse.csr_array(weights), cmap or "viridis", ax)
+        ax = draw(section, sparse.csr_array(weights), cmap or "viridis", ax, figsize)
     else:
         slot = names.attention_patch if gene is None else names.saliency(gene)
         side, grid = token_place(section, _slot(adata.uns, names.attention, "uns"))
         values = np.asarray(_slot(adata.obsm, slot, "obsm"), dtype=np.float64)[section.spots]
-        ax = draw_tokens(section, values, side, grid, gene, cmap, ax)
-    save_figure(ax, save)
+        ax = draw_tokens(section, values, side, grid, gene, cmap, ax, figsize)
+    finish(ax, save, show)
     return ax
 
 
@@ -120,7 +126,9 @@ def _slot(holder: Any, slot: str, where: str) -> Any:
     return holder[slot]
 
 
-def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+def _one_neighborhood(
+    section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None, figsize: Size | None
+) -> Axes:
     """Draw a spot close up, with its neighbors."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
@@ -132,7 +140,7 @@ def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax
     reach = 1.25 * np.abs(xy - center).max() + section.diameter
     low, high = center - reach, center + reach
     tissue = section.tissue(low, high)
-    ax = section_axes(ax, 1.0)
+    ax = section_axes(ax, figsize, 1.0)
     near = Tissue(xy, section.diameter, tissue.image, tissue.extent)
     dots = draw_spots(ax, near, shares, (0.0, float(shares.max())), cmap)
     # Rings, so that the tissue in the spots is seen.
@@ -157,12 +165,14 @@ def _one_neighborhood(section: Section, weights: sparse.csr_array, cmap: str, ax
     return ax
 
 
-def _all_neighborhoods(section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None) -> Axes:
+def _all_neighborhoods(
+    section: Section, weights: sparse.csr_array, cmap: str, ax: Axes | None, figsize: Size | None
+) -> Axes:
     """Draw how much every spot of a section attends to its neighbors, and the edges that weigh more than evenly."""
     from matplotlib.collections import LineCollection
 
     tissue = section.tissue(*window_corners(section.xy, section.diameter))
-    ax = section_axes(ax, tissue.aspect)
+    ax = section_axes(ax, figsize, tissue.aspect)
     to_itself = weights.diagonal().astype(np.float64)
     even = 1 / np.maximum(np.diff(weights.indptr), 1)
     relative = weights.multiply(1 / even[:, None]).tocsr()

@@ -14,7 +14,7 @@ from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR
 from hist2scrna.evaluation.scores import benchmark_columns
 from hist2scrna.messages import require_known
 from hist2scrna.pl._figure import CEILING as CEILING_COLOR
-from hist2scrna.pl._figure import COLORS, save_figure
+from hist2scrna.pl._figure import COLORS, Size, figure_size, finish
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,9 @@ def benchmark(
     *,
     metric: str = "pearson",
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> NDArray[Any]:
     """Draw each model's score in every fold, its mean with an interval, the baselines and the noise ceiling.
 
@@ -61,8 +63,12 @@ def benchmark(
         another score; `"score_over_ceiling"`, `"beats_depth_baseline"`, `"fit_seconds"` or `"peak_memory_mib"`.
     ax
         One axes per data set; None: a new figure, with the data sets below each other.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -89,7 +95,7 @@ def benchmark(
     jobs = _read_jobs(results)
     seen: list[float] = []
     by_dataset = list(jobs.groupby("dataset", sort=False))
-    axes = _axes(ax, [part.loc[part["kind"] == "model", "model"].nunique() for _, part in by_dataset])
+    axes = _axes(ax, figsize, [part.loc[part["kind"] == "model", "model"].nunique() for _, part in by_dataset])
     for one, (dataset, part) in zip(axes, by_dataset, strict=True):
         seen += _draw(one, part, metric)
         one.set_title(str(dataset), fontsize=11, loc="left")
@@ -107,7 +113,7 @@ def benchmark(
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles), frameon=False, fontsize=8
         )
-    save_figure(axes[0], save)
+    finish(axes[0], save, show)
     return axes
 
 
@@ -134,18 +140,19 @@ def _read_jobs(results: Any) -> pd.DataFrame:
     return jobs
 
 
-def _axes(ax: Any, n_models: list[int]) -> NDArray[Any]:
+def _axes(ax: Any, figsize: Size | None, n_models: list[int]) -> NDArray[Any]:
     import matplotlib.pyplot as plt
 
+    heights = [ROW_INCHES * n + 0.5 for n in n_models]
+    size = figure_size(ax, figsize, (WIDTH, sum(heights) + 0.7))
     if ax is not None:
         axes = np.asarray(ax, dtype=object).ravel()
         if len(axes) != len(n_models):
             raise ValueError(f"Expected one axes for each of {len(n_models)} data sets in `ax`, found {len(axes)}.")
         return axes
-    heights = [ROW_INCHES * n + 0.5 for n in n_models]
     _, grid = plt.subplots(
         len(n_models),
-        figsize=(WIDTH, sum(heights) + 0.7),
+        figsize=size,
         height_ratios=heights,
         sharex=True,
         squeeze=False,

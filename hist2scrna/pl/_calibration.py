@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import COLORS, LABELS, as_evaluation, new_axes, not_counts, save_figure
+from hist2scrna.pl._figure import COLORS, LABELS, as_evaluation, figure_size, finish, new_axes, not_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,9 @@ def calibration(
     evaluation: Evaluation | str | Path,
     *,
     ax: Sequence[Axes] | NDArray[Any] | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> NDArray[Any]:
     """Draw the coverage of predicted intervals, and the probability integral transform.
 
@@ -39,8 +41,12 @@ def calibration(
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     ax
         Two axes; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -64,8 +70,9 @@ def calibration(
     result = as_evaluation(evaluation)
     if not result.results["counts"].get("model"):
         raise ValueError(not_counts(result))
+    size = figure_size(ax, figsize, (8.6, 3.8))
     if ax is None:
-        _, ax = plt.subplots(1, 2, figsize=(8.6, 3.8), layout="constrained")
+        _, ax = plt.subplots(1, 2, figsize=size, layout="constrained")
     axes = np.asarray(ax, dtype=object).ravel()
     if len(axes) != 2:
         raise ValueError(f"Expected two axes in `ax`, for coverage and for the transform; found {len(axes)}.")
@@ -97,5 +104,5 @@ def calibration(
     right.set_ylim(0, max(1.3, right.get_ylim()[1] * 1.02))
     for one in (left, right):
         one.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
-    save_figure(left, save)
+    finish(left, save, show)
     return axes

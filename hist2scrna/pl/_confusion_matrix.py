@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.pl._figure import as_evaluation, new_axes, not_typed, save_figure
+from hist2scrna.pl._figure import as_evaluation, finish, new_axes, not_typed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,9 @@ def confusion_matrix(
     *,
     cmap: str = "Blues",
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw how often spots of each cell type are predicted as each.
 
@@ -38,8 +40,12 @@ def confusion_matrix(
         Name of a Matplotlib color map that begins pale.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def confusion_matrix(
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
     side = max(3.2, CELL_INCHES * len(classes) + 1.6)
-    ax = new_axes(ax, (side + 0.9, side))
+    ax = new_axes(ax, figsize, (side + 0.9, side))
     image = ax.imshow(np.ma.masked_invalid(share), cmap=cmap, vmin=0, vmax=1)
     for (row, column), n in np.ndenumerate(counts):
         if total[row]:
@@ -86,5 +92,5 @@ def confusion_matrix(
     bar = ax.get_figure(root=True).colorbar(image, ax=ax, shrink=0.7, aspect=18, pad=0.02)  # type: ignore[union-attr]
     bar.set_label("share of the true type", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax

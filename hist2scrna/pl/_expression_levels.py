@@ -8,7 +8,7 @@ import numpy as np
 
 from hist2scrna.evaluation.scores import with_average
 from hist2scrna.messages import require_known
-from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, new_axes, save_figure
+from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, finish, new_axes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,9 @@ def expression_levels(
     *,
     metric: str = "pearson",
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw the scores of genes with low, medium and high mean counts in training, next to those of the baselines.
 
@@ -36,8 +38,12 @@ def expression_levels(
         `"mae"` or `"mse"`, on log-normalized expression.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def expression_levels(
     # By Pearson, the true means of a simulation are the ceiling.
     shown = [name for name in COLORS if name != "true_means" or metric != "pearson"]
     predictors = [name for name in shown if all(name in values for values in levels.values())]
-    ax = new_axes(ax, (5.6, 3.8))
+    ax = new_axes(ax, figsize, (5.6, 3.8))
     places, width = np.arange(len(levels)), 0.8 / len(predictors)
     for i, name in enumerate(predictors):
         scores = [values[name].get(f"{metric}_{score.quoted}") for values in levels.values()]
@@ -83,5 +89,5 @@ def expression_levels(
         ax.set_xlabel("mean count in the scored spots, by tertile")
     ax.margins(y=0.12)
     ax.legend(frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax

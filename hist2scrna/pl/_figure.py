@@ -11,6 +11,7 @@ from hist2scrna.evaluation.result import Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Size = tuple[float, float]
 SIZE = (5.0, 3.2)
 # Okabe and Ito's blue, orange and green, told apart by all; the mean baseline, which has no say, is gray.
 COLORS = {"model": "#0072B2", "mean_baseline": "0.45", "depth_baseline": "#E69F00", "true_means": "#009E73"}
@@ -52,10 +53,24 @@ def plot_data(evaluation: Evaluation, name: str, otherwise: str) -> Any:
     return evaluation.plot_data[name]
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:
-    """Return the axes, or those of a new figure of this size in inches; without a frame above and on the right."""
+def figure_size(ax: Any, figsize: Size | None, otherwise: Size) -> Size:
+    """Return width and height of a new figure in inches: those that were asked for, else those that suit the plot.
+
+    Raises
+    ------
+    ValueError
+        If there are axes to draw in, whose figure has a size already.
+    """
+    if ax is not None and figsize is not None:
+        raise ValueError(f"Pass `ax` or `figsize`, not both: the figure of `ax` has its size; found {figsize}.")
+    return otherwise if figsize is None else figsize
+
+
+def new_axes(ax: Axes | None, figsize: Size | None = None, otherwise: Size = SIZE) -> Axes:
+    """Return the axes, or those of a new figure; without a frame above and on the right."""
     import matplotlib.pyplot as plt
 
+    size = figure_size(ax, figsize, otherwise)
     if ax is None:
         _, ax = plt.subplots(figsize=size, layout="constrained")
     ax.spines[["top", "right"]].set_visible(False)
@@ -80,7 +95,11 @@ def not_typed(evaluation: Evaluation) -> str:
     )
 
 
-def save_figure(ax: Axes, path: str | Path | None) -> None:
-    """Write the figure of `ax`, at 150 dpi where the format has pixels."""
-    if path is not None:
-        ax.get_figure(root=True).savefig(path, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
+def finish(ax: Axes, save: str | Path | None, show: bool) -> None:
+    """Write the figure of `ax`, at 150 dpi where the format has pixels, and show it, where these were asked for."""
+    import matplotlib.pyplot as plt
+
+    if save is not None:
+        ax.get_figure(root=True).savefig(save, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
+    if show:
+        plt.show()

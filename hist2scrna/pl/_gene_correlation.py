@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, new_axes, save_figure
+from hist2scrna.pl._figure import CEILING, COLORS, LABELS, as_evaluation, finish, new_axes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,12 @@ MOST_BINS = 40
 
 
 def gene_correlation(
-    evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None
+    evaluation: Evaluation | str | Path,
+    *,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw the distribution of Pearson over the genes, with the baselines and the noise ceiling.
 
@@ -34,8 +39,12 @@ def gene_correlation(
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -55,7 +64,7 @@ def gene_correlation(
     values = table["pearson"].dropna().to_numpy(dtype=float)
     if len(values) == 0:
         raise ValueError("No gene varies over the scored spots, so none has a correlation. Evaluate more spots.")
-    ax = new_axes(ax, (5.6, 3.8))
+    ax = new_axes(ax, figsize, (5.6, 3.8))
     others = {"depth_baseline": table["depth_baseline_pearson"], "noise_ceiling": table["noise_ceiling"]}
     columns = {name: column.dropna().to_numpy(dtype=float) for name, column in others.items()}
     every = np.concatenate([values, *columns.values()])
@@ -78,7 +87,7 @@ def gene_correlation(
             ax.axvline(head[key], color=color, linestyle=style, linewidth=2, label=label)
     ax.set(xlabel=f"Pearson over the spots of {_sections(result)}", ylabel=f"genes, of {len(values):,}")
     ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.pl._figure import as_evaluation, plot_data, save_figure
+from hist2scrna.pl._figure import Size, as_evaluation, figure_size, finish, plot_data
 from hist2scrna.pl._tissue import UNIT, Tissue, color_bar, draw_spots, limits
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def ranked_genes(
     section: str | None = None,
     cmap: str = "viridis",
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> NDArray[Any]:
     """Draw measured and predicted expression of the four best and the four worst genes by Pearson, on the tissue.
 
@@ -48,8 +50,12 @@ def ranked_genes(
         Name of a Matplotlib color map.
     ax
         Two axes per gene (measured, predicted), the best genes first, in any shape; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def ranked_genes(
         raise KeyError(f"Section {name!r} is not among those whose maps are kept: {list(sections)}.")
     section_map = sections[name]
     tissue = _tissue(section_map)
-    axes = _axes(ax, len(best), len(worst), tissue.aspect)
+    axes = _axes(ax, figsize, len(best), len(worst), tissue.aspect)
     score = "r" if len(result.results["sections"]) == 1 else "mean r"
     for pair, gene in zip(axes, best + worst, strict=True):
         row = result.genes.loc[gene]
@@ -96,7 +102,7 @@ def ranked_genes(
         axes[0, 0].get_figure(root=True).suptitle(name, fontsize=11)
         bar = color_bar(dots, axes.ravel().tolist(), UNIT, shrink=0.35)
         bar.set_ticks(dots.get_clim(), labels=["min", "max"])
-    save_figure(axes[0, 0], save)
+    finish(axes[0, 0], save, show)
     return axes
 
 
@@ -111,19 +117,18 @@ def _tissue(section_map: dict[str, Any]) -> Tissue:
     return Tissue(xy, section_map["spot_diameter"], pixels, (left, right, bottom, top))
 
 
-def _axes(ax: Any, n_best: int, n_worst: int, aspect: float) -> NDArray[Any]:
+def _axes(ax: Any, figsize: Size | None, n_best: int, n_worst: int, aspect: float) -> NDArray[Any]:
     import matplotlib.pyplot as plt
 
     n_genes = n_best + n_worst
+    height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.3
+    size = figure_size(ax, figsize, (4 * PANEL_INCHES + 0.8, height * n_best + 0.4))
     if ax is not None:
         axes = np.asarray(ax, dtype=object).ravel()
         if len(axes) != 2 * n_genes:
             raise ValueError(f"Expected two axes for each of {n_genes} genes in `ax`, found {len(axes)}.")
         return axes.reshape(n_genes, 2)
-    height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.3
-    _, grid = plt.subplots(
-        n_best, 4, figsize=(4 * PANEL_INCHES + 0.8, height * n_best + 0.4), squeeze=False, layout="compressed"
-    )
+    _, grid = plt.subplots(n_best, 4, figsize=size, squeeze=False, layout="compressed")
     for unused in grid[n_worst:, 2:].ravel():
         unused.set_axis_off()
     return np.concatenate([grid[:, :2], grid[:n_worst, 2:]])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import COLORS, as_evaluation, new_axes, not_typed, plot_data, save_figure
+from hist2scrna.pl._figure import COLORS, as_evaluation, finish, new_axes, not_typed, plot_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from hist2scrna.evaluation.result import Evaluation
 
 
-def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None) -> Axes:
+def reliability(
+    evaluation: Evaluation | str | Path,
+    *,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    save: str | Path | None = None,
+    show: bool = False,
+) -> Axes:
     """Draw the accuracy of predicted cell types against the confidence in them.
 
     Each bar is the accuracy of the spots whose confidence lies in its bin, with their number at the bottom; the dot is
@@ -30,8 +37,12 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -58,7 +69,7 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
     edges, n = np.array(bins["edges"]), np.array(bins["n"])
     occupied = n > 0
     accuracy, confidence = (np.array(bins[k], dtype=float)[occupied] for k in ("accuracy", "confidence"))
-    ax = new_axes(ax, (4.4, 4.0))
+    ax = new_axes(ax, figsize, (4.4, 4.0))
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="calibrated")
     width = np.diff(edges)[occupied]
     ax.bar(
@@ -85,5 +96,5 @@ def reliability(evaluation: Evaluation | str | Path, *, ax: Axes | None = None, 
     error = result.results["cell_types"]["expected_calibration_error"]
     ax.set_title(f"expected calibration error {number(error)}", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import as_evaluation, new_axes, plot_data, save_figure
+from hist2scrna.pl._figure import as_evaluation, finish, new_axes, plot_data
 from hist2scrna.pl._tissue import UNIT
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def scatter(
     *,
     cmap: str = "viridis",
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw predicted against measured log-normalized expression of 10,000 random (spot, gene) pairs.
 
@@ -42,8 +44,12 @@ def scatter(
         Name of a Matplotlib color map.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def scatter(
     truth, predicted = (np.array(points[name], dtype=float) for name in ("truth", "prediction"))
     density = _density(truth, predicted)
     order = np.argsort(density, kind="stable")
-    ax = new_axes(ax, (4.6, 4.2))
+    ax = new_axes(ax, figsize, (4.6, 4.2))
     top = max(float(truth.max()), float(predicted.max())) * 1.03 or 1.0
     ax.plot([0, top], [0, top], color="0.35", linestyle="--", linewidth=1, zorder=0)
     dots = ax.scatter(
@@ -84,7 +90,7 @@ def scatter(
     bar = ax.get_figure(root=True).colorbar(dots, ax=ax, shrink=0.8, aspect=22, pad=0.02)  # type: ignore[union-attr]
     bar.set_label("points around", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax
 
 

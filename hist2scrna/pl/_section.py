@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.pl._figure import Size, figure_size
 from hist2scrna.pl._tissue import Tissue
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.library import has_image, libraries, open_image
@@ -124,12 +125,11 @@ def _read_window(
     return window[::step, ::step], (left, right, bottom, top)
 
 
-def section_axes(ax: Axes | None, aspect: float) -> Axes:
-    """Return the axes, or those of a new figure of this height over width."""
+def section_axes(ax: Axes | None, figsize: Size | None, aspect: float) -> Axes:
+    """Return the axes, or those of a new figure, of this height over width unless another size was asked for."""
     import matplotlib.pyplot as plt
 
+    size = figure_size(ax, figsize, (SIDE_INCHES + 1, SIDE_INCHES * min(max(aspect, 0.3), 3.0) + 0.4))
     if ax is None:
-        _, ax = plt.subplots(
-            figsize=(SIDE_INCHES + 1, SIDE_INCHES * min(max(aspect, 0.3), 3.0) + 0.4), layout="compressed"
-        )
+        _, ax = plt.subplots(figsize=size, layout="compressed")
     return ax

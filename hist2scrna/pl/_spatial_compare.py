@@ -13,7 +13,7 @@ from hist2scrna.evaluation.read_prediction import Where, read_prediction
 from hist2scrna.messages import require_key
 from hist2scrna.metrics.correlation import pearson_by_gene
 from hist2scrna.metrics.scales import log_normalize
-from hist2scrna.pl._figure import save_figure
+from hist2scrna.pl._figure import Size, figure_size, finish
 from hist2scrna.pl._section import find_section
 from hist2scrna.pl._tissue import DIVERGING, UNIT, color_bar, draw_spots, even_limits, limits
 from hist2scrna.spots.counts import read_counts
@@ -45,7 +45,9 @@ def spatial_compare(
     ncols: int = 1,
     cmap: str = "viridis",
     ax: Axes | Sequence[Axes] | NDArray[Any] | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | Path | None = None,
+    show: bool = False,
 ) -> NDArray[Any]:
     """Draw measured and predicted expression of genes side by side, on the tissue of one section.
 
@@ -85,8 +87,12 @@ def spatial_compare(
         Name of a Matplotlib color map for both panels.
     ax
         Two axes per gene (measured, predicted), or three with `residual`, in any shape; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -107,7 +113,7 @@ def spatial_compare(
     section = find_section(adata, None, library, library_key, spatial_key, img_key)
     truth, predicted = _expression(adata, section.spots, names, layer, genes)
     tissue = section.tissue(*window_corners(section.xy, section.diameter))
-    axes = _axes(ax, len(genes), 3 if residual else 2, ncols, tissue.aspect)
+    axes = _axes(ax, figsize, len(genes), 3 if residual else 2, ncols, tissue.aspect)
     scores = pearson_by_gene(np.nan_to_num(truth), np.nan_to_num(predicted))
     for row, gene, t, p, r in zip(axes, genes, truth.T, predicted.T, scores, strict=True):
         agreement = "measured is constant" if np.isnan(r) else f"r = {r:.2f}"
@@ -121,7 +127,7 @@ def spatial_compare(
             dots = draw_spots(row[2], tissue, p - t, even_limits(p - t), DIVERGING, outline="0.4")
             row[2].set_title("predicted - measured", fontsize=10)
             color_bar(dots, row[2], "difference")
-    save_figure(axes[0, 0], save)
+    finish(axes[0, 0], save, show)
     return axes
 
 
@@ -146,24 +152,26 @@ def _expression(
     return truth, prediction.region(slice(None), wanted, HEADLINE)
 
 
-def _axes(ax: Any, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:
+def _axes(ax: Any, figsize: Size | None, n_genes: int, n_panels: int, ncols: int, aspect: float) -> NDArray[Any]:
     import matplotlib.pyplot as plt
 
+    if ncols < 1:
+        raise ValueError(f"Expected `ncols` to be at least 1, found {ncols}.")
+    ncols = min(ncols, n_genes)
+    nrows = -(-n_genes // ncols)
+    height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.35
+    wide = (n_panels * PANEL_INCHES + 0.7 * (n_panels - 1)) * ncols
+    size = figure_size(ax, figsize, (wide, height * nrows))
     if ax is not None:
         axes = np.asarray(ax, dtype=object).ravel()
         if len(axes) != n_panels * n_genes:
             word = {2: "two", 3: "three"}[n_panels]
             raise ValueError(f"Expected {word} axes for each of {n_genes} genes in `ax`, found {len(axes)}.")
         return axes.reshape(n_genes, n_panels)
-    if ncols < 1:
-        raise ValueError(f"Expected `ncols` to be at least 1, found {ncols}.")
-    ncols = min(ncols, n_genes)
-    nrows = -(-n_genes // ncols)
-    height = PANEL_INCHES * min(max(aspect, 0.3), 3.0) + 0.35
     _, grid = plt.subplots(
         nrows,
         n_panels * ncols,
-        figsize=((n_panels * PANEL_INCHES + 0.7 * (n_panels - 1)) * ncols, height * nrows),
+        figsize=size,
         squeeze=False,
         layout="compressed",
     )

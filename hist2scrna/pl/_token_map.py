@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.pl._figure import Size
 from hist2scrna.pl._section import Section, section_axes
 from hist2scrna.pl._tissue import DIVERGING, color_bar, even_limits, limits
 
@@ -59,13 +60,14 @@ def draw_tokens(
     gene: str | None,
     cmap: str | None,
     ax: Axes | None,
+    figsize: Size | None,
 ) -> Axes:
     """Draw `(n, tokens)` at their place, those of one patch or of all: attention, or saliency if a gene is given."""
     chosen = slice(None) if section.chosen is None else slice(section.chosen, section.chosen + 1)
     values = values[chosen] * (values.shape[1] if gene is None else 1)
     low, high = section.xy[chosen].min(axis=0) - 0.75 * side, section.xy[chosen].max(axis=0) + 0.75 * side
     tissue = section.tissue(low, high)
-    ax = section_axes(ax, tissue.aspect if section.chosen is None else 1.0)
+    ax = section_axes(ax, figsize, tissue.aspect if section.chosen is None else 1.0)
     if tissue.image is not None:
         # From afar tokens are small, and only stand out from a pale image.
         pale = 0.45 if section.chosen is None else 0.8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hist2scrna.evaluation.plain import number
-from hist2scrna.pl._figure import as_evaluation, new_axes, not_counts, save_figure
+from hist2scrna.pl._figure import as_evaluation, finish, new_axes, not_counts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,12 @@ LEVELS = {"low": ("#56B4E9", "v"), "medium": ("#0072B2", "o"), "high": ("#D55E00
 
 
 def zero_inflation(
-    evaluation: Evaluation | str | Path, *, ax: Axes | None = None, save: str | Path | None = None
+    evaluation: Evaluation | str | Path,
+    *,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    save: str | Path | None = None,
+    show: bool = False,
 ) -> Axes:
     """Draw the predicted against the observed zero rate of every gene.
 
@@ -33,8 +38,12 @@ def zero_inflation(
         What :func:`hist2scrna.tl.evaluate` returned, or the path of its JSON.
     ax
         Axes to draw in; None: a new figure.
+    figsize
+        Width and height of the new figure in inches; None: what suits the plot.
     save
         Path of a file to write the figure to; its suffix selects the format. None: it is not written.
+    show
+        Show the figure at once. A notebook shows it at the end of the cell in any case.
 
     Returns
     -------
@@ -53,7 +62,7 @@ def zero_inflation(
     zeros = result.results["zeros"].get("model")
     if not zeros:
         raise ValueError(not_counts(result))
-    ax = new_axes(ax, (4.4, 4.2))
+    ax = new_axes(ax, figsize, (4.4, 4.2))
     ax.plot([0, 1], [0, 1], color="0.35", linestyle="--", linewidth=1, label="equal", zorder=0)
     for level, (color, marker) in LEVELS.items():
         part = result.genes[result.genes["level"] == level]
@@ -78,5 +87,5 @@ def zero_inflation(
         f"AUROC of non-zero {number(zeros['auroc'])}",
         fontsize=10,
     )
-    save_figure(ax, save)
+    finish(ax, save, show)
     return ax

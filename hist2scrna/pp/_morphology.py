@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import __version__, keys
+from hist2scrna.encoders.morphology import morphology_encoder
 from hist2scrna.encoders.patch_statistics import (
     CHUNK_PIXELS,
     FIELDS_OF_VIEW,
     feature_names,
-    morphology_encoder,
     patch_statistics,
 )
 from hist2scrna.images.base import cut_patches

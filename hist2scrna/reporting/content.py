@@ -12,6 +12,7 @@ from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR
 from hist2scrna.evaluation.scores import by_section, scores_of
 from hist2scrna.fitting.result import useless
 from hist2scrna.provenance import package_versions
+from hist2scrna.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from hist2scrna.evaluation.result import Evaluation
@@ -38,13 +39,15 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
         Heading; None: model and sections.
     """
     results = evaluation.results
+    said, compared = verdict(results)
     sections = list(results["sections"])
     named = ", ".join(sections[:NAMED_SECTIONS]) + (", ..." if len(sections) > NAMED_SECTIONS else "")
     return {
         "title": title or f"{results['model']['name']} on {named}",
         "results": results,
         "head": results["headline"],
-        "verdict": _verdict(results),
+        "verdict": said,
+        "compared": compared,
         "alarms": _alarms(results),
         "facts": _facts(results, named),
         "bars": _bars(results),
@@ -59,23 +62,6 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
         "call": _call(results, out),
         "versions": package_versions(),
     }
-
-
-def _verdict(results: dict[str, Any]) -> str:
-    head = results["headline"]
-    pearson, depth, mean = (head[name] for name in ("pearson", "depth_baseline", "mean_baseline"))
-    if pearson is None:
-        return "No gene varies over the scored spots, so no correlation is defined."
-    if head["collapsed"]:
-        return "The prediction hardly varies between spots, so its correlations mean nothing."
-    if depth is not None and pearson <= depth:
-        return (
-            "The model does worse than the depth baseline: the total count of each spot alone predicts these genes "
-            "better than the model."
-        )
-    if mean is not None and pearson <= mean:
-        return "The model does no better than the mean baseline, which predicts the same for every spot."
-    return "The model does better than both baselines, averaged over genes."
 
 
 def _alarms(results: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -101,7 +87,11 @@ def _facts(results: dict[str, Any], sections: str) -> list[tuple[str, str]]:
     spots = f"{data['n_spots']:,} spots"
     n_sections = len(results["sections"])
     rows = [
-        ("Model", f"{model['name']}, likelihood {model['likelihood']}, library size {model['library_size']}"),
+        (
+            "Model",
+            f"{model['name']}, preset {model.get('preset', 'unknown')}, likelihood {model['likelihood']}, library size "
+            f"{model['library_size']}",
+        ),
         ("Data", f"{spots}, {n_sections} section{'s' * (n_sections != 1)}: {sections}"),
         ("Counts", "adata.X" if data["layer"] == "X" else f"adata.layers[{data['layer']!r}]"),
         ("Split", _sentence(results["split"]["statement"])),

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from hist2scrna import pl
 from hist2scrna.evaluation.plain import at, number, percent
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from hist2scrna.evaluation.result import Evaluation
@@ -157,6 +157,16 @@ HISTORY = Plot(
     wide=True,
 )
 
+PENALTIES = Plot(
+    "history",
+    "Penalty",
+    "The model has no epochs: it is solved in closed form, once for each penalty, and tried on spots left out in turn. "
+    "The star is the penalty with the lowest error. If it lies at the right end of the curve, or the curve is flat, "
+    "the image tells little of the spots left out.",
+    lambda results: "Error on the spots left out by penalty, with the lowest marked.",
+    wide=True,
+)
+
 
 def draw_all(evaluation: Evaluation, history: TrainedModel | pd.DataFrame | None) -> dict[str, dict[str, Any]]:
     """Return, by name of the plot, what the page shows: `heading`, `caption`, `wide`, and `source`, `alt` or `reason`.
@@ -170,7 +180,9 @@ def draw_all(evaluation: Evaluation, history: TrainedModel | pd.DataFrame | None
     """
     figures = {plot.name: _figure(plot, evaluation, evaluation.results) for plot in PLOTS}
     if history is not None:
-        figures[HISTORY.name] = _figure(HISTORY, history, evaluation.results)
+        table = history if isinstance(history, pd.DataFrame) else history.history
+        plot = PENALTIES if "penalty" in table else HISTORY
+        figures[plot.name] = _figure(plot, history, evaluation.results)
     return figures
 
 

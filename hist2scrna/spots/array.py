@@ -9,6 +9,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.spots.lattice import array_from_pixels
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,5 +50,5 @@ def read_array(
     for code, name in enumerate(sections):
         within = section == code
         grid[within] = array_from_pixels(xy[within])
-        log.info("section %s: array columns and rows taken from the pixel coordinates", name)
+        log.log(HINT, "section %s: array columns and rows taken from the pixel coordinates", name)
     return grid

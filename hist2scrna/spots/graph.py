@@ -13,6 +13,7 @@ from hist2scrna import keys
 from hist2scrna.messages import fields_known
 from hist2scrna.spots.builders import array_edges, delaunay_edges, knn_edges, lattice_edges, symmetric, within
 from hist2scrna.spots.lattice import find_lattice
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +161,9 @@ def _built_edges(
         edges, origin = _section_edges(place, neighbors, radius)
         blocks.append(edges)
         origins.append(origin)
-        log.info("section %s: %d spots, %s: %.1f neighbors", name, len(place), origin, edges.nnz / max(1, len(place)))
+        log.log(
+            HINT, "section %s: %d spots, %s: %.1f neighbors", name, len(place), origin, edges.nnz / max(1, len(place))
+        )
     return symmetric(_joined(blocks, section)), tuple(origins)
 
 

@@ -13,6 +13,7 @@ from hist2scrna import keys
 from hist2scrna.images.patches import PatchGeometry, PatchSource
 from hist2scrna.messages import require_key, warn_user
 from hist2scrna.spots.scale import PATCH_UM_WITHOUT_SPOT
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,6 +199,6 @@ def open_patch_files(
     part = [1.0 if side is None or side < um * (1 + SAME) else um / side for side in sides]
     files = [folders[code] / str(file) for code, file in zip(opened.codes, obs[keys.PATCH_FILE], strict=True)]
     px = pixels(um)
-    log.info("patches: files, %g um, %d px", um, px)
+    log.log(HINT, "patches: files, %g um, %d px", um, px)
     origin = "metadata" if known else "argument"
     return PatchFiles(files, part, xy, opened.codes, px), PatchGeometry(um, px, origin)

@@ -13,6 +13,7 @@ from hist2scrna.images.placement import check_placement
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.patch_files import open_patch_files
 from hist2scrna.spots.scale import PATCH_PER_SPOT, default_patch_um
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
     if not np.isfinite(um) or um <= 0:
         raise ValueError(f"Expected `patch_um` to be a positive number, found {size.um}.")
     px = size.pixels(um)
-    log.info("patches: %g um, %d px", um, px)
+    log.log(HINT, "patches: %g um, %d px", um, px)
     images = [section.image for section in opened.members]
     patches = PatchSource(images, [um / scale.mpp for scale in scales], xy, opened.codes, px)
     return patches, PatchGeometry(um, px, scales[0].known_from)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.messages import warn_user
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ def section_scale(
     file_mpp = None if image is None or image.mpp is None else image.mpp * image.scale
     if spot_px is None:
         if image is not None and file_mpp is not None:
-            log.info("section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
+            log.log(HINT, "section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
             return SectionScale(file_mpp, "image file", None)
         silent = "" if image is None else f", and the image ({image.origin}) does not tell its microns per pixel"
         raise KeyError(
@@ -87,7 +88,7 @@ def section_scale(
     assumed = VISIUM_SPOT_UM if keys.CHEMISTRY in metadata else ARRAY_SPOT_UM
     diameter = _positive(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
     if image is not None and file_mpp is not None:
-        log.info("section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
+        log.log(HINT, "section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
         if abs(diameter / spot_px / file_mpp - 1) > LARGEST_DISAGREEMENT:
             warn_user(
                 f"The image of section {library!r} ({image.origin}) says {file_mpp:.4g} um a pixel, which is used; but "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from hist2scrna.fitting.result import useless
 from hist2scrna.messages import listed
+from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.unit import Unit
 
@@ -95,28 +97,65 @@ class FittedModel:
         """
         return np.isin(fingerprint(counts), self.fingerprints)
 
+    @property
+    def preset(self) -> str:
+        """Name of the preset, the default one where none was asked for."""
+        return self.parameters.get("preset") or model_entry(self.name).default
+
     def __repr__(self) -> str:
+        facts = "\n".join(f"  {name:<10}  {value}" for name, value in self._facts().items())
+        return f"{self._title()}\n{facts}"
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, in the colors of its theme."""
+        left = 'style="text-align:left;vertical-align:top"'
+        rows = "".join(
+            f'<tr><th scope="row" {left}>{html.escape(name)}</th><td {left}>{html.escape(value)}</td></tr>'
+            for name, value in self._facts().items()
+        )
+        return (
+            f'<div style="color:inherit;background:inherit"><p><strong>{html.escape(self._title())}</strong></p>'
+            f'<table style="color:inherit;background:inherit"><tbody>{rows}</tbody></table></div>'
+        )
+
+    def _title(self) -> str:
+        return f"TrainedModel {self.name!r}, preset {self.preset!r}, {self.n_parameters:,} parameters"
+
+    def _facts(self) -> dict[str, str]:
+        """Return what is to be known of the model at a glance, by name."""
         training = self.training
         more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
         classes = f"{len(self.classes)} ({', '.join(self.classes[:SHOWN_CLASSES])}{more})" if self.classes else "none"
-        lines = [
-            f"TrainedModel {self.name!r}, {self.n_parameters:,} parameters",
-            f"  reads       {self._reads()}",
-            f"  predicts    {len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
-            f"  cell types  {classes}",
-            f"  trained on  {training['n_training']} {self._rows} of {listed(training['sections'])}",
-            f"  unit        {Unit(**training['unit']) if 'unit' in training else self._rows}",
-            f"  validation  {training['validation']} ({training['n_validation']} {self._rows})",
-            f"  best epoch  {training['best_epoch']} of {len(self.history)}, {training['monitor']} "
-            f"{self.history[training['monitor']].iloc[training['best_epoch']]:.4f}",
-        ]
-        if (explained := training.get("variance_explained")) is not None:
-            lines.append(f"  explains    {explained:.0%} of the variance of spots left out")
-        if (verdict := useless(explained)) is not None:
-            lines.append(f"  WARNING     {verdict}.")
-        if self.choice:
-            lines.insert(1, f"  chosen      by model='auto': {self.choice}")
-        return "\n".join(lines)
+        chosen = {"chosen": f"by model='auto': {self.choice}"} if self.choice else {}
+        return {
+            **chosen,
+            "reads": self._reads(),
+            "predicts": f"{len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
+            "cell types": classes,
+            "trained on": f"{training['n_training']} {self._rows} of {listed(training['sections'])}",
+            "unit": str(Unit(**training["unit"])) if "unit" in training else self._rows,
+            "validation": f"{training['validation']} ({training['n_validation']} {self._rows})",
+            **self._best(),
+            **self._explains(),
+        }
+
+    def _explains(self) -> dict[str, str]:
+        """Return what share of the variance of spots left out a model in closed form explains, and what that means."""
+        explained = self.training.get("variance_explained")
+        if explained is None:
+            return {}
+        share = {"explains": f"{explained:.0%} of the variance of spots left out"}
+        verdict = useless(explained)
+        return share if verdict is None else {**share, "WARNING": f"{verdict}."}
+
+    def _best(self) -> dict[str, str]:
+        """Return the epoch that was kept or, of a model in closed form, the penalty."""
+        best, monitor = self.training["best_epoch"], self.training["monitor"]
+        row = self.history.iloc[best]
+        loss = f"{monitor} {row[monitor]:.4f}"
+        if "penalty" in row:
+            return {"penalty": f"{row['penalty']:.3g}, the best of {len(self.history)}, {loss}"}
+        return {"best epoch": f"{best} of {len(self.history)}, {loss}"}
 
     @property
     def _rows(self) -> str:

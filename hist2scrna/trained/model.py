@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TrainedModel(FittedModel):
     """A model with all that it takes to predict and to judge it. :func:`hist2scrna.tl.fit` returns it.
 
-    It has the attributes of `FittedModel`: `module`, `name`, `choice`, `options`,
+    It has the attributes of `FittedModel`: `module`, `name`, `preset`, `choice`, `options`,
     `genes`, `classes`, `geometry`, `encoder`, `parameters`, `training`, `baselines`, `fingerprints` and `history`.
     """
 

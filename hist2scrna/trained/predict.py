@@ -117,7 +117,7 @@ def predict(
         of the gene about its mean, the excess zeros, and, of the kernel model and of networks with validation, the
         error of the mean as it was on average on tissue that was left out.
     `.obs[f"{key}_cell_type"]` : categorical
-        Most probable class, if the model has classes.
+        Most probable class, if the model has classes; its categories are those that occur.
     `.obs[f"{key}_cell_type_confidence"]` : float32
         Its probability.
     `.obs[f"{key}_library_size"]` : float32
@@ -125,8 +125,9 @@ def predict(
     `.obs[f"{key}_tissue_distance"]` : float32
         How unlike the training tissue a spot is, for models that know; 1 is as far as the farthest 1 % of the training
         spots are from the other sections.
-    `.obs[f"{key}_unlike_training"]` : bool
-        Whether it is above 1: the prediction is then an extrapolation.
+    `.obs[f"{key}_unlike_training"]` : categorical
+        `"unlike training"` where it is above 1, so that the prediction is an extrapolation; else `"like training"`.
+        `.uns[f"{key}_unlike_training_colors"]` holds their colors, for Scanpy and Squidpy.
     `.obsm[f"{key}_cell_type_probability"]` : DataFrame (n_obs, n_classes)
         Probability of every class.
     `.obsm[f"X_{key}"]` : float32 (n_obs, d)
@@ -137,7 +138,7 @@ def predict(
         Inverse dispersion of each gene, of count models that have one for all spots; NaN for genes that the model does
         not know. With it :func:`hist2scrna.tl.evaluate` needs no second prediction.
     `.uns[key]` : dict
-        Model, version, parameters, patch geometry, encoder, graph, library size used.
+        Model, preset, version, parameters, patch geometry, encoder, graph, library size used.
 
     Raises
     ------
@@ -274,6 +275,7 @@ def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> 
     target = model.module.target
     return {
         "model": model.name,
+        "preset": model.preset,
         "choice": model.choice or None,
         "version": hist2scrna.__version__,
         "likelihood": model.likelihood,

@@ -27,6 +27,8 @@ ROWS_PER_CHUNK = 256
 STORES = (".zarr", ".h5ad")
 # Of the spots; as far off as 1 % of the training spots are by definition.
 MOST_UNLIKE = 0.05
+# Of keys.TISSUE: light gray, and Okabe and Ito's vermilion.
+TISSUE_COLORS = ("#BBBBBB", "#D55E00")
 
 
 class Rows(Protocol):
@@ -199,10 +201,10 @@ class PredictionWriter:
         unlike = self.distance > 1
         if np.isfinite(self.distance).all():
             obs[names.tissue_distance] = self.distance
-            obs[names.unlike_training] = unlike
+            obs[names.unlike_training] = _categories(unlike.astype(int), keys.TISSUE)
         if self.classes:
             best = self.probability.argmax(axis=1)
-            obs[names.cell_type] = pd.Categorical.from_codes(best, categories=self.classes)
+            obs[names.cell_type] = _categories(best, self.classes)
             obs[names.cell_type_confidence] = self.probability.max(axis=1)
             obsm[names.cell_type_probability] = pd.DataFrame(
                 self.probability, index=out.obs_names, columns=pd.Index(self.classes)
@@ -214,6 +216,9 @@ class PredictionWriter:
                 out.X = self.arrays["mean"]
         for key, column in obs.items():
             out.obs[key] = column
+        if names.unlike_training in obs:
+            there = obs[names.unlike_training].categories
+            out.uns[names.unlike_training_colors] = [TISSUE_COLORS[keys.TISSUE.index(name)] for name in there]
         for key, matrix in obsm.items():
             out.obsm[key] = matrix
         out.var[names.modeled] = self.modeled
@@ -259,6 +264,11 @@ class PredictionWriter:
                 self._file.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+
+def _categories(codes: NDArray[np.integer], names: Sequence[str]) -> pd.Categorical:
+    """Return a column of the categories that occur: Scanpy and Squidpy fail on those without a spot."""
+    return pd.Categorical.from_codes(codes, categories=pd.Index(names)).remove_unused_categories()
 
 
 def _layer(prediction: Prediction, name: str) -> Tensor | None:

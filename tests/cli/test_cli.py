@@ -198,6 +198,20 @@ def test_convert_and_info(folder, tmp_path) -> None:
     assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
 
 
+def test_info_tells_counts_from_predictions(folder, tmp_path) -> None:
+    section = folder / "data" / "section_0.h5ad"
+    run("predict", section, "--model", folder / "model", "--out", tmp_path / "p.h5ad")
+    said = run("info", tmp_path / "p.h5ad")
+    assert "counts X other layer 'true_dispersion', layer 'true_dropout'" in said
+    by = "by model 'hist2scrna', preset 'tiny', trained on section_0, section_1: layers mean, dropout"
+    assert f"predicted 'hist2scrna' {by}" in said
+    assert "predicted nothing" in run("info", section)
+    predicted = ad.read_h5ad(tmp_path / "p.h5ad")
+    predicted.X = predicted.layers["hist2scrna_mean"]
+    predicted.write_h5ad(tmp_path / "x.h5ad")
+    assert "counts none other X" in run("info", tmp_path / "x.h5ad")
+
+
 def test_spatialdata_is_read_as_any_other(folder, tmp_path) -> None:
     section = folder / "data" / "section_0.h5ad"
     run("convert", section, "--spatialdata", "--out", tmp_path / "s.zarr")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+from anndata import read_h5ad
 from platform_files import N, barcodes, colors, middle, write_section
 
 from hist2scrna.datasets import simulate
@@ -82,3 +85,41 @@ def test_joining_what_does_not_fit(make_section):
     np.testing.assert_array_equal(outer[:40, a.var_names].X.toarray(), a.X.toarray())
     del a.X, few.X
     assert concat([a, few]).X is None
+
+
+def predicted(section, **facts):
+    """As predict leaves it, but for the values."""
+    section.layers["p_mean"] = section.X.toarray() + 0.5
+    section.uns["p"] = {"model": "kernel", "trained_on": np.array(["s8", "s9"]), "graph": np.array(["square"]), **facts}
+    return section
+
+
+def test_predictions_of_two_models_are_not_mixed_silently(make_section):
+    a, b = predicted(make_section("a")), predicted(make_section("b"), model="ridge", trained_on=np.array(["s7"]))
+    named = r"under 'p' are not of one model \(a by 'kernel', trained on s8, s9; b by 'ridge', trained on s7\)"
+    with pytest.warns(UserWarning, match=named + ".*differ in model, trained_on.*key_added=") as said:
+        both = concat([a, b])
+    assert [w.filename for w in said] == [__file__]
+    assert both.layers["p_mean"].shape == both.shape
+
+
+def test_predictions_of_one_model_are_joined_without_a_word(make_section, tmp_path):
+    a, b = predicted(make_section("a")), predicted(make_section("b"), graph=np.array(["hexagonal"]))
+    b.write_h5ad(tmp_path / "b.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both = concat([a, read_h5ad(tmp_path / "b.h5ad")])
+        concat([a, make_section("c")])
+    assert both.uns["p"]["model"] == "kernel"
+
+
+def test_categories_keep_their_colors(make_section):
+    a, b = make_section("a"), make_section("b")
+    b = b[b.obs["cell_type"] == "tumor"].copy()
+    a.uns["cell_type_colors"], b.uns["cell_type_colors"] = ["#111111", "#222222"], ["#222222"]
+    for parts in ([a, b], [b, a]):
+        both = concat(parts)
+        shown = dict(zip(both.obs["cell_type"].cat.categories, both.uns["cell_type_colors"], strict=True))
+        assert shown == {"stroma": "#111111", "tumor": "#222222"}
+    del a.uns["cell_type_colors"]
+    assert "cell_type_colors" not in concat([b, a]).uns

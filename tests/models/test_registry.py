@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import hist2scrna as h2s
+from hist2scrna import models
 from hist2scrna.models import registry
 from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
 from hist2scrna.models.training import DEFAULTS, Training, as_training
@@ -158,3 +161,20 @@ def test_a_class_is_named_in_its_own_file_and_by_its_fitter_alone() -> None:
             or (isinstance(node, ast.alias) and node.name == entry.model.__name__)
         }
         assert naming == set(), entry.model.__name__
+
+
+@pytest.mark.parametrize("name", registry.OUR_MODELS)
+def test_every_option_is_explained_where_a_user_looks(name) -> None:
+    entry = registry.model_entry(name)
+    assert getattr(models, entry.model.__name__) is entry.model and entry.model.__name__ in dir(models)
+    _, _, parameters = inspect.getdoc(entry.model).partition("Parameters\n----------\n")
+    explained = {
+        option.strip() for names in re.findall(r"^(\w[\w, ]*)\n    \S", parameters, re.M) for option in names.split(",")
+    }
+    assert set(entry.options) <= explained
+    page = Path(models.__file__).parents[2] / "docs" / "models.md"
+    if not page.is_file():
+        pytest.skip("docs/models.md is not beside the package: installed without the repository")
+    # The width of features is told by the data.
+    options = set(entry.options) - {"n_features"}
+    assert options <= set(re.findall(r"`(\w+)[`=]", page.read_text(encoding="utf-8")))

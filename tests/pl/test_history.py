@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from hist2scrna import pl
+from hist2scrna import pl, tl
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_history_of_a_model_has_its_best_epoch(losses) -> None:
     _, ax = plt.subplots()
     assert pl.history(Model(), ax=ax) is ax
     np.testing.assert_array_equal(lines(ax)["best: epoch 1, 2.2"], [[1, 2.2]])
+
+
+def test_history_of_a_model_in_closed_form_is_its_penalties(make_section) -> None:
+    model = tl.fit(
+        make_section(), model="kernel", encoder="morphology", training={"augment": False}, progress=False
+    )  # fmt: skip
+    ax = pl.history(model)
+    table = model.history
+    np.testing.assert_array_equal(lines(ax)["spots left out"], table[["penalty", "validation_loss"]])
+    best = table.loc[table["validation_loss"].idxmin()]
+    (label,) = (name for name in lines(ax) if name.startswith("best: "))
+    assert label == f"best: penalty {best['penalty']:.3g}, {best['validation_loss']:.4g}"
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("penalty", "log")
 
 
 def test_history_refuses_other_things(losses) -> None:

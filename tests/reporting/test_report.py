@@ -62,7 +62,15 @@ def section() -> ad.AnnData:
         var=pd.DataFrame({NAMES.modeled: True}, index=HOSTILE + [f"GENE{i}" for i in range(N_GENES - len(HOSTILE))]),
         layers={NAMES.layer(name): values.astype(np.float32) for name, values in layers.items()},
         obsm={keys.SPATIAL: np.stack([np.arange(N_SPOTS) % 8, np.arange(N_SPOTS) // 8], axis=1) * 50.0},
-        uns={NAMES.parameters: {"model": "made up", "likelihood": "zinb", "scale": "counts", "library_size": "own"}},
+        uns={
+            NAMES.parameters: {
+                "model": "made up",
+                "preset": "large",
+                "likelihood": "zinb",
+                "scale": "counts",
+                "library_size": "own",
+            }
+        },
     )
 
 
@@ -229,6 +237,17 @@ def test_what_cannot_be_drawn_is_named_with_the_reason(evaluation, tmp_path) -> 
     assert "types" not in [a.get("id") for _, a in parsed.elements]
     with pytest.raises(ValueError, match="holds no data for plots"):
         pl.scatter(bare)
+
+
+def test_the_preset_stands_beside_the_model(page) -> None:
+    assert "made up, preset large, likelihood zinb" in Page(page).inside(Page(page).by_id("done"))
+
+
+def test_penalties_of_a_model_in_closed_form_are_drawn(evaluation, tmp_path) -> None:
+    tried = pd.DataFrame({"penalty": [0.1, 1.0, 10.0], "validation_loss": [0.9, 0.8, 0.95]})
+    parsed = Page(hist2scrna.report(evaluation, tmp_path / "x.html", history=tried))
+    said = parsed.inside(parsed.by_id("figure-history"))
+    assert "closed form" in said and "Not drawn" not in said
 
 
 def test_history_is_drawn_if_given(evaluation, tmp_path) -> None:

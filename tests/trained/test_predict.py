@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import anndata as ad
 import numpy as np
@@ -65,10 +66,11 @@ def test_all_genes_are_written_in_place(model, unseen, expected_log):
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
     assert (probability.idxmax(axis=1) == unseen.obs["hist2scrna_cell_type"].astype(str)).all()
     np.testing.assert_array_equal(probability.max(axis=1), unseen.obs["hist2scrna_cell_type_confidence"])
-    assert list(unseen.obs["hist2scrna_cell_type"].cat.categories) == ["stroma", "tumor"]
+    assert unseen.obs["hist2scrna_cell_type"].dtype == "category"
     assert unseen.obsm["X_hist2scrna"].shape == (33, 96)
     facts = unseen.uns["hist2scrna"]
-    assert (facts["model"], facts["likelihood"], facts["library_size"]) == ("hist2scrna", "zinb", "predicted")
+    assert (facts["model"], facts["preset"], facts["likelihood"]) == ("hist2scrna", "tiny", "zinb")
+    assert facts["library_size"] == "predicted"
 
 
 def test_prediction_equals_the_network_on_the_full_graph(model, unseen):
@@ -308,8 +310,9 @@ def test_spots_unlike_the_training_tissue_are_marked_and_warned_of(model, unseen
         out = ad.read_h5ad(path) if store.endswith("h5ad") else ad.read_zarr(path)
     assert out.obs["k_tissue_distance"].dtype == np.float32
     np.testing.assert_array_equal(out.obs["k_tissue_distance"], distance.numpy())
-    assert out.obs["k_unlike_training"].dtype == bool
-    np.testing.assert_array_equal(out.obs["k_unlike_training"], distance.numpy() > 1)
+    assert tuple(out.obs["k_unlike_training"].cat.categories) == keys.TISSUE
+    np.testing.assert_array_equal(out.obs["k_unlike_training"] == "unlike training", distance.numpy() > 1)
+    assert len(out.uns["k_unlike_training_colors"]) == len(keys.TISSUE)
 
 
 def test_a_spot_or_two_that_is_unlike_the_training_tissue_is_no_alarm(model, unseen, monkeypatch):
@@ -319,7 +322,7 @@ def test_a_spot_or_two_that_is_unlike_the_training_tissue_is_no_alarm(model, uns
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         out = predict(unseen, model, **QUIET)
-    assert out.obs["hist2scrna_unlike_training"].sum() == 1
+    assert (out.obs["hist2scrna_unlike_training"] == "unlike training").sum() == 1
 
 
 def test_without_a_distance_to_the_training_tissue_nothing_is_said_of_it(model, unseen):
@@ -342,6 +345,20 @@ def test_saved_model_predicts_the_same_bits_in_a_fresh_process(model, unseen, tm
     np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), out.obsm["X_hist2scrna"])
 
 
+def test_a_notebook_shows_the_facts_of_a_model_as_a_table(model):
+    hostile = replace(model, genes=["<b>g</b>", *model.genes[1:]])
+    rows = ElementTree.fromstring(hostile._repr_html_()).iter("tr")
+    shown = {str(row[0].text): str(row[1].text) for row in rows}
+    head, *lines = repr(hostile).splitlines()
+    assert head == f"TrainedModel 'hist2scrna', preset 'tiny', {model.n_parameters:,} parameters"
+    assert [f"  {name:<10}  {value}" for name, value in shown.items()] == lines
+    assert "<b>g</b>" in shown["predicts"] and "<b>" not in hostile._repr_html_()
+
+
+def test_the_preset_is_the_default_one_where_none_was_named(model):
+    assert replace(model, parameters={**model.parameters, "preset": None}).preset == "small"
+
+
 def test_model_folder(model, tmp_path):
     folder = model.save(tmp_path / "model")
     names = {p.name for p in folder.iterdir()}
@@ -351,7 +368,7 @@ def test_model_folder(model, tmp_path):
     assert (again.genes, again.classes, again.geometry) == (model.genes, model.classes, model.geometry)
     pd.testing.assert_frame_equal(again.history, model.history)
     np.testing.assert_array_equal(again.baselines.rate, model.baselines.rate)
-    for text in ("hist2scrna", "4 genes", "stroma", "108 um", "48 px", "zinb"):
+    for text in ("'hist2scrna', preset 'tiny'", "4 genes", "stroma", "108 um", "48 px", "zinb", "best epoch"):
         assert text in repr(model)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(folder)
