@@ -194,6 +194,24 @@ class SpotModel(nn.Module):
         """Predict the core spots of `batch` from the `(n, d)` encodings of all its spots."""
         raise NotImplementedError
 
+    def farther_than_sections(self, tokens: Tensor, section: Tensor) -> Tensor | None:
+        """Tell which spots lie in sections that are farther from the training than its sections are from each other.
+
+        Such tissue is taken for that of another donor, where nobody says whose it is.
+
+        Parameters
+        ----------
+        tokens
+            `(n, d)` encodings of all spots.
+        section
+            `(n,)` int64, number of the section of each spot.
+
+        Returns
+        -------
+        `(n,)` bool; None where the model makes no difference between donors.
+        """
+        return None
+
     def forward(self, batch: SpotBatch) -> Prediction:
         """Predict the core spots of `batch`."""
         return self.decode(self.encode(batch), batch)

@@ -42,6 +42,8 @@ from hist2scrna.models.registry import register
 from hist2scrna.models.training import Training
 
 NEAREST = 5
+# Spots whose distances to all landmarks are held at once.
+BLOCK = 4096
 # Features beyond so many standard deviations of the training are taken as so far.
 CLIP = 3.0
 # What has as many rows as the training needed, and so a size of its own in each fitted model.
@@ -107,6 +109,7 @@ class KernelRegression(SpotModel):
     log_library_mean: Tensor
     program_shares: Tensor
     depth_variance: Tensor
+    section_distance: Tensor
     rate_shift: Tensor
     log_library_shift: Tensor
     loadings: Tensor
@@ -165,6 +168,7 @@ class KernelRegression(SpotModel):
             "offset": (n_targets,),
             "log_library_mean": (),
             "depth_variance": (),
+            "section_distance": (),
             "rate_shift": (n_genes,),
             "log_library_shift": (),
             "loadings": (n_scores, n_genes),
@@ -244,7 +248,7 @@ class KernelRegression(SpotModel):
             log_mu = scores @ self.loadings + self.intercept + elsewhere * self.rate_shift
             prediction.log_mu = log_mu.clamp(*LOG_MU_BOUNDS)
             # Where the library size is known, no factor is left open.
-            variance = self.depth_variance * (0.0 if batch.log_library is not None else elsewhere)
+            variance = elsewhere * self.depth_variance * (batch.log_library is None)
             if self.likelihood != "poisson":
                 prediction.log_dispersion = self.log_dispersion
                 if batch.another_donor is not None:
@@ -253,6 +257,17 @@ class KernelRegression(SpotModel):
             if self.likelihood == "zinb":
                 prediction.dropout_logits = self.dropout_logits.expand_as(prediction.log_mu)
             return prediction
+
+    def farther_than_sections(self, tokens: Tensor, section: Tensor) -> Tensor | None:
+        """See :class:`SpotModel`; all are, where the training was one section, and none where donors were left out."""
+        if self.depth_variance == 0:
+            return None
+        blocks = [self._tissue_distance(self.rotate(self.standardize(block))) for block in tokens.split(BLOCK)]
+        distance = torch.cat(blocks)
+        far = torch.zeros_like(section, dtype=torch.bool)
+        for code in section.unique():
+            far[section == code] = distance[section == code].mean() > self.section_distance
+        return far
 
     def _tissue_distance(self, rotated: Tensor) -> Tensor:
         squares = self.distances(rotated)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-import hist2scrna
 from hist2scrna import keys
 from hist2scrna.encoders import encoder_from_card, prepare_encoder
 from hist2scrna.encoders.prepare import check_card
@@ -17,10 +15,12 @@ from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.trained.announce import announce_prediction
+from hist2scrna.trained.donor import another_donor as find_another_donor
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
 from hist2scrna.trained.writer import PredictionWriter, checked_layers
+from hist2scrna.trained.written import written_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +44,8 @@ def predict(
     copy: bool = False,
     library_size: Literal["predicted", "median"] | str = "predicted",
     batch_size: int | None = None,
+    group_key: str | None = None,
+    another_donor: bool | None = None,
     library_key: str | None = None,
     spatial_key: str | None = None,
     img_key: str | Sequence[str] | None = None,
@@ -82,6 +84,14 @@ def predict(
         sizes.
     batch_size
         Patches encoded at once; default 64. The graph layers run in blocks of 4,096 spots whatever this is.
+    group_key
+        Column of `.obs` with the donor of each spot; default: that of the training, if there.
+    another_donor
+        Whether the tissue is of another donor than those of the training, which the `kernel` model allows for: where it
+        was trained on one donor, intervals become wider by a stated factor of depth, `log_normalized` is the
+        expectation over that factor, and programs that travel badly count less. None: a donor that `group_key` names
+        among those of the training is the same. Without names, a section is another donor's if its tissue is farther
+        from the training than the sections of the training are from each other, or the training was one section.
     library_key
         Column of `.obs` with the section of each spot; default: that of the training, if there.
     spatial_key, img_key, image, mpp
@@ -184,6 +194,7 @@ def predict(
     )
     try:
         encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+        spots.another_donor = find_another_donor(fitted, adata, spots, group_key=group_key, another=another_donor)
         blocks = predict_blocks(
             fitted.module,
             spots,
@@ -194,7 +205,7 @@ def predict(
         )
         for core, prediction in blocks:
             writer.add(core, prediction)
-        return writer.finish(imposed, _written_parameters(fitted, library_size, spots))
+        return writer.finish(imposed, written_parameters(fitted, library_size, spots))
     finally:
         fitted.module.cpu()
         writer.discard()
@@ -268,27 +279,3 @@ def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> N
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
     return sizes
-
-
-def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
-    on_logs = model.likelihood == "mse"
-    target = model.module.target
-    return {
-        "model": model.name,
-        "preset": model.preset,
-        "choice": model.choice or None,
-        "version": hist2scrna.__version__,
-        "likelihood": model.likelihood,
-        "scale": "log_normalized" if on_logs and target == "log_normalized" else "counts",
-        "target": target if on_logs else None,
-        "observation": "slide" if spots.are_slides else "spot",
-        "library_size": "none" if on_logs else library_size,
-        "median_library_size": float(model.baselines.median_library),
-        "options": model.options,
-        "geometry": None if model.geometry is None else asdict(model.geometry),
-        "encoder": model.encoder,
-        "graph": list(spots.graph.origin),
-        "trained_on": model.training["sections"],
-        "variance_explained": model.training.get("variance_explained"),
-        "params": model.parameters,
-    }

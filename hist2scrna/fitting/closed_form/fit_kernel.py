@@ -37,6 +37,10 @@ FAR = 0.99
 # Share of the mean variance between two encodings that is added to each direction.
 SHRINKAGE = 0.1
 LABEL_PENALTY = 1.0
+# Shares of the mean distance between training sections beyond which a section is taken for another donor's. Of her2st,
+# sections of one tumor were at .77 to .93, those of another at 1.08 to 1.26; at .74 to .89 and 1.00 to 1.15 where
+# training patches were varied, which takes them apart.
+ANOTHER, ANOTHER_VARIED = 1.02, 0.95
 # Where one donor was trained on: variance of the factor between the depths of two donors (seven donors of her2st: the
 # logarithm of the mean depth varies by .73, that of two by 1.03), and what shrinks programs that move little.
 DEPTH_VARIANCE, PROGRAM_PRIOR = 0.75, 0.05
@@ -46,7 +50,8 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     """Fit the model on the training spots; every penalty is chosen on groups or sections left out in turn.
 
     With one section, five contiguous blocks take their place. The history has a row for each penalty: the squared
-    error over the spots left out, of library size and programs together, as a share of their variance.
+    error over the spots left out, of library size and programs together, each weighted by the expression that it moves,
+    as a share of the variance.
 
     Where each patch was encoded twice (`spots.second_look`), the mean of the two is learned from, and features are
     measured by how these differ. Spots left out are seen as the first encoding has them: so penalties, dispersions and
@@ -66,7 +71,11 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     looks = [look[training] for look in (spots.features, spots.second_look) if look is not None]
     group = left_out_groups(spots, training)
     fit_components(model, looks)
-    spaces = see(model, looks, _some(rng, len(training), model.n_landmarks), group)
+    landmarks = _some(rng, len(training), model.n_landmarks)
+    spaces = see(model, looks, landmarks)
+    mean_distance = limit_distance(model, looks[0], landmarks, group)
+    if len(np.unique(spots.section[training])) > 1:
+        model.section_distance.fill_(mean_distance * (ANOTHER if len(looks) == 1 else ANOTHER_VARIED))
 
     counts = spots.counts[training]
     dense = _some(rng, len(training), MOST_DENSE)
@@ -90,7 +99,7 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
         weights, intercept = classify(left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
         write_rows(model.label_weights, weights)
         write_rows(model.label_intercept, intercept)
-    return _result(by_penalty[:, :n_scores], predicted, programs.scores, start)
+    return _result(by_penalty[:, :n_scores], predicted, programs, start)
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -153,13 +162,8 @@ class Space:
         return self.back @ weights if isinstance(self.back, np.ndarray) else self.back * weights
 
 
-def see(
-    model: KernelRegression,
-    looks: Sequence[NDArray[np.float32]],
-    landmarks: NDArray[np.int64],
-    group: NDArray[np.int64],
-) -> list[Space]:
-    """Set landmarks, bandwidth and the distance beyond which tissue is unlike; return what to regress on."""
+def see(model: KernelRegression, looks: Sequence[NDArray[np.float32]], landmarks: NDArray[np.int64]) -> list[Space]:
+    """Set landmarks and bandwidth; return what to regress on."""
     mean = torch.stack([_clipped(model, look) for look in looks]).mean(dim=0)
     once = _clipped(model, looks[0])
     rotated = model.rotate(mean)
@@ -178,7 +182,6 @@ def see(
     ]
     if by_hand:
         spaces.append(_line("morphology_slopes", mean[:, -model.n_morphology :], once[:, -model.n_morphology :]))
-    _limit_distance(model, looks[0], landmarks, group)
     return spaces
 
 
@@ -188,10 +191,10 @@ def _line(buffer: str, spots: torch.Tensor, seen: torch.Tensor) -> Space:
     return Space(buffer, True, factor * values, factor * seen.numpy().astype(np.float64), factor)
 
 
-def _limit_distance(
+def limit_distance(
     model: KernelRegression, look: NDArray[np.float32], landmarks: NDArray[np.int64], group: NDArray[np.int64]
-) -> None:
-    """Set the distance that all but 1 % of the spots are within of those of other sections.
+) -> float:
+    """Set the distance from other sections that all but 1 % of the spots are within; return its mean, as a share.
 
     It is not by the metric of the kernel, which is blind to much that tells other tissue.
     """
@@ -200,8 +203,10 @@ def _limit_distance(
     elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
     nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
     within = np.isfinite(nearest).all(axis=1)
-    far = np.quantile(np.sqrt(nearest[within].mean(axis=1)), FAR) if within.any() else np.sqrt(np.median(squares))
-    model.distance_limit.fill_(max(float(far), 1e-6))
+    distance = np.sqrt(nearest[within].mean(axis=1)) if within.any() else np.sqrt(np.median(squares, keepdims=True))
+    limit = max(float(np.quantile(distance, FAR)), 1e-6)
+    model.distance_limit.fill_(limit)
+    return float(distance.mean()) / limit
 
 
 def average(
@@ -237,21 +242,30 @@ def allow_for_another_donor(
     """
     if spots.group is not None and len(np.unique(spots.group[training])) > 1:
         return
+    log.info(
+        "Trained on one donor%s: intervals are those of further sections of this donor. On tissue of another they are "
+        "wider, as if the depth of the section were off by a factor of variance %g. Donors are named by group_key=",
+        "" if spots.group is not None else ", as far as is known",
+        DEPTH_VARIANCE,
+    )
     model.depth_variance.fill_(DEPTH_VARIANCE)
     moves = np.square(model.loadings[1:].numpy().astype(np.float64)).sum(axis=1) * predicted[:, 1:].var(axis=0)
     if moves.max() > 0:
         write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
 
 
-def _result(by_penalty: Floats, predicted: Floats, scores: Floats, start: float) -> FitResult:
-    variance = scores.var(axis=0).sum()
-    share = by_penalty.sum(axis=1) / variance
+def _result(by_penalty: Floats, predicted: Floats, programs: Programs, start: float) -> FitResult:
+    """Return the history, and the share of expression's variance that is explained of what depth and programs hold."""
+    scores = programs.scores
+    moves = np.square(programs.log_loadings).sum(axis=1)
+    variance = scores.var(axis=0) @ moves
+    share = by_penalty @ moves / variance
     history = pd.DataFrame({"penalty": PENALTIES, "validation_loss": share})
     history["seconds"] = time.perf_counter() - start
     history.index.name = "epoch"
-    explained = float(1 - np.square(predicted - scores).mean(axis=0).sum() / variance)
+    explained = float(1 - np.square(predicted - scores).mean(axis=0) @ moves / variance)
     log.info(
-        "Library size and %d programs from %d spots: %.0f %% of their variance in sections left out is explained",
+        "Of the expression that library size and %d programs of %d spots hold, %.0f %% is explained in what was left out",
         scores.shape[1] - 1,
         len(scores),
         100 * explained,

@@ -1,0 +1,46 @@
+"""What `.uns` tells of a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import hist2scrna
+
+if TYPE_CHECKING:
+    from hist2scrna.spots.read import Spots
+    from hist2scrna.trained.fitted import FittedModel
+
+
+def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
+    """Return the model, what it read, and how, as values that h5ad and zarr can hold."""
+    on_logs = model.likelihood == "mse"
+    target = model.module.target
+    return {
+        "model": model.name,
+        "preset": model.preset,
+        "choice": model.choice or None,
+        "version": hist2scrna.__version__,
+        "likelihood": model.likelihood,
+        "scale": "log_normalized" if on_logs and target == "log_normalized" else "counts",
+        "target": target if on_logs else None,
+        "observation": "slide" if spots.are_slides else "spot",
+        "library_size": "none" if on_logs else library_size,
+        "median_library_size": float(model.baselines.median_library),
+        "options": model.options,
+        "geometry": None if model.geometry is None else asdict(model.geometry),
+        "encoder": model.encoder,
+        "graph": list(spots.graph.origin),
+        "another_donor": _sections_of_another(spots),
+        "trained_on": model.training["sections"],
+        "variance_explained": model.training.get("variance_explained"),
+        "params": model.parameters,
+    }
+
+
+def _sections_of_another(spots: Spots) -> list[str]:
+    if spots.another_donor is None:
+        return []
+    return [spots.sections[code] for code in np.unique(spots.section[spots.another_donor])]
