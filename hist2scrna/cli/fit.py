@@ -28,6 +28,7 @@ READ = (
     "genes",
     "labels_key",
     "group_key",
+    "expression",
 )
 WHERE = [FIT[name] for name in READ]
 WHAT = [argument for name, argument in FIT.items() if name not in (*READ, *OTHERWISE)]
@@ -79,6 +80,8 @@ def fit(
     arguments["labels_key"] = label_key(adata, arguments.get("labels_key"))
     if "genes" in arguments:
         arguments["genes"] = read_genes(arguments["genes"])
+    if "expression" in arguments:
+        arguments["expression"] = [read_data([path]) for path in arguments["expression"]]
     if near := given(options, NEIGHBORS):
         arguments["neighbors"] = Neighbors(arguments.get("neighbors"), **near)
     training = given(options, TRAINING)

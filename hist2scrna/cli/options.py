@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 ENTRY = re.compile(r"^(\w[\w, *]*?)(?: : .*)?$")
-WORDS: dict[str, type] = {kind.__name__: kind for kind in (float, int, Path, str)}
+# An AnnData is read from its path.
+WORDS: dict[str, type] = {"float": float, "int": int, "Path": Path, "str": str, "AnnData": Path}
 
 
 @dataclass(frozen=True)

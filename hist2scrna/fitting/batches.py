@@ -123,8 +123,8 @@ def make_batch(
         batch.patches = torch.from_numpy(spots.patches.read(nodes))
     if inputs and spots.features is not None:
         batch.features = torch.from_numpy(spots.features[nodes])
-    if spots.another_donor is not None:
-        batch.another_donor = torch.from_numpy(spots.another_donor[core])
+    if spots.donor is not None:
+        batch.donor = torch.from_numpy(spots.donor[core])
     if supervised and spots.counts is not None:
         counts = spots.counts[core].toarray()
         batch.counts = torch.from_numpy(counts)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from hist2scrna.fitting.closed_form.donors import DonorCounts
     from hist2scrna.fitting.objective import Objective
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.models.training import Training
@@ -39,6 +40,8 @@ class FitSettings:
         Of everything random.
     progress
         Show a bar.
+    expression
+        Counts of further donors, without images.
     on_best
         Called with the result so far each time that an epoch is the best; None: nobody asks.
     """
@@ -47,6 +50,7 @@ class FitSettings:
     objective: Objective
     seed: int = 0
     progress: bool = True
+    expression: tuple[DonorCounts, ...] = ()
     on_best: Callable[[FitResult], None] | None = None
 
 

@@ -69,8 +69,8 @@ class SpotBatch:
         `(n_core,)` float32, natural logarithm of the library size. Absent: the model's own is used.
     label
         `(n_core,)` int64, class of each spot, -1 where unknown.
-    another_donor
-        `(n_core,)` bool, whether a spot is tissue of another donor than those of the training. Absent: none is.
+    donor
+        `(n_core,)` int64, which donor of the training a spot is of, -1: another. Absent: the first.
     """
 
     n_core: int
@@ -83,7 +83,7 @@ class SpotBatch:
     counts: Tensor | None = None
     log_library: Tensor | None = None
     label: Tensor | None = None
-    another_donor: Tensor | None = None
+    donor: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""

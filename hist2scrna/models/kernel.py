@@ -47,7 +47,7 @@ BLOCK = 4096
 # Features beyond so many standard deviations of the training are taken as so far.
 CLIP = 3.0
 # What has as many rows as the training needed, and so a size of its own in each fitted model.
-SIZED_BY_FIT = ("components", "metric", "landmarks", "dual", "slopes")
+SIZED_BY_FIT = ("components", "metric", "landmarks", "dual", "slopes", "levels", "donor_rates")
 
 
 class KernelRegression(SpotModel):
@@ -110,6 +110,8 @@ class KernelRegression(SpotModel):
     program_shares: Tensor
     depth_variance: Tensor
     section_distance: Tensor
+    levels: Tensor
+    donor_rates: Tensor
     rate_shift: Tensor
     log_library_shift: Tensor
     loadings: Tensor
@@ -169,6 +171,8 @@ class KernelRegression(SpotModel):
             "log_library_mean": (),
             "depth_variance": (),
             "section_distance": (),
+            "levels": (1,),
+            "donor_rates": (1, n_genes),
             "rate_shift": (n_genes,),
             "log_library_shift": (),
             "loadings": (n_scores, n_genes),
@@ -230,28 +234,31 @@ class KernelRegression(SpotModel):
             standard = self.standardize(tokens[: batch.n_core])
             regressed = self.regress(standard)
             depth, scores = regressed[:, :1], regressed[:, 1 : 1 + self.n_programs]
-            elsewhere = torch.zeros_like(depth) if batch.another_donor is None else batch.another_donor[:, None].float()
+            donor = torch.zeros_like(batch.section[: batch.n_core]) if batch.donor is None else batch.donor
+            elsewhere = (donor < 0)[:, None].float()
             scores = scores * (1 - elsewhere * (1 - self.program_shares))
             prediction = Prediction(embedding=scores, tissue_distance=self._tissue_distance(self.rotate(standard)))
             if self.n_classes:
                 classes = regressed[:, 1 + self.n_programs :]
                 prediction.label_logits = classes @ self.label_weights.T + self.label_intercept
             if self.likelihood != "mse":
-                shift = elsewhere * self.log_library_shift
-                prediction.log_library = (depth + self.log_library_mean + shift).squeeze(1)
+                level = torch.where(donor < 0, self.log_library_shift, self.levels[donor.clamp(min=0)])
+                depth = depth + level[:, None]
+                prediction.log_library = depth.squeeze(1) + self.log_library_mean
                 if batch.log_library is not None:
-                    depth = batch.log_library[:, None] - self.log_library_mean - shift
+                    depth = batch.log_library[:, None] - self.log_library_mean
             scores = torch.cat([depth, scores], dim=1)
             if self.likelihood == "mse":
                 prediction.value = scores @ self.log_loadings + self.log_intercept
                 return prediction
-            log_mu = scores @ self.loadings + self.intercept + elsewhere * self.rate_shift
+            rates = torch.where(elsewhere > 0, self.rate_shift, self.donor_rates[donor.clamp(min=0)])
+            log_mu = scores @ self.loadings + self.intercept + rates
             prediction.log_mu = log_mu.clamp(*LOG_MU_BOUNDS)
             # Where the library size is known, no factor is left open.
             variance = elsewhere * self.depth_variance * (batch.log_library is None)
             if self.likelihood != "poisson":
                 prediction.log_dispersion = self.log_dispersion
-                if batch.another_donor is not None:
+                if batch.donor is not None:
                     prediction.depth_variance = variance.squeeze(1)
                     prediction.log_dispersion = -torch.log(torch.exp(-self.log_dispersion) + variance)
             if self.likelihood == "zinb":
@@ -259,9 +266,7 @@ class KernelRegression(SpotModel):
             return prediction
 
     def farther_than_sections(self, tokens: Tensor, section: Tensor) -> Tensor | None:
-        """See :class:`SpotModel`; all are, where the training was one section, and none where donors were left out."""
-        if self.depth_variance == 0:
-            return None
+        """See :class:`SpotModel`; all are, where the training was one section."""
         blocks = [self._tissue_distance(self.rotate(self.standardize(block))) for block in tokens.split(BLOCK)]
         distance = torch.cat(blocks)
         far = torch.zeros_like(section, dtype=torch.bool)
@@ -287,5 +292,5 @@ register(
     training=Training(validation=0.0),
     fitter="hist2scrna.fitting.closed_form.fit_kernel:fit_kernel",
     encoder="imagenet+morphology",
-    uses=("batch_size", "augment", "validation", "accelerator"),
+    uses=("batch_size", "augment", "validation", "accelerator", "expression"),
 )

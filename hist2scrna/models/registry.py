@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BY_GRADIENT = "hist2scrna.fitting.gradient:fit_by_gradient"
 # Arguments of `fit` that only some fitters read, as they read only some fields of `Training`.
-OPTIONAL_ARGUMENTS = ("losses", "init_from", "neighbors")
+OPTIONAL_ARGUMENTS = ("losses", "init_from", "neighbors", "expression")
 
 # Each registers itself at the foot of its file, which is imported when the name is first asked for.
 OUR_MODELS = {
@@ -112,8 +112,8 @@ def register(
         `"gradient"`, or a function `(model, spots, split, settings) -> FitResult` that fits the model in place (see
         `hist2scrna.fitting.result`), or its name as `"module:function"`.
     uses
-        Which fields of `Training`, and which of `losses`, `init_from` and `neighbors`, the fitter reads: others are
-        refused. None: all.
+        Which fields of `Training`, and which of `losses`, `init_from`, `neighbors` and `expression`, the fitter reads:
+        others are refused. None: all but `expression`.
     patch_option
         Which option is the side of a patch in pixels, for models on patches.
     patch_per_spot
@@ -158,7 +158,7 @@ def register(
         presets=presets,
         default=default,
         fitter=BY_GRADIENT if fitter == "gradient" else fitter,
-        uses=known if uses is None else tuple(uses),
+        uses=tuple(name for name in known if name != "expression") if uses is None else tuple(uses),
         patch_option=patch_option if getattr(cls, "needs", "patches") == "patches" else None,
         patch_per_spot=patch_per_spot,
         encoder=encoder,

@@ -57,8 +57,8 @@ class Spots:
     groups, group
         Names of the groups of sections that are left out together, such as donors, and `(n,)` int64 the number of the
         group of each spot; None: each section is left out alone.
-    another_donor
-        `(n,)` bool, whether the tissue is of another donor than those of the training; None: none is.
+    donor
+        `(n,)` int64, which donor of the training the tissue is of, -1: another; None: the first.
     """
 
     names: pd.Index
@@ -76,7 +76,7 @@ class Spots:
     label: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
     group: NDArray[np.int64] | None = None
-    another_donor: NDArray[np.bool_] | None = None
+    donor: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.names)

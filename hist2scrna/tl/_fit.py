@@ -31,6 +31,7 @@ def fit(
     labels_key: str | None = None,
     library_key: str | None = None,
     group_key: str | None = None,
+    expression: AnnData | Sequence[AnnData] | None = None,
     spatial_key: str = keys.SPATIAL,
     img_key: str | Sequence[str] | None = None,
     image: Any = None,
@@ -86,8 +87,14 @@ def fit(
         there and names these; else all spots are one section.
     group_key
         Column of `.obs` with the group to which a section belongs, for instance the donor. Whole groups, not sections,
-        are then left out for validation, penalties and dispersions. Give it where tissue of other donors will be
-        predicted; without it, intervals are those of further sections of the same donors. None: sections.
+        are then left out for validation, penalties and dispersions. Give it wherever there are donors: the kernel model
+        then learns within donors, since how deep one was sequenced, and how much of a gene it has, no picture tells;
+        and `predict` knows by name which tissue is of a donor of the training. None: sections.
+    expression
+        Counts of further donors without images, as AnnData or several, for models that have it (`kernel`): spots of
+        the same kind, genes matched by name, donors by `group_key` and sections by `library_key` in their `.obs`.
+        Which genes go together is learned from them too; the depth and the rate of each gene in tissue of another
+        donor are the means over all donors, and how far its depth may be off is theirs.
     spatial_key
         Key of `.obsm` with the coordinates.
     img_key
@@ -171,6 +178,7 @@ def fit(
         layer=layer,
         labels_key=labels_key,
         group_key=group_key,
+        expression=expression,
         encoder=encoder,
         patch_um=patch_um,
         neighbors=neighbors,

@@ -36,6 +36,7 @@ from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.trained.announce import announce_fit
+from hist2scrna.trained.donor_counts import read_donor_counts
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from hist2scrna.fitting.closed_form.donors import DonorCounts
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots
     from hist2scrna.spots.sections import OpenedSections
@@ -78,7 +80,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         baselines = start(model, data, split, plan)
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
-        result = fit_and_keep(draft, data.spots, split, objective, plan)
+        result = fit_and_keep(draft, data, split, objective, plan)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
             f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
@@ -121,7 +123,8 @@ def with_encoder(opened: OpenedSections, choice: Choice, request: FitRequest) ->
 class TrainingData:
     """What was read: where from, all spots, which of them have any count, names of genes and classes.
 
-    `features_from` is what `.uns` tells of features that were extracted beforehand.
+    `features_from` is what `.uns` tells of features that were extracted beforehand, `expression` the counts of donors
+    without images.
     """
 
     source: Source
@@ -130,6 +133,7 @@ class TrainingData:
     genes: list[str]
     classes: list[str]
     features_from: dict[str, str]
+    expression: tuple[DonorCounts, ...] = ()
 
 
 def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
@@ -158,7 +162,9 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
         spots.groups, spots.group = groups or read_groups(adata, source.library_key, request.group_key)
     about = adata.uns.get(source.features_key, {}) if source.features_key else {}
     features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
-    return TrainingData(source, spots, usable, genes, classes, features_from)
+    request = replace(request, source=source)
+    others = read_donor_counts(request, genes, spots.groups or ())
+    return TrainingData(source, spots, usable, genes, classes, features_from, others)
 
 
 def _patch_size(plan: FitPlan) -> PatchSize | None:
@@ -250,6 +256,7 @@ def describe(
         training={
             "sections": list(spots.sections),
             "donors": list(spots.groups or ()),
+            "donors_without_images": [donor.name for donor in data.expression],
             "unit": asdict(spots.unit),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
@@ -288,12 +295,14 @@ def _parameters(source: Source, objective: Objective, plan: FitPlan) -> dict[str
     return parameters
 
 
-def fit_and_keep(draft: TrainedModel, spots: Spots, split: Split, objective: Objective, plan: FitPlan) -> FitResult:
+def fit_and_keep(
+    draft: TrainedModel, data: TrainingData, split: Split, objective: Objective, plan: FitPlan
+) -> FitResult:
     """Fit the model in place by its own fitter; the best so far is kept in `checkpoint_dir`, where there is one."""
     folder, request = plan.training.checkpoint_dir, plan.request
     on_best = None if folder is None else partial(keep_best, draft, folder)
-    settings = FitSettings(plan.training, objective, request.seed, request.progress, on_best)
-    result: FitResult = plan.entry.load_fitter()(draft.module, spots, split, settings)
+    settings = FitSettings(plan.training, objective, request.seed, request.progress, data.expression, on_best)
+    result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
     if folder is not None:
         keep_best(draft, folder, result)

@@ -10,7 +10,7 @@ from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
 from hist2scrna.fitting.processes import require_processes
 from hist2scrna.messages import nearest
-from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
+from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, check_uses, model_entry, model_names, model_options
 from hist2scrna.models.training import FIELDS, Training, as_training
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.source import Source
@@ -36,6 +36,7 @@ class FitRequest:
     layer: str | None = None
     labels_key: str | None = None
     group_key: str | None = None
+    expression: Any = None
     encoder: Any = None
     patch_um: float | None = None
     neighbors: str | Neighbors | None = None
@@ -115,7 +116,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     _check_spelling(name, options)
     options = model_options(name, request.preset, **options)
     training = as_training(request.training)
-    asked = {key: getattr(request, key) for key in ("losses", "init_from", "neighbors")}
+    asked = {key: getattr(request, key) for key in OPTIONAL_ARGUMENTS}
     check_uses(name, [*training.given, *(key for key, value in asked.items() if value is not None)])
     on_patches = entry.model.needs == "patches"
     _check_inputs(entry, request, training, on_patches)

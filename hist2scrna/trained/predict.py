@@ -15,7 +15,7 @@ from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.trained.announce import announce_prediction
-from hist2scrna.trained.donor import another_donor as find_another_donor
+from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
@@ -194,7 +194,7 @@ def predict(
     )
     try:
         encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
-        spots.another_donor = find_another_donor(fitted, adata, spots, group_key=group_key, another=another_donor)
+        spots.donor = read_donors(fitted, adata, spots, group_key=group_key, another=another_donor)
         blocks = predict_blocks(
             fitted.module,
             spots,

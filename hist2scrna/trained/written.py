@@ -41,6 +41,6 @@ def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> d
 
 
 def _sections_of_another(spots: Spots) -> list[str]:
-    if spots.another_donor is None:
+    if spots.donor is None:
         return []
-    return [spots.sections[code] for code in np.unique(spots.section[spots.another_donor])]
+    return [spots.sections[code] for code in np.unique(spots.section[spots.donor < 0])]

@@ -18,6 +18,7 @@ from hist2scrna.zinb import NB, ZINB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from scipy import sparse
 
     from hist2scrna.models.contract import Likelihood
@@ -54,7 +55,11 @@ class CountDecoder:
 
 
 def fit_decoder(
-    counts: sparse.csr_array, true_scores: Floats, predicted_scores: Floats, likelihood: Likelihood
+    counts: sparse.csr_array,
+    true_scores: Floats,
+    predicted_scores: Floats,
+    likelihood: Likelihood,
+    donor: NDArray[np.int64],
 ) -> CountDecoder:
     """Estimate what each program does to a gene from the true scores, and what is left over from predicted ones.
 
@@ -70,6 +75,8 @@ def fit_decoder(
         `(n, 1 + programs)`: the centered log library size, and programs in units of their standard deviation.
     likelihood
         `"zinb"`, `"nb"` or `"poisson"`; `"mse"` estimates nothing.
+    donor
+        `(n,)`, number of the donor of each spot: each gene has a level of its own in each while loadings are estimated.
     """
     n, n_genes = counts.shape
     loadings = np.zeros((true_scores.shape[1], n_genes))
@@ -81,7 +88,7 @@ def fit_decoder(
         for start in range(0, n_genes, size):
             genes = slice(start, start + size)
             block = torch.from_numpy(by_gene[:, genes].toarray().astype(np.float64))
-            weights = _loadings(block, true)
+            weights = _loadings(block, true, donor)
             loadings[:, genes] = weights.numpy()
             rest[:, genes] = _remainder(block, predicted @ weights, likelihood).numpy()
     return CountDecoder(loadings, *rest)
@@ -92,18 +99,23 @@ def _start(counts: Tensor, log_mu: Tensor) -> Tensor:
     return ((counts.sum(dim=0) + 0.5) / (log_mu.exp().sum(dim=0) + 0.5)).log()
 
 
-def _loadings(counts: Tensor, scores: Tensor) -> Tensor:
+def _loadings(counts: Tensor, scores: Tensor, donor: NDArray[np.int64]) -> Tensor:
     """Return the likeliest weights, `(1 + programs, genes)`: Newton steps in the weights and the dispersion in turn.
 
     The two are orthogonal in expectation, and the likelihood is concave in the weights.
     """
-    design = torch.cat([scores, torch.ones_like(scores[:, :1])], dim=1)
+    codes = torch.from_numpy(np.unique(donor, return_inverse=True)[1])
+    design = torch.cat([scores, torch.nn.functional.one_hot(codes).to(scores.dtype)], dim=1)
+    n_scores = scores.shape[1]
     width = design.shape[1]
     pairs = (design[:, :, None] * design[:, None, :]).flatten(1)
     prior = torch.zeros(width, counts.shape[1], dtype=torch.float64)
-    prior[0], prior[-1] = 1.0, _start(counts, scores[:, :1])
+    prior[0] = 1.0
+    for level in range(n_scores, width):
+        members = codes == level - n_scores
+        prior[level] = _start(counts[members], scores[members, :1])
     strength = torch.full((width, 1), WEIGHT_PRIOR, dtype=torch.float64)
-    strength[-1] = INTERCEPT_PRIOR
+    strength[n_scores:] = INTERCEPT_PRIOR
     weights = prior.clone()
     dispersion = _Climber(torch.zeros(1, counts.shape[1], dtype=torch.float64))
     for _ in range(MOST_STEPS):
@@ -117,7 +129,7 @@ def _loadings(counts: Tensor, scores: Tensor) -> Tensor:
         moved = dispersion.step(partial(_with_dispersion, counts, design @ weights))
         if max(float(change.max()), moved) < TOLERANCE:
             break
-    return weights[:-1]
+    return weights[:n_scores]
 
 
 def _with_dispersion(counts: Tensor, log_mu: Tensor, value: Tensor) -> Tensor:

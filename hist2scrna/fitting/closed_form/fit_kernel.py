@@ -13,8 +13,16 @@ import torch
 
 from hist2scrna.fitting.closed_form.components import as_buffer, components_of, standardization, write_rows
 from hist2scrna.fitting.closed_form.counts import fit_decoder
+from hist2scrna.fitting.closed_form.donors import (
+    PRIOR_COUNTS,
+    DonorCounts,
+    Donors,
+    depth_variance,
+    log_shares,
+    population_log_shares,
+)
 from hist2scrna.fitting.closed_form.folds import left_out_groups
-from hist2scrna.fitting.closed_form.kernel import PENALTIES, Regression, regress, to_kernel_space
+from hist2scrna.fitting.closed_form.kernel import PENALTIES, regress, to_kernel_space
 from hist2scrna.fitting.closed_form.labels import classify, one_hot
 from hist2scrna.fitting.closed_form.programs import Programs
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from scipy import sparse
 
     from hist2scrna.spots.read import Spots
 
@@ -41,17 +50,18 @@ LABEL_PENALTY = 1.0
 # sections of one tumor were at .77 to .93, those of another at 1.08 to 1.26; at .74 to .89 and 1.00 to 1.15 where
 # training patches were varied, which takes them apart.
 ANOTHER, ANOTHER_VARIED = 1.02, 0.95
-# Where one donor was trained on: variance of the factor between the depths of two donors (seven donors of her2st: the
-# logarithm of the mean depth varies by .73, that of two by 1.03), and what shrinks programs that move little.
-DEPTH_VARIANCE, PROGRAM_PRIOR = 0.75, 0.05
+# What shrinks programs that move little on tissue of another donor, where one was trained on.
+PROGRAM_PRIOR = 0.05
 
 
 def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: FitSettings) -> FitResult:
     """Fit the model on the training spots; every penalty is chosen on groups or sections left out in turn.
 
-    With one section, five contiguous blocks take their place. The history has a row for each penalty: the squared
-    error over the spots left out, of library size and programs together, each weighted by the expression that it moves,
-    as a share of the variance.
+    With one section, five contiguous blocks take their place. With several donors, everything is learned within donors:
+    how deep one was sequenced, and how much of a gene it has, no picture tells. Donors with counts alone
+    (`settings.expression`) tell which genes go together, and the levels of another donor. The history has a row for
+    each penalty: the squared error over the spots left out, of library size and programs together, each weighted by the
+    expression that it moves, as a share of the variance.
 
     Where each patch was encoded twice (`spots.second_look`), the mean of the two is learned from, and features are
     measured by how these differ. Spots left out are seen as the first encoding has them: so penalties, dispersions and
@@ -78,28 +88,32 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
         model.section_distance.fill_(mean_distance * (ANOTHER if len(looks) == 1 else ANOTHER_VARIED))
 
     counts = spots.counts[training]
+    donors = Donors(np.zeros(len(training), dtype=np.int64) if spots.group is None else spots.group[training])
     dense = _some(rng, len(training), MOST_DENSE)
-    programs = Programs.fit(counts, model.n_programs, dense)
+    programs = Programs.fit(counts, model.n_programs, dense, donors, settings.expression)
     targets = programs.scores
     label = spots.label[training] if model.n_classes and spots.label is not None else None
     if label is not None:
         targets = np.concatenate([targets, one_hot(label, model.n_classes)], axis=1)
-    left_out, by_penalty = average(model, spaces, targets, group)
+    left_out, by_penalty = average(model, spaces, targets, group, donors)
     n_scores = programs.scores.shape[1]
-    predicted = left_out[:, :n_scores]
-    decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood)
+    predicted = left_out[:, :n_scores].copy()
+    # Depth as it is predicted of a donor whose level is known.
+    predicted[:, 0] += programs.levels[donors.code]
+    decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood, donors.code[dense])
     model.log_library_mean.fill_(programs.log_library_mean)
     write_rows(model.log_loadings, programs.log_loadings)
     write_rows(model.log_intercept, programs.log_intercept)
     for name in ("loadings", "intercept", "log_dispersion", "dropout_logits"):
         write_rows(getattr(model, name), getattr(decoder, name))
-    allow_for_another_donor(model, spots, training, predicted)
+    set_levels(model, counts, predicted, programs.levels, donors, settings.expression)
+    shrink_programs(model, donors, predicted)
     if label is not None:
         # Regressed classes become probabilities by a logistic regression on spots left out.
         weights, intercept = classify(left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
         write_rows(model.label_weights, weights)
         write_rows(model.label_intercept, intercept)
-    return _result(by_penalty[:, :n_scores], predicted, programs, start)
+    return _result(by_penalty[:, :n_scores], left_out[:, :n_scores], programs, start)
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -210,45 +224,78 @@ def limit_distance(
 
 
 def average(
-    model: KernelRegression, spaces: Sequence[Space], targets: Floats, group: NDArray[np.int64]
+    model: KernelRegression, spaces: Sequence[Space], targets: Floats, group: NDArray[np.int64], donors: Donors
 ) -> tuple[Floats, Floats]:
-    """Regress on each space, and set the weights of the mean of the regressions.
+    """Regress on each space within donors, and set the weights of the mean of the regressions.
 
     Returns
     -------
-    `(n, targets)`, each spot predicted without its group; `(penalties, targets)`, the squared error of that, by the
-    penalty of all.
+    `(n, targets)`, each spot predicted without its group, at the level of its donor; `(penalties, targets)`, the
+    squared error of that, by the penalty of all.
     """
-    regressions: list[Regression] = [regress(space.spots, space.seen, targets, group) for space in spaces]
+    level = donors.means(targets)
+    within = donors.centered(targets)
+    offset = level.mean(axis=0)
     of_depth = sum(space.of_depth for space in spaces)
-    left_out, tried = np.zeros(targets.shape), np.zeros((len(PENALTIES), *targets.shape))
-    for space, regression in zip(spaces, regressions, strict=True):
+    left_out, tried = level[donors.code], np.tile(level[donors.code], (len(PENALTIES), 1, 1))
+    for space in spaces:
+        centered, seen = donors.centered(space.spots), donors.centered(space.seen)
+        regression = regress(centered, seen, within, group)
         share = np.full(targets.shape[1], 1 / len(spaces))
         share[0] = space.of_depth / of_depth
-        weights = as_buffer(space.weights(regression.weights) * share)
-        setattr(model, space.buffer, weights)
-        left_out += regression.best_left_out * share
-        tried += regression.left_out * share
-    write_rows(model.offset, regressions[0].offset)
+        setattr(model, space.buffer, as_buffer(space.weights(regression.weights) * share))
+        offset = offset - donors.means(space.spots).mean(axis=0) @ regression.weights * share
+        left_out = left_out + donors.centered(regression.best_left_out) * share
+        tried += (regression.left_out - _means(regression.left_out, donors)) * share
+    write_rows(model.offset, offset)
     return left_out, np.square(tried - targets).mean(axis=1)
 
 
-def allow_for_another_donor(
-    model: KernelRegression, spots: Spots, training: NDArray[np.int64], predicted: Floats
-) -> None:
-    """Set what is not known of another donor: the factor of its depth, and how far each program is the same there.
+def _means(left_out: Floats, donors: Donors) -> Floats:
+    """Return the mean of its donor for each row of each of several tables, `(tables, n, k)`."""
+    return np.stack([donors.means(table)[donors.code] for table in left_out])
 
-    With two donors or more, penalties and dispersions are those of donors left out, and nothing is added.
-    """
-    if spots.group is not None and len(np.unique(spots.group[training])) > 1:
+
+def set_levels(
+    model: KernelRegression,
+    counts: sparse.csr_array,
+    predicted: Floats,
+    levels: Floats,
+    donors: Donors,
+    others: Sequence[DonorCounts],
+) -> None:
+    """Set the levels of depth and of genes of each donor, those of another one, and how far its depth may be off."""
+    model.levels = as_buffer(levels)
+    means = [*(levels[donors.present] + float(model.log_library_mean)), *(other.mean_log_depth for other in others)]
+    model.log_library_shift.fill_(float(np.mean(means)) - float(model.log_library_mean))
+    model.depth_variance.fill_(depth_variance(np.array(means) - np.mean(means)))
+    model.donor_rates = torch.zeros(len(donors), model.intercept.shape[0])
+    if len(means) == 1:
+        log.info(
+            "Trained on one donor: intervals are those of further sections of this donor. On tissue of another they "
+            "are wider, as if the depth of the section were off by a factor of variance %.2g",
+            float(model.depth_variance),
+        )
         return
-    log.info(
-        "Trained on one donor%s: intervals are those of further sections of this donor. On tissue of another they are "
-        "wider, as if the depth of the section were off by a factor of variance %g. Donors are named by group_key=",
-        "" if spots.group is not None else ", as far as is known",
-        DEPTH_VARIANCE,
-    )
-    model.depth_variance.fill_(DEPTH_VARIANCE)
+    log_mu = predicted @ model.loadings.numpy().astype(np.float64) + model.intercept.numpy()
+    for donor in donors.present if len(donors.present) > 1 else ():
+        members = donors.code == donor
+        measured = np.asarray(counts[members].sum(axis=0), dtype=np.float64).ravel()
+        expected = np.exp(log_mu[members]).sum(axis=0)
+        model.donor_rates[donor] = as_buffer(np.log((measured + PRIOR_COUNTS) / (expected + PRIOR_COUNTS)))
+    shift = population_log_shares(counts, donors, others) - log_shares(counts)
+    # As the mean spot is as deep as before.
+    change = np.log(np.exp(log_mu + shift).sum(axis=1)) - np.log(np.exp(log_mu).sum(axis=1))
+    write_rows(model.rate_shift, shift - change.mean())
+
+
+def shrink_programs(model: KernelRegression, donors: Donors, predicted: Floats) -> None:
+    """Set how far each program is the same in another donor.
+
+    With two donors or more, penalties are those of donors left out, and nothing is shrunk.
+    """
+    if len(donors.present) > 1:
+        return
     moves = np.square(model.loadings[1:].numpy().astype(np.float64)).sum(axis=1) * predicted[:, 1:].var(axis=0)
     if moves.max() > 0:
         write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
@@ -265,7 +312,7 @@ def _result(by_penalty: Floats, predicted: Floats, programs: Programs, start: fl
     history.index.name = "epoch"
     explained = float(1 - np.square(predicted - scores).mean(axis=0) @ moves / variance)
     log.info(
-        "Of the expression that library size and %d programs of %d spots hold, %.0f %% is explained in what was left out",
+        "Of the expression that depth and %d programs of %d spots hold, %.0f %% is explained in what was left out",
         scores.shape[1] - 1,
         len(scores),
         100 * explained,

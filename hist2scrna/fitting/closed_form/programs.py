@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.fitting.closed_form.donors import DonorCounts, Donors
 from hist2scrna.metrics.blocks import Floats
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 # Rows that are held dense at once.
@@ -21,29 +24,36 @@ BLOCK_ROWS = 5000
 class Programs:
     r"""Log library size and gene programs, and what they make of expression.
 
-    With the centered log library size :math:`d` and log-normalized expression :math:`Y`, the line :math:`Y = c + v_0 d`
-    is fitted by least squares; programs are the leading right singular vectors :math:`V` of what is left over, and
-    their scores :math:`(Y - c - v_0 d) V`, in units of their standard deviation.
+    With the log library size :math:`d`, centered by donor, and log-normalized expression :math:`Y`, the lines
+    :math:`Y = c_k + v_0 d` with an intercept for each donor :math:`k` are fitted by least squares; programs are the
+    leading axes :math:`V` of the covariance of what is left over, and their scores :math:`(Y - c_k - v_0 d) V`, in
+    units of their standard deviation. The covariance is the mean over donors, each scaled to trace 1, so that a deep
+    one does not decide; with donors that have counts alone, the mean of theirs counts as much as that of those with images.
 
     Attributes
     ----------
     scores
-        `(n, 1 + p)`: the centered log library size, then the program scores.
+        `(n, 1 + p)`: the log library size and the program scores, centered by donor.
     log_library_mean
-        Mean of the log library size.
+        Mean over donors of the mean log library size.
+    levels
+        `(donors,)`, mean log library size of each donor less that mean.
     log_loadings
         `(1 + p, genes)`, change of log-normalized expression for a unit of each score.
     log_intercept
-        `(genes,)`, log-normalized expression where all scores are 0.
+        `(genes,)`, log-normalized expression where all scores are 0, mean over donors.
     """
 
     scores: Floats
     log_library_mean: float
+    levels: Floats
     log_loadings: Floats
     log_intercept: Floats
 
     @classmethod
-    def fit(cls, counts: Any, n_programs: int, rows: NDArray[np.int64]) -> Programs:
+    def fit(
+        cls, counts: Any, n_programs: int, rows: NDArray[np.int64], donors: Donors, others: Sequence[DonorCounts] = ()
+    ) -> Programs:
         """Find the programs.
 
         Parameters
@@ -54,27 +64,59 @@ class Programs:
             How many; where there can be only fewer, the others are zero.
         rows
             Spots that the axes are estimated on.
+        donors
+            Whose spots they are.
+        others
+            Counts of donors without images.
         """
-        from sklearn.utils.extmath import randomized_svd
-
-        log_library = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
-        depth = log_library - log_library.mean()
-        design = np.stack([depth, np.ones_like(depth)], axis=1)
+        log_library = np.log(np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1, 1))
+        depth = donors.centered(log_library)
+        design = np.concatenate([depth, np.eye(len(donors))[donors.code]], axis=1)
         expression = log_normalize(counts[rows].toarray())
         lines = np.linalg.lstsq(design[rows], expression, rcond=None)[0]
         most = min(n_programs, len(rows) - 1, expression.shape[1] - 1)
-        _, _, vectors = randomized_svd(expression - design[rows] @ lines, max(1, most), random_state=0)
+        vectors = _axes(expression - design[rows] @ lines, donors.code[rows], others, max(1, most))
         # All spots, block by block: a large table is never dense at once.
         starts = range(0, len(depth), BLOCK_ROWS)
         projected = [log_normalize(counts[start : start + BLOCK_ROWS].toarray()) @ vectors.T for start in starts]
-        scores = np.concatenate(projected) - design @ (lines @ vectors.T)
+        scores = donors.centered(np.concatenate(projected) - design @ (lines @ vectors.T))
         spread = np.maximum(scores.std(axis=0), 1e-12)
         missing = n_programs - len(vectors)
+        means = donors.means(log_library)[:, 0]
         return cls(
-            scores=np.concatenate([depth[:, None], scores / spread, np.zeros((len(depth), missing))], axis=1),
-            log_library_mean=float(log_library.mean()),
+            scores=np.concatenate([depth, scores / spread, np.zeros((len(depth), missing))], axis=1),
+            log_library_mean=float(means.mean()),
+            levels=means - means.mean(),
             log_loadings=np.concatenate(
                 [lines[:1], vectors * spread[:, None], np.zeros((missing, expression.shape[1]))]
             ),
-            log_intercept=lines[1],
+            log_intercept=lines[1:][donors.present].mean(axis=0),
         )
+
+
+def _axes(left_over: Floats, donor: NDArray[np.int64], others: Sequence[DonorCounts], n: int) -> Floats:
+    """Return the leading axes `(n, genes)` of the mean covariance of donors, half of it of those without images."""
+    from sklearn.utils.extmath import randomized_svd
+
+    parts = [left_over[donor == number] for number in np.unique(donor)]
+    scaled = [part / max(float(np.linalg.norm(part)), 1e-12) / np.sqrt(len(parts)) for part in parts]
+    for other in others:
+        part = _without_depth(other)
+        scaled.append(part / max(float(np.linalg.norm(part)), 1e-12) / np.sqrt(len(others)))
+    # One donor alone is not scaled: its axes are the same, to the last digit those of its own table.
+    table = left_over if len(scaled) == 1 else np.concatenate(scaled)
+    axes: Floats = randomized_svd(table, n, random_state=0)[2]
+    return axes
+
+
+def _without_depth(other: DonorCounts) -> Floats:
+    """Return log-normalized expression of a donor less a line in depth by section, each section as much as another."""
+    parts = []
+    for section in np.unique(other.section):
+        counts = other.counts[other.section == section]
+        log_library = np.log(np.maximum(np.asarray(counts.sum(axis=1), dtype=np.float64).ravel(), 1))
+        design = np.stack([log_library, np.ones_like(log_library)], axis=1)
+        expression = log_normalize(counts.toarray())
+        left_over = expression - design @ np.linalg.lstsq(design, expression, rcond=None)[0]
+        parts.append(left_over / np.sqrt(len(left_over)))
+    return np.concatenate(parts)
