@@ -251,6 +251,7 @@ def describe(
             "sections": list(spots.sections),
             "donors": list(spots.groups or ()),
             "unit": asdict(spots.unit),
+            "pitch_um": spots.pitch_um,
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,
