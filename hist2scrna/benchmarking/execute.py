@@ -136,7 +136,7 @@ def _sections_of(plan: FoldPlan, scratch: Path) -> Iterator[None]:
     try:
         scratch.mkdir(parents=True)
         adata = read_dataset(plan.dataset)
-        for name, rows in (("train", ~plan.fold.test), ("test", plan.fold.test)):
+        for name, rows in (("train", plan.fold.train), ("test", plan.fold.test)):
             restrict(adata, rows, plan.panel.genes, plan.slots).write_h5ad(scratch / f"{name}.h5ad")
         yield
     finally:
@@ -162,6 +162,7 @@ def run_job(job: Job, folder: Path, keep_model: bool, accelerator: str) -> JobRe
             "module": defining_module(job.options["model"]),
             "seed": job.seed,
             "slots": job.settings["slots"],
+            "scored": list(job.scored),
             "accelerator": accelerator,
             "keep_model": keep_model,
         }

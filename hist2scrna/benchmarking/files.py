@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hist2scrna.benchmarking.table import PROTOCOL
+from hist2scrna.benchmarking.table import PROTOCOL, by_split
 from hist2scrna.evaluation.plain import number, percent, plain
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import Score
@@ -21,12 +21,12 @@ REFERENCES = (*(PREDICTOR_LABELS[name] for name in BASELINES), NOISE_CEILING)
 JOBS, TABLE = "jobs", "table"
 NOTES = """\
 Pearson by gene over the spots of a section, on log-normalized expression, averaged over genes, sections and seeds, then
-over folds. Intervals are Student's t over the folds; folds share training sections, so that they are not independent,
-and the true ones are wider. Depth-partial: with the log total regressed out of truth and prediction. Spread: standard
-deviation of the prediction over that of the truth, median gene; collapsed: below 0.05. Log-likelihood: per count, in
-nats; that of the baselines is of a negative binomial about their means. Coverage: counts within the central 50, 80 and
-95 % of what was predicted; width: how many counts these hold, median gene. The depth baseline knows the true total of
-each spot. MiB: peak of the whole process, evaluation included.
+over folds (of a given split, over its test sections). Intervals are Student's t over the folds; folds share training
+sections, so that they are not independent, and the true ones are wider. Depth-partial: with the log total regressed out
+of truth and prediction. Spread: standard deviation of the prediction over that of the truth, median gene; collapsed:
+below 0.05. Log-likelihood: per count, in nats; that of the baselines is of a negative binomial about their means.
+Coverage: counts within the central 50, 80 and 95 % of what was predicted; width: how many counts these hold, median
+gene. The depth baseline knows the true total of each spot. MiB: peak of the whole process, evaluation included.
 """
 
 
@@ -41,16 +41,16 @@ def write_tables(folder: Path, jobs: pd.DataFrame, table: pd.DataFrame) -> None:
 
 
 def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
-    """Return the tables as Markdown: for each data set how it was made, one line a model, and its scores by fold."""
+    """Return the tables as Markdown: for each split how it was made, one line a model, and its scores by fold."""
     parts = ["# Benchmark\n"]
-    for dataset, rows in table.groupby("dataset", sort=False):
+    for title, rows in by_split(table).items():
         first = rows.iloc[0]
         panel = str(first["panel_sha256"])
         panel = panel if " " in panel else f"SHA-256 {panel[:12]}"
         genes = "numbers that differ" if _cell(first["n_genes"]) is None else f"{int(first['n_genes']):,}"
         words = {name: " / ".join(v for v in dict.fromkeys(map(str, rows[name])) if v) for name in PROTOCOL}
         parts.append(
-            f"## {_escape(str(dataset))}\n\n"
+            f"## {_escape(title)}\n\n"
             f"- Split: {_escape(words['split'])}\n- Genes: {genes}; {_escape(words['panel'])} ({panel})\n"
             f"- Normalization: {_escape(words['normalization'])}\n- Smoothing: {words['smoothing']}\n"
             f"- Noise ceiling: {words['noise_ceiling']}\n"
@@ -59,7 +59,7 @@ def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
         lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
         lines += ["| " + " | ".join(_line(row)) + " |" for row in rows.to_dict("records")]
         parts.append("\n".join(lines) + "\n")
-        parts.append(_by_fold(jobs[jobs["dataset"] == dataset]))
+        parts.append(_by_fold(jobs[(jobs["dataset"] == first["dataset"]) & (jobs["split"] == first["split"])]))
     return "\n".join([*parts, NOTES])
 
 

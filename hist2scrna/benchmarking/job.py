@@ -14,13 +14,15 @@ from hist2scrna.evaluation.result import Evaluation
 
 FORMAT_VERSION = 1
 CARD, EVALUATION, HISTORY, MODEL, LOG = "job.json", "evaluation.json", "history.csv", "model", "log.txt"
+# Where each test section is scored by itself: a file named after it.
+EVALUATIONS = "evaluations"
 # Settings of which the full content would tell a reader nothing.
 SHOWN = 80
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model, with one seed, on one fold of a data set.
+    """One model, with one seed, on one fold or given split of a data set.
 
     Attributes
     ----------
@@ -39,6 +41,22 @@ class Job:
     options: Mapping[str, Any]
     settings: Mapping[str, Any]
 
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the test sections that are scored each by itself; empty: all of them are scored together."""
+        return tuple(self.settings.get("scored", ()))
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Names of what is scored, each a row of the table of jobs."""
+        return self.scored or (self.fold,)
+
+    def evaluations(self, folder: Path) -> dict[str, Path]:
+        """Return the file of each evaluation in the folder of the job, by the name of what is scored."""
+        if not self.scored:
+            return {self.fold: folder / EVALUATION}
+        return {name: evaluation_of(folder, name) for name in self.scored}
+
     def folder(self, root: Path) -> Path:
         """Return its place: data set, fold, model, seed."""
         return root / _as_path(self.dataset) / _as_path(self.fold) / _as_path(self.label) / str(self.seed)
@@ -48,7 +66,8 @@ class Job:
         return root / _as_path(self.dataset) / _as_path(self.fold) / _as_path(self.label) / f"{self.seed}.failed.txt"
 
     def __str__(self) -> str:
-        return f"{self.dataset}, {self.fold} held out: {self.label}, seed {self.seed}"
+        what = self.fold if self.scored else f"{self.fold} held out"
+        return f"{self.dataset}, {what}: {self.label}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -62,18 +81,23 @@ class JobResult:
     card
         What it took: its `job.json`.
     results
-        What it reached: those of its evaluation.
+        What it reached: those of its evaluations, by the name of what is scored.
     """
 
     job: Job
     card: dict[str, Any]
-    results: dict[str, Any]
+    results: dict[str, dict[str, Any]]
 
 
 def _as_path(name: str) -> str:
     """Return a name of one folder, whatever is in `name`; `urllib.parse.unquote` gives it back."""
     quoted = quote(name, safe=" +=,()")
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+
+
+def evaluation_of(folder: Path, section: str) -> Path:
+    """Return the file of the evaluation of one section, where each is scored by itself."""
+    return folder / EVALUATIONS / f"{_as_path(section)}.json"
 
 
 def read_result(job: Job, root: Path) -> JobResult | None:
@@ -101,7 +125,8 @@ def read_result(job: Job, root: Path) -> JobResult | None:
             f"'{folder}' holds a job of other settings: {'; '.join(differences)}. Pass another folder=, give the model "
             "another label, or remove that job to run it again."
         )
-    return JobResult(job, card, Evaluation.from_json(folder / EVALUATION).results)
+    found = {name: Evaluation.from_json(path).results for name, path in job.evaluations(folder).items()}
+    return JobResult(job, card, found)
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -18,7 +18,7 @@ from hist2scrna.benchmarking.arguments import (
     read_dataset,
     read_models,
 )
-from hist2scrna.benchmarking.folds import Fold, describe_folds, leave_one_group_out
+from hist2scrna.benchmarking.folds import Fold, Splits, given_splits, leave_one_group_out
 from hist2scrna.benchmarking.job import Job
 from hist2scrna.benchmarking.panel import Panel, choose_panel
 from hist2scrna.benchmarking.sections import SlotSelection, check_slots, digests
@@ -34,6 +34,7 @@ class BenchmarkSpec:
     models: Models
     group_key: str | None = None
     folds: Mapping[str, Sequence[str]] | Sequence[str] | None = None
+    splits: Splits | None = None
     seeds: Sequence[int] = (0,)
     genes: Sequence[str] | str | None = None
     n_genes: int | None = None
@@ -79,6 +80,8 @@ def plan_benchmark(spec: BenchmarkSpec) -> list[FoldPlan]:
         If an argument, model, option, slot or group is wrong, for any data set.
     """
     models, seeds, datasets = read_models(spec.models), check_seeds(spec.seeds), name_datasets(spec.datasets)
+    if spec.folds is not None and spec.splits is not None:
+        raise ValueError("Expected one of `folds` and `splits`, found both: name in `splits` all that is to be run.")
     if isinstance(spec.folds, Mapping) and (unknown := sorted(set(spec.folds) - set(datasets))):
         raise KeyError(f"Data sets {unknown} in `folds` not found. Given: {list(datasets)}.")
     plans = [plan for name, dataset in datasets.items() for plan in _plan_dataset(name, dataset, models, seeds, spec)]
@@ -105,12 +108,11 @@ def _plan_dataset(
     )
     check_slots(adata, slots)
     data = digests(adata, choose_genes(adata, None if spec.n_genes is not None else spec.genes), slots)
-    only = spec.folds.get(name) if isinstance(spec.folds, Mapping) else spec.folds
     plans = []
-    for fold in leave_one_group_out(adata, library_key, spec.group_key, only):
+    for fold in _folds_of(adata, name, library_key, spec):
         panel = choose_panel(
             adata,
-            ~fold.test,
+            fold.train,
             genes=spec.genes,
             n_genes=spec.n_genes,
             min_detected=spec.min_detected,
@@ -120,8 +122,10 @@ def _plan_dataset(
             "dataset": name,
             "fold": fold.name,
             "panel": {"n_genes": len(panel.genes), "how": panel.how, "sha256": panel.sha256},
-            "split": describe_folds(library_key, spec.group_key),
+            "split": fold.split,
         }
+        if fold.scored:
+            settings |= {"trained_on": list(fold.trained_on), "scored": list(fold.scored)}
         jobs = [
             job
             for label, options in models.items()
@@ -130,6 +134,14 @@ def _plan_dataset(
         ]
         plans.append(FoldPlan(dataset, fold, panel, slots, tuple(jobs)))
     return plans
+
+
+def _folds_of(adata: ad.AnnData, name: str, library_key: str, spec: BenchmarkSpec) -> list[Fold]:
+    """Return what is trained on and held out of one data set."""
+    if spec.splits is not None:
+        return given_splits(adata, library_key, spec.splits, spec.group_key)
+    only = spec.folds.get(name) if isinstance(spec.folds, Mapping) else spec.folds
+    return leave_one_group_out(adata, library_key, spec.group_key, only)
 
 
 def _library_key(adata: ad.AnnData, name: str, spec: BenchmarkSpec) -> str:

@@ -20,7 +20,7 @@ import torch
 
 from hist2scrna import keys
 from hist2scrna.benchmarking.fit import fit
-from hist2scrna.benchmarking.job import EVALUATION, HISTORY, MODEL
+from hist2scrna.benchmarking.job import EVALUATION, HISTORY, MODEL, evaluation_of
 from hist2scrna.benchmarking.process import end_with_parent, peak_memory
 from hist2scrna.benchmarking.sections import SlotSelection, without_expression
 from hist2scrna.evaluation.evaluate import evaluate
@@ -31,6 +31,8 @@ from hist2scrna.provenance import package_versions
 from hist2scrna.spots.counts import read_counts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hist2scrna.trained.model import TrainedModel
 
 REQUEST, MEASURED, ERROR = "request.json", "measured.json", "error.json"
@@ -46,8 +48,9 @@ def run_job(folder: Path) -> None:
     ----------
     folder
         Holds `request.json`: `train` and `test`, paths of .h5ad files with counts in `.X`; `options` and `seed` for
-        `fit`; `module`, which registers the model; `slots`, what is read; `accelerator`; `keep_model`. Written here:
-        `evaluation.json`, `history.csv`, `measured.json`, and `model/` if it is to be kept.
+        `fit`; `module`, which registers the model; `slots`, what is read; `scored`, sections that are scored each by
+        itself; `accelerator`; `keep_model`. Written here: `evaluation.json` (of such sections one each, in
+        `evaluations/`), `history.csv`, `measured.json`, and `model/` if it is to be kept.
     """
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     if request["module"] is not None:
@@ -81,17 +84,7 @@ def run_job(folder: Path) -> None:
     n_unknown = _add_truth(predicted, test, model, slots.labels_key)
     # The baselines of every model are fitted on the same spots, whatever it held out for validation.
     baselines = Baselines.fit(read_counts(train, model.genes, None))
-    evaluation = evaluate(
-        predicted,
-        replace(model, baselines=baselines),
-        key=keys.KEY_ADDED,
-        layer=None,
-        labels_key=slots.labels_key if model.classes else None,
-        library_key=slots.library_key,
-        seed=EVALUATION_SEED,
-        progress=False,
-    )
-    evaluation.to_json(folder / EVALUATION)
+    _score(folder, predicted, replace(model, baselines=baselines), slots, request["scored"])
     model.history.to_csv(folder / HISTORY)
     if request["keep_model"]:
         model.save(folder / MODEL)
@@ -104,6 +97,26 @@ def run_job(folder: Path) -> None:
         **_of_model(model),
     }
     (folder / MEASURED).write_text(json.dumps(measured, default=str), encoding="utf-8")
+
+
+def _score(
+    folder: Path, predicted: ad.AnnData, model: TrainedModel, slots: SlotSelection, scored: Sequence[str]
+) -> None:
+    """Evaluate what was held out, all together or section by section."""
+    section = predicted.obs[slots.library_key].astype(str)
+    parts = {evaluation_of(folder, name): predicted[section == name].copy() for name in scored}
+    for path, part in (parts or {folder / EVALUATION: predicted}).items():
+        path.parent.mkdir(exist_ok=True)
+        evaluate(
+            part,
+            model,
+            key=keys.KEY_ADDED,
+            layer=None,
+            labels_key=slots.labels_key if model.classes else None,
+            library_key=slots.library_key,
+            seed=EVALUATION_SEED,
+            progress=False,
+        ).to_json(path)
 
 
 def _of_process(accelerator: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ AGREEMENT = 1e-6
 
 
 def jobs_table(jobs: Sequence[Job], done: Mapping[int, JobResult], failed: Mapping[int, str]) -> pd.DataFrame:
-    """Return one row a job, and after those of a fold its baselines and its ceiling.
+    """Return one row a job (of given splits one a test section), and after those of a fold its baselines and ceiling.
 
     Parameters
     ----------
@@ -78,10 +78,12 @@ def jobs_table(jobs: Sequence[Job], done: Mapping[int, JobResult], failed: Mappi
         own = [i for i, job in enumerate(jobs) if (job.dataset, job.fold) == (dataset, fold)]
         for i in own:
             if i in done:
-                rows.append(_job_row(done[i]))
+                rows += [_job_row(done[i], name) for name in jobs[i].rows]
             elif i in failed:
-                rows.append(_identity(jobs[i]) | {"status": f"failed: {failed[i]}"} | protocol(jobs[i]))
-        rows += _reference_rows([done[i] for i in own if i in done])
+                status = {"status": f"failed: {failed[i]}"} | protocol(jobs[i])
+                rows += [_identity(jobs[i], name) | status for name in jobs[i].rows]
+        complete = [done[i] for i in own if i in done]
+        rows += [row for name in jobs[own[0]].rows for row in _reference_rows(complete, name)]
     table = pd.DataFrame(rows, columns=job_columns())
     return table.astype(dict.fromkeys(("seed", "n_parameters", "epochs_run", "best_epoch"), "Int64"))
 
@@ -98,8 +100,8 @@ def protocol(job: Job) -> dict[str, Any]:
     }
 
 
-def _identity(job: Job) -> dict[str, Any]:
-    return {"dataset": job.dataset, "fold": job.fold, "model": job.label, "kind": "model", "seed": job.seed}
+def _identity(job: Job, name: str) -> dict[str, Any]:
+    return {"dataset": job.dataset, "fold": name, "model": job.label, "kind": "model", "seed": job.seed}
 
 
 def _scored(found: Mapping[str, Any], predictor: str) -> dict[str, Any]:
@@ -117,14 +119,14 @@ def _told(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _job_row(done: JobResult) -> dict[str, Any]:
-    found, card = done.results, done.card
+def _job_row(done: JobResult, name: str) -> dict[str, Any]:
+    found, card = done.results[name], done.card
     return {
-        **_identity(done.job),
+        **_identity(done.job, name),
         "status": COMPLETE,
         **_scored(found, "model"),
-        **{name: found["headline"][name] for name in HEADLINE},
-        **{name: card[name] for name in MEASURED},
+        **{column: found["headline"][column] for column in HEADLINE},
+        **{column: card[column] for column in MEASURED},
         "architecture": found["model"]["name"],
         "likelihood": found["model"]["likelihood"],
         **_told(found),
@@ -132,27 +134,27 @@ def _job_row(done: JobResult) -> dict[str, Any]:
     }
 
 
-def _reference_rows(done: Sequence[JobResult]) -> list[dict[str, Any]]:
-    """Return the baselines and the ceiling of one fold, of which every complete job has the same."""
+def _reference_rows(done: Sequence[JobResult], scored: str) -> list[dict[str, Any]]:
+    """Return the baselines and the ceiling of what is scored, of which every complete job has the same."""
     if not done:
         return []
     job = done[0].job
-    where = f"{job.dataset}, {job.fold}"
+    where = f"{job.dataset}, {scored}"
     rows = []
     for name, label in (*((name, PREDICTOR_LABELS[name]) for name in BASELINES), (NOISE_CEILING, NOISE_CEILING)):
-        found = [_reference(one.results, name) for one in done]
+        found = [_reference(one.results[scored], name) for one in done]
         scores = {
             column: _agreed([row.get(column) for row in found], f"{label} of {where}: {column}") for column in found[0]
         }
         rows.append(
             {
                 "dataset": job.dataset,
-                "fold": job.fold,
+                "fold": scored,
                 "model": label,
                 "kind": NOISE_CEILING if name == NOISE_CEILING else "baseline",
                 "status": COMPLETE,
                 **scores,
-                **_told(done[0].results),
+                **_told(done[0].results[scored]),
                 **protocol(job),
             }
         )
@@ -180,7 +182,7 @@ def _agreed(values: Iterable[float | None], what: str) -> float | None:
 
 
 def summary_table(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a data set and model.
+    """Return one row a data set, way in which it was split, and model.
 
     Parameters
     ----------
@@ -193,9 +195,9 @@ def summary_table(jobs: pd.DataFrame) -> pd.DataFrame:
     Student's t over the folds, and undefined for fewer than two.
     """
     rows = []
-    for dataset, of_dataset in jobs.groupby("dataset", sort=False):
-        references = of_dataset[of_dataset["kind"] != "model"]
-        for part in (of_dataset[of_dataset["kind"] == "model"], references):
+    for (dataset, _), of_split in jobs.groupby(["dataset", "split"], sort=False):
+        references = of_split[of_split["kind"] != "model"]
+        for part in (of_split[of_split["kind"] == "model"], references):
             for model, own in part.groupby("model", sort=False):
                 rows.append({"dataset": dataset, "model": model, **_summary(own, references)})
     return pd.DataFrame(rows).convert_dtypes(
@@ -240,6 +242,15 @@ def _summary(own: pd.DataFrame, references: pd.DataFrame) -> dict[str, Any]:
         else:
             row[name] = "; ".join(values)
     return row
+
+
+def by_split(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of each data set, by its name; where several splits of it were given, of each split."""
+    parts: dict[str, pd.DataFrame] = {}
+    for dataset, of_dataset in table.groupby("dataset", sort=False):
+        splits = dict(list(of_dataset.groupby("split", sort=False)))
+        parts |= {str(dataset) if len(splits) == 1 else f"{dataset}, {name}": rows for name, rows in splits.items()}
+    return parts
 
 
 def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -10,10 +10,10 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import arguments_of, given, with_options
-from hist2scrna.cli.request import read_data, read_genes, read_model_file
+from hist2scrna.cli.request import read_data, read_genes, read_model_file, read_table
 
-# The folder is --out; the bar always shows.
-OTHERWISE = ("folder", "progress")
+# The folder is --out; splits are in a file; the bar always shows.
+OTHERWISE = ("folder", "splits", "progress")
 BENCHMARK = [argument for argument in arguments_of("tl._benchmark", "benchmark") if argument.name not in OTHERWISE]
 
 
@@ -33,6 +33,14 @@ def benchmark(
         Path | None,
         typer.Option(help="TOML or JSON of models: a table a label, arguments of fit in it.", show_default=False),
     ] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            help='TOML or JSON of pairs of what to train on and what to test on, {"C to B4": [["C2", "C3"], ["B4"]]}: '
+            "sections, or values of --group-key.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     **options: Any,
 ) -> None:
@@ -49,6 +57,8 @@ def benchmark(
     if model or models is not None:
         in_file = {} if models is None else read_model_file(models)
         arguments["models"] = {name: {"model": name} for name in model or ()} | in_file
+    if splits is not None:
+        arguments["splits"] = read_table(splits, "splits")
     if "genes" in arguments:
         arguments["genes"] = read_genes(arguments["genes"])
     table = tl.benchmark(read_data(data), folder=out, **arguments)

@@ -54,13 +54,36 @@ def read_model_file(path: Path) -> dict[str, dict[str, Any]]:
     ValueError
         If it is neither TOML nor JSON, or not a table a label.
     """
+    found = read_table(path, "models")
+    if not all(isinstance(options, dict) for options in found.values()):
+        raise ValueError(f"Expected a table a label in '{path}', each with model = \"...\" and arguments of fit in it.")
+    return {label: {"model": label, **options} for label, options in found.items()}
+
+
+def read_table(path: Path, what: str) -> dict[str, Any]:
+    """Return the table that a file of TOML or JSON holds.
+
+    Parameters
+    ----------
+    path
+        The file; one that does not end in `.json` is TOML.
+    what
+        What it holds, for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is neither TOML nor JSON, or no table.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"No file of models at '{path}'.")
+        raise FileNotFoundError(f"No file of {what} at '{path}'.")
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise ValueError(f"'{path}' is no {'JSON' if path.suffix == '.json' else 'TOML'}: {error}.") from error
-    if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
-        raise ValueError(f"Expected a table a label in '{path}', each with model = \"...\" and arguments of fit in it.")
-    return {label: {"model": label, **options} for label, options in found.items()}
+    if not isinstance(found, dict):
+        raise ValueError(f"Expected a table of {what} by name in '{path}', found {type(found).__name__}.")
+    return found

@@ -108,10 +108,10 @@ def make_batch(
     if context.kind == "hops":
         nodes = with_halo(adjacency, core, context.hops)
     elif context.kind == "section":
-        others = np.flatnonzero(np.isin(spots.section, np.unique(spots.section[core])))
+        others = np.flatnonzero(np.isin(spots.together, np.unique(spots.together[core])))
         nodes = np.concatenate([core, np.setdiff1d(others, core)])
     edges = np.empty((2, 0), dtype=np.int64) if context.kind == "spot" else induced_edges(adjacency, nodes)
-    section = spots.section[nodes]
+    section = spots.together[nodes]
     batch = SpotBatch(
         n_core=len(core),
         xy=torch.from_numpy((spots.xy[nodes] / spots.graph.pitch[section][:, None]).astype(np.float32)),
@@ -168,9 +168,8 @@ class BlockSampler(Sampler["NDArray[np.int64]"]):
         if size < 1:
             raise ValueError(f"Expected `batch_size` to be at least 1, found {size}.")
         self.xy = spots.xy
-        self.by_section = [
-            rows for s in range(len(spots.sections)) if len(rows := members[spots.section[members] == s])
-        ]
+        together = spots.together[members]
+        self.by_section = [members[together == code] for code in np.unique(together)]
         self.members = members
         self.context = context
         self.size = size

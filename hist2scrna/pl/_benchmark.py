@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna.benchmarking.files import JOBS
-from hist2scrna.benchmarking.table import COMPLETE, t_interval
+from hist2scrna.benchmarking.table import COMPLETE, by_split, t_interval
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.scores import benchmark_columns
 from hist2scrna.messages import require_known
@@ -62,7 +62,7 @@ def benchmark(
         Column of the jobs: `"pearson"`, `"depth_partial"`, `"spread_ratio"`, `"log_likelihood"`, `"coverage_80"` or
         another score; `"score_over_ceiling"`, `"beats_depth_baseline"`, `"fit_seconds"` or `"peak_memory_mib"`.
     ax
-        One axes per data set; None: a new figure, with the data sets below each other.
+        One axes per data set, and per split where several were given; None: a new figure, with these below each other.
     figsize
         Width and height of the new figure in inches; None: what suits the plot.
     save
@@ -72,10 +72,11 @@ def benchmark(
 
     Returns
     -------
-    Object array with one axes per data set. A dot is the mean over the seeds of a fold; where there are several seeds,
-    a thin line spans them. The diamond is the mean over folds with its 95 % interval (Student's t), which may reach
-    beyond the axes. Open dots are collapsed predictions, which hardly vary: their correlations mean nothing. Vertical
-    lines are the means over folds of the baselines and of the noise ceiling.
+    Object array with one axes per data set and split. A dot is the mean over the seeds of a fold, or of a test section
+    of a given split; where there are several seeds, a thin line spans them. The diamond is the mean over folds with its
+    95 % interval (Student's t), which may reach beyond the axes. Open dots are collapsed predictions, which hardly
+    vary: their correlations mean nothing. Vertical lines are the means over folds of the baselines and of the noise
+    ceiling.
 
     Raises
     ------
@@ -94,11 +95,11 @@ def benchmark(
     require_known("metric", metric, labels)
     jobs = _read_jobs(results)
     seen: list[float] = []
-    by_dataset = list(jobs.groupby("dataset", sort=False))
-    axes = _axes(ax, figsize, [part.loc[part["kind"] == "model", "model"].nunique() for _, part in by_dataset])
-    for one, (dataset, part) in zip(axes, by_dataset, strict=True):
+    parts = by_split(jobs)
+    axes = _axes(ax, figsize, [part.loc[part["kind"] == "model", "model"].nunique() for part in parts.values()])
+    for one, (title, part) in zip(axes, parts.items(), strict=True):
         seen += _draw(one, part, metric)
-        one.set_title(str(dataset), fontsize=11, loc="left")
+        one.set_title(title, fontsize=11, loc="left")
     if seen:
         margin = 0.15 * (max(seen) - min(seen)) or 0.1
         for one in axes:

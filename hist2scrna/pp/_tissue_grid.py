@@ -38,9 +38,11 @@ def tissue_grid(
     `hist2scrna.images.tissue.stained_ground`.
 
     A spacing smaller than in training gives a map with more spots than any assay measures: each is still predicted from
-    a patch of the size that the model was trained on. Models that read neighbors measure distances in units of the
-    distance between neighbors, whatever that is in microns: a finer lattice shows them a smaller neighborhood than in
-    training. Models that read the patch alone predict the same for a spot on any lattice.
+    a patch of the size that the model was trained on. Models that read neighbors take a lattice that is finer by more
+    than a factor of 1.5 apart, into interleaved lattices at the pitch of the training, so that each spot sees its
+    neighbors from as far as in training: where the pitch of the training is a whole multiple of `spacing_um`, what is
+    predicted at a place is the same on the coarse and on the fine lattice. Models that read the patch alone predict the
+    same for a spot on any lattice.
 
     Parameters
     ----------

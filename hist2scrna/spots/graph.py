@@ -79,7 +79,8 @@ class SpatialGraph:
     adjacency
         `(n, n)` CSR of ones, symmetric, empty diagonal, no edge between sections.
     pitch
-        `(n_sections,)` median distance between neighbors in full-resolution pixels; 1 where there is no edge.
+        `(n_sections,)` median distance between neighbors in full-resolution pixels; 1 where there is no edge. Where
+        sections are taken apart (`Spots.part`), that of each part.
     origin
         Where the edges of each section come from: `"hexagonal"`, `"square"`, `"irregular"`, `"knn"`, `"delaunay"`,
         `"array"` or `"given"`.
@@ -126,12 +127,17 @@ def build_graph(
     """
     if neighbors.radius_um is not None and mpp is None:
         raise ValueError("`radius_um` needs microns per pixel: pass mpp=, or give the spot diameter in adata.uns.")
-    if keys.CONNECTIVITIES in adata.obsp and not neighbors.asked:
+    if graph_is_stored(adata, neighbors):
         adjacency = _stored_edges(adata, section)
         origin = ("given",) * len(sections)
     else:
         adjacency, origin = _built_edges(xy, section, sections, neighbors, mpp)
     return SpatialGraph(adjacency, _pitch(adjacency, xy, section, len(sections)), origin)
+
+
+def graph_is_stored(adata: AnnData, neighbors: Neighbors) -> bool:
+    """Tell whether the graph in `.obsp` is taken, and none is built."""
+    return keys.CONNECTIVITIES in adata.obsp and not neighbors.asked
 
 
 def _stored_edges(adata: AnnData, section: NDArray[np.int64]) -> sparse.csr_array:

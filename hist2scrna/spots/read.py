@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from hist2scrna.spots.array import read_array
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
-from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
+from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph, graph_is_stored
+from hist2scrna.spots.interleave import Parts, interleaved
 from hist2scrna.spots.patches import PatchSize, open_patches
 from hist2scrna.spots.slides import NO_PLACE, no_graph
-from hist2scrna.spots.unit import Unit, check_pitch, read_unit
+from hist2scrna.spots.unit import Unit, check_pitch, read_pitch, read_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,11 @@ class Spots:
         Neighbors.
     unit
         What a row is, and how large.
+    pitch_um
+        Distance between neighboring spots in microns, the median over the sections; None where that is not known.
+    part
+        `(n,)` int64, number of what is read together, where sections are taken apart into interleaved lattices at the
+        pitch of the training; None: the sections.
     patches, geometry
         Patches and what they mean; None for models on features.
     features
@@ -67,6 +73,8 @@ class Spots:
     xy: NDArray[np.float64]
     graph: SpatialGraph
     unit: Unit = Unit("spot")
+    pitch_um: float | None = None
+    part: NDArray[np.int64] | None = None
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
     features: NDArray[np.float32] | None = None
@@ -80,6 +88,11 @@ class Spots:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def together(self) -> NDArray[np.int64]:
+        """`(n,)` int64, number of the section, or of the part of one, whose spots are read together."""
+        return self.section if self.part is None else self.part
 
     @property
     def are_slides(self) -> bool:
@@ -102,6 +115,7 @@ def read_spots(
     on_array: bool = False,
     neighbors: Neighbors = DEFAULT,
     slides: bool = False,
+    trained_um: float | None = None,
 ) -> Spots:
     """Read coordinates, graph and patches or features; nothing is written to AnnData.
 
@@ -119,6 +133,9 @@ def read_spots(
         Which spots or cells are neighbors.
     slides
         The rows are slides: no coordinates are read, and there are no neighbors.
+    trained_um
+        Distance between neighbors in training, in microns: a finer lattice is taken apart into lattices of about that
+        pitch, unless its graph is stored. None: no section is taken apart.
 
     Raises
     ------
@@ -137,14 +154,13 @@ def read_spots(
     else:
         features = read_features(adata, source.features_key, n_features)
     grid = read_array(adata, xy, section, names) if on_array else None
-    if slides:
-        graph = no_graph(adata.n_obs, len(names))
-    elif grid is not None:
-        graph = array_graph(grid, xy, section, len(names))
-    else:
-        by_radius = neighbors.radius_um is not None
-        scales = [member.scale.mpp for member in opened.members] if by_radius else None
-        graph = build_graph(adata, xy, section, names, neighbors, scales)
+    pitch_um = () if slides else read_pitch(opened, xy)
+    parts = None
+    if trained_um is not None and not slides and (on_array or not graph_is_stored(adata, neighbors)):
+        parts = interleaved(xy, section, names, pitch_um, trained_um)
+    if grid is not None and parts is not None:
+        grid = np.floor(grid / parts.step[:, None])
+    graph = no_graph(adata.n_obs, len(names)) if slides else _read_graph(opened, xy, grid, neighbors, parts)
     return Spots(
         names=adata.obs_names,
         sections=names,
@@ -152,8 +168,31 @@ def read_spots(
         xy=xy,
         graph=graph,
         unit=read_unit(opened, xy, slides=slides),
+        pitch_um=round(float(np.median(known)), 3) if (known := [um for um in pitch_um if um is not None]) else None,
+        part=None if parts is None else parts.part,
         patches=patches,
         geometry=geometry,
         features=features,
         grid=grid,
     )
+
+
+def _read_graph(
+    opened: OpenedSections,
+    xy: NDArray[np.float64],
+    grid: NDArray[np.float32] | None,
+    neighbors: Neighbors,
+    parts: Parts | None,
+) -> SpatialGraph:
+    """Return the neighbors of every spot within its section, or within its part of one."""
+    names, code, member = opened.names, opened.codes, np.arange(len(opened.names))
+    if parts is not None:
+        names, code, member = parts.names, parts.part, parts.section
+    if grid is not None:
+        graph = array_graph(grid, xy, code, len(names))
+    else:
+        by_radius = neighbors.radius_um is not None
+        scales = [opened.members[i].scale.mpp for i in member] if by_radius else None
+        graph = build_graph(opened.adata, xy, code, names, neighbors, scales)
+    _, first = np.unique(member, return_index=True)
+    return replace(graph, origin=tuple(graph.origin[i] for i in first))

@@ -69,6 +69,16 @@ def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool =
     return Unit(units[0].kind, round(float(np.median(sizes)), 3) if sizes else None)
 
 
+def read_pitch(opened: OpenedSections, xy: NDArray[np.float64]) -> tuple[float | None, ...]:
+    """Return the median distance to the nearest spot of each section in microns, None where that is not known."""
+    has_patches = opened.source.features_key is None
+    found = []
+    for section in opened.members:
+        pitch, mpp = nearest_distance(xy[section.rows]), _microns(section, has_patches)
+        found.append(None if mpp is None or pitch == 0 else pitch * mpp)
+    return tuple(found)
+
+
 def _section_unit(section: Section, xy: NDArray[np.float64], has_patches: bool) -> Unit:
     spot_px, pitch, lattice = spot_pixels(section.name, section.entry), nearest_distance(xy), find_lattice(xy)
     mpp = _microns(section, has_patches)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hist2scrna.benchmarking.arguments import Dataset, Models
+    from hist2scrna.benchmarking.folds import Splits
 
 
 def benchmark(
@@ -23,6 +24,7 @@ def benchmark(
     folder: str | Path,
     group_key: str | None = None,
     folds: Mapping[str, Sequence[str]] | Sequence[str] | None = None,
+    splits: Splits | None = None,
     seeds: Sequence[int] = (0,),
     genes: Sequence[str] | str | None = None,
     n_genes: int | None = None,
@@ -50,7 +52,7 @@ def benchmark(
         Names of models with their own recipes, or by label the arguments of :func:`hist2scrna.tl.fit`:
         `{"ours": {"model": "hist2scrna", "preset": "tiny"}, "ridge": {"model": "ridge", "features_key": "X_uni"}}`.
         Plain values only. `"labels_key": ""` leaves the cell types out for one model; `"folds": [...]` runs it on these
-        folds alone, where it would take too long on all: the table says on which it was run.
+        folds (or splits) alone, where it would take too long on all: the table says on which it was run.
     folder
         Where results are written and complete jobs are found again; one benchmark at a time.
     group_key
@@ -58,6 +60,11 @@ def benchmark(
         is never split. Each fit is given it too, to validate on other donors than it trains on.
     folds
         Which of these values to hold out, while all others are trained on; None: each. A list, or lists by data set.
+    splits
+        Pairs of what to train on and what to test on, by a name, in place of folds: `{"C to B4": (["C2", "C3"],
+        ["B4"])}`. The names in the lists are sections, or values of `group_key` where that is given. What is in neither
+        list is not used; the splits are the same for every data set. One fit serves all test sections of a split, and
+        each of these is scored by itself.
     seeds
         Seeds of the training; every model runs with each.
     genes
@@ -82,32 +89,34 @@ def benchmark(
 
     Returns
     -------
-    One row a data set and model, and after its models the `"mean baseline"`, the `"depth baseline"` and the `"noise
-    ceiling"` (`kind` `"model"`, `"baseline"` or `"noise ceiling"`). Scores are averaged over the seeds of a fold, then
-    over folds:
+    One row a data set (and split, where these are given) and model, and after its models the `"mean baseline"`, the
+    `"depth baseline"` and the `"noise ceiling"` (`kind` `"model"`, `"baseline"` or `"noise ceiling"`). Scores are
+    averaged over the seeds of a fold, then over folds; of a given split, over its test sections:
 
-    - `folds` (their names), `n_folds`, `n_core`, `n_jobs`, `n_failed`.
+    - `folds` (their names; of a given split those of its test sections), `n_folds`, `n_core`, `n_jobs`, `n_failed`
+      (rows of the jobs).
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
-      `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider.
+      `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider. That of a
+      given split is over its test sections, and says nothing about further donors.
     - `score_over_ceiling`, `spread_ratio`, `coverage_50`, `coverage_80`, `coverage_95`, `width_50`, `width_80`,
       `width_95` (counts within the interval, median gene), `beats_mean_baseline`, `beats_depth_baseline` (shares of
       genes), `n_collapsed` (jobs), `folds_beating_depth_baseline` (by Pearson).
     - `fit_seconds`, `predict_seconds`, `peak_memory_mib` (of the process, evaluation included), `gpu_peak_memory_mib`,
       `n_parameters`, `epochs_run`.
-    - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split`, `noise_ceiling` (its method): what the
-      numbers must be read with.
+    - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split` (how folds were made, or the name of the
+      given split), `noise_ceiling` (its method): what the numbers must be read with.
 
     `.attrs["folder"]` names the folder. OutputKeys there:
 
     `table.csv`, `table.json`, `table.md`
         This table.
     `jobs.csv`, `jobs.json`
-        One row a job, with its `status` (`"complete"` or `"failed: ..."`), and the baselines and the ceiling of each
-        fold.
-    `<data set>/<fold>/<label>/<seed>/`
-        `evaluation.json`, `history.csv`, `job.json` (settings, times, memory, versions), `log.txt`, `model/`. It
-        appears only once it is complete. Of a failed job, `<seed>.failed.txt` holds what it printed; it runs again at
-        the next start.
+        One row a job (of given splits one a test section, its name in `fold`), with its `status` (`"complete"` or
+        `"failed: ..."`), and the baselines and the ceiling of each fold.
+    `<data set>/<fold or split>/<label>/<seed>/`
+        `evaluation.json` (of given splits `evaluations/<section>.json`), `history.csv`, `job.json` (settings, times,
+        memory, versions), `log.txt`, `model/`. It appears only once it is complete. Of a failed job,
+        `<seed>.failed.txt` holds what it printed; it runs again at the next start.
 
     Raises
     ------
@@ -118,7 +127,7 @@ def benchmark(
     FileNotFoundError
         If a data set is missing.
     KeyError, TypeError, ValueError
-        If an argument, model, option, slot or group is wrong, for any data set, before anything runs.
+        If an argument, model, option, slot, group or split is wrong, for any data set, before anything runs.
 
     Examples
     --------
@@ -126,6 +135,11 @@ def benchmark(
     ...     {"her2st": "her2st.h5ad"}, ["hist2scrna", "stnet"], folder="benchmark/", group_key="donor", n_genes=250
     ... )
     >>> jobs = pd.read_csv("benchmark/jobs.csv")
+
+    From one donor to another, and back:
+
+    >>> splits = {"B to C": (["B"], ["C"]), "C to B": (["C"], ["B"])}
+    >>> table = hist2scrna.tl.benchmark(adata, folder="donors/", group_key="donor", splits=splits)
     >>> hist2scrna.pl.benchmark("benchmark/")
     """
     spec = BenchmarkSpec(
@@ -133,6 +147,7 @@ def benchmark(
         models=models,
         group_key=group_key,
         folds=folds,
+        splits=splits,
         seeds=seeds,
         genes=genes,
         n_genes=n_genes,

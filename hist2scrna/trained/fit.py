@@ -258,6 +258,7 @@ def describe(
             "donors": list(spots.groups or ()),
             "donors_without_images": [donor.name for donor in data.expression],
             "unit": asdict(spots.unit),
+            "pitch_um": spots.pitch_um,
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

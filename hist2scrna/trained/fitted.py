@@ -48,9 +48,9 @@ class FittedModel:
     parameters
         What :func:`~hist2scrna.tl.fit` was called with.
     training
-        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns), split,
-        best epoch, seconds, package versions; of models in closed form `variance_explained`, the share of the variance
-        of spots left out.
+        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns),
+        `pitch_um` (the distance between neighbors), split, best epoch, seconds, package versions; of models in closed
+        form `variance_explained`, the share of the variance of spots left out.
     baselines
         Mean and depth baseline, fitted on the training counts.
     fingerprints

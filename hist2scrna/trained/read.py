@@ -70,6 +70,7 @@ def read_for(
         on_array=model.module.on_array,
         neighbors=Neighbors() if neighbors is None else Neighbors(**neighbors),
         slides=slides,
+        trained_um=None if model.module.context.kind == "spot" else model.training.get("pitch_um"),
     )
     channels = model.options.get("channels", RGB)
     if spots.patches is not None and spots.patches.channels != channels:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from hist2scrna import TrainedModel, datasets, pl, tl
 from hist2scrna.benchmarking import execute
-from hist2scrna.benchmarking.folds import leave_one_group_out
+from hist2scrna.benchmarking.folds import given_splits, leave_one_group_out
 from hist2scrna.benchmarking.panel import choose_panel
 from hist2scrna.benchmarking.process import peak_memory
 from hist2scrna.benchmarking.run import attempt
@@ -507,6 +507,61 @@ def test_pictures_in_files_are_found_by_the_jobs(sections, tmp_path, in_process)
     assert (table["n_failed"] == 0).all()
 
 
+# -- given splits -----------------------------------------------------------------------------------------------------
+RIDGE = {"ridge": {"model": "ridge", "features_key": "spatial"}}
+SPLITS = {"a to b": (["a"], ["b"]), "b to a": ("b", "a")}
+
+
+def test_given_splits_score_each_test_section_by_itself(sections, tmp_path, in_process):
+    asked = {"group_key": "donor", "folds": None, "splits": SPLITS}
+    table = one(sections, tmp_path, RIDGE, **asked)
+    assert in_process.started == 2
+    jobs = pd.read_csv(tmp_path / "jobs.csv")
+    rows = jobs[jobs["kind"] == "model"]
+    assert list(zip(rows["split"], rows["fold"], rows["n_spots_train"], rows["n_spots_test"], strict=True)) == [
+        ("a to b", "section_2", 48, 24),
+        ("b to a", "section_0", 24, 24),
+        ("b to a", "section_1", 24, 24),
+    ]
+    trained = sections.obs["donor"] == "b"
+    model = tl.fit(
+        sections[trained].copy(), library_key="library_id", group_key="donor", progress=False, **RIDGE["ridge"]
+    )
+    for name in ("section_0", "section_1"):
+        held_out = sections[sections.obs["library_id"] == name].copy()
+        expected = tl.evaluate(held_out, model, progress=False).headline["pearson"]
+        assert rows.set_index(["split", "fold"]).loc[("b to a", name), "pearson"] == pytest.approx(expected, abs=1e-6)
+    by_split = table[table["model"] == "ridge"].set_index("split")
+    assert by_split.loc["b to a", "folds"] == "section_0, section_1"
+    means = rows.groupby("split")["pearson"].mean()
+    assert by_split["pearson"].to_dict() == pytest.approx(means.to_dict())
+    # Each split has baselines of its own training sections.
+    depth = jobs[jobs["model"] == "depth baseline"].groupby("split")["pearson"].mean()
+    assert table[table["model"] == "depth baseline"].set_index("split")["pearson"].to_dict() == pytest.approx(
+        depth.to_dict()
+    )
+    text = (tmp_path / "table.md").read_text()
+    assert "## sim, a to b\n" in text and "## sim, b to a\n" in text and "| section_0 | section_1 |" in text
+    assert [ax.get_title(loc="left") for ax in pl.benchmark(tmp_path)] == ["sim, a to b", "sim, b to a"]
+    pd.testing.assert_frame_equal(one(sections, tmp_path, RIDGE, **asked), table)
+    assert in_process.started == 2
+
+
+def test_a_failed_split_is_a_row_of_each_test_section(sections, tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(execute, "launch", lambda scratch: int((scratch / "log.txt").write_text("") or 3))
+    table = one(sections, tmp_path, RIDGE, folds=None, splits={"there": (["section_2"], ["section_0", "section_1"])})
+    jobs = pd.read_csv(tmp_path / "jobs.csv")
+    assert jobs["fold"].tolist() == ["section_0", "section_1"] and jobs["split"].tolist() == ["there", "there"]
+    assert jobs["status"].str.startswith("failed: ").all() and table["n_failed"].tolist() == [2]
+
+
+def test_sections_in_neither_list_are_not_used(sections):
+    (fold,) = given_splits(sections, "library_id", {"0 to 2": (["section_0"], ["section_2"])})
+    assert (fold.trained_on, fold.scored) == (("section_0",), ("section_2",))
+    assert sections.obs["library_id"][fold.train].unique().tolist() == ["section_0"]
+    assert sections.obs["library_id"][fold.test].unique().tolist() == ["section_2"]
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "error", "match"),
@@ -519,6 +574,13 @@ def test_pictures_in_files_are_found_by_the_jobs(sections, tmp_path, in_process)
         ({"models": ["hist2scrna", "hist2scrna"]}, ValueError, "named twice"),
         ({"folds": ["section_9"]}, KeyError, "section_9"),
         ({"folds": {"other": ["section_1"]}}, KeyError, "other"),
+        ({"splits": {"x": (["section_0"], ["section_1"])}}, ValueError, "one of `folds` and `splits`"),
+        ({"folds": None, "splits": {}}, ValueError, "map names to pairs"),
+        ({"folds": None, "splits": {"x": ["section_0"]}}, TypeError, "split 'x' to be a pair"),
+        ({"folds": None, "splits": {"x": (["sektion_0"], ["section_1"])}}, KeyError, "Did you mean 'section_0'"),
+        ({"folds": None, "splits": {"x": ([], ["section_1"])}}, ValueError, "no training group"),
+        ({"folds": None, "splits": {"x": (["section_0"], ["section_0"])}}, ValueError, r"trains on \['section_0'\]"),
+        ({"folds": None, "splits": {"x": (["section_0"], ["b"])}, "group_key": "donor"}, KeyError, "'section_0' not"),
         ({"seeds": (1, 1)}, ValueError, "different numbers"),
         ({"genes": ["gene_0001"], "n_genes": 3}, ValueError, "found both"),
         ({"n_genes": 500}, ValueError, "at most"),
@@ -589,7 +651,14 @@ def test_command_line(sections, tmp_path, in_process):
     job = json.loads((tmp_path / "o" / "sim" / "b" / "ours" / "4" / "job.json").read_text())
     assert job["settings"]["panel"]["n_genes"] == 12
 
+    (tmp_path / "splits.json").write_text('{"b to a": [["b"], ["a"]]}')
+    split = [word for word in asked if word not in ("--fold", "b")]
+    result = CliRunner().invoke(app, [*split, "--splits", str(tmp_path / "splits.json")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "- Split: b to a" in result.output and "| section_0 | section_1 |" in result.output
+
     for wrong, said in (
+        (["--splits", "none.json"], "No file of splits at 'none.json'"),
         (["--group-key", "nothing"], "Key 'nothing' not found in adata.obs"),
         (["--models", "none.toml"], "No file of models at 'none.toml'"),
         (["--model", "ours2"], "Unknown model 'ours2'"),

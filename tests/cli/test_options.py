@@ -51,7 +51,7 @@ def test_no_argument_of_pool_patches_is_missing():
     ("command", "function", "otherwise", "positional"),
     [
         ("evaluate", tl.evaluate, NOT_OF_EVALUATE, {"model"}),
-        ("benchmark", tl.benchmark, NOT_OF_BENCHMARK, {"model", "models"}),
+        ("benchmark", tl.benchmark, NOT_OF_BENCHMARK, {"model", "models", "splits"}),
         ("extract-features", pp.extract_features, NOT_OF_EXTRACT_FEATURES, {"encoder"}),
     ],
 )

@@ -229,7 +229,9 @@ def test_a_model_predicts_on_it_with_no_further_argument(model, spacing_um) -> N
     spots = model.read(slide)
     assert spots.geometry.um == model.geometry.um
     np.testing.assert_allclose(spots.patches.side, model.geometry.um / MPP)
-    np.testing.assert_allclose(spots.graph.pitch, spacing_um / MPP)
+    # And so does the distance to the neighbors, which on the finer lattice are every second spot.
+    assert model.training["pitch_um"] == pytest.approx(100, rel=0.01)
+    np.testing.assert_allclose(spots.graph.pitch, 100 / MPP)
 
 
 @pytest.mark.parametrize("section", ["C2", "C6"])
