@@ -107,8 +107,8 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], s
 
 
 def without_expression(section: ad.AnnData, slots: SlotSelection) -> ad.AnnData:
-    """Return what a section has before it is sequenced: images, coordinates, features, names of the sections."""
-    columns = [c for c in (slots.library_key, *PLACES) if c in section.obs]
+    """Return what a section has before it is sequenced: images, coordinates, features, names of sections and donors."""
+    columns = [c for c in dict.fromkeys((slots.library_key, slots.group_key, *PLACES)) if c in section.obs]
     return ad.AnnData(
         obs=section.obs[columns].copy(), obsm=dict(section.obsm), obsp=dict(section.obsp), uns=dict(section.uns)
     )

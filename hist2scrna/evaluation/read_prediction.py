@@ -63,8 +63,8 @@ class Where:
 
 def layers_to_score(trained: TrainedModel) -> list[str]:
     """Return the layers that a prediction needs so that everything about it can be scored."""
-    # From the stored distribution its log-normalized expression is computed; what a model says otherwise is asked for.
-    logs = trained.module.target == "log_counts" if trained.likelihood == "mse" else True
+    module = trained.module
+    logs = module.target == "log_counts" if trained.likelihood == "mse" else module.estimates_log
     return [*LAYERS_OF[trained.likelihood], *((LOG,) if logs else ())]
 
 

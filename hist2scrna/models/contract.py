@@ -144,6 +144,8 @@ class SpotModel(nn.Module):
         What it predicts: the distribution of the counts, or `"mse"` for log-normalized expression.
     on_array
         It reads array columns and rows, and its neighbors are the nearest four on the array.
+    estimates_log
+        Its log-normalized expression is not the expectation under its distribution of counts alone.
     target
         What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
     observation
@@ -158,6 +160,7 @@ class SpotModel(nn.Module):
     target: Target = "log_normalized"
     observation: ClassVar[Literal["spot", "slide"]] = "spot"
     on_array: ClassVar[bool] = False
+    estimates_log: ClassVar[bool] = False
     has_attention: ClassVar[bool] = False
 
     def start_at(self, statistics: TrainingStatistics) -> None:

@@ -95,6 +95,7 @@ class KernelRegression(SpotModel):
     """
 
     needs = "features"
+    estimates_log = True
 
     feature_mean: Tensor
     feature_scale: Tensor

@@ -15,7 +15,7 @@ from hist2scrna.zinb import NB, ZINB, Poisson
 
 Likelihood = Literal["zinb", "nb", "poisson", "mse"]
 # Of a factor of depth: nodes of the quadrature, and the least 1 / theta that is left when it is taken out.
-FACTOR_NODES, LEAST_SPREAD = 5, 1e-4
+FACTOR_NODES, LEAST_SPREAD = 8, 1e-4
 LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
 # What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
 Target = Literal["log_normalized", "log_counts"]

@@ -244,14 +244,6 @@ def decoding(model, monkeypatch, **fields):
     monkeypatch.setattr(type(model.module), "decode", more)
 
 
-def test_logarithms_that_a_model_estimates_are_written_as_they_are(model, unseen, monkeypatch):
-    own = torch.randn(33, 4, generator=torch.Generator().manual_seed(0))
-    decoding(model, monkeypatch, log_estimate=own)
-    out = predict(unseen, model, copy=True, layers=("mean", "log_normalized"), **QUIET)
-    np.testing.assert_array_equal(out.layers["hist2scrna_log_normalized"], own.numpy())
-    assert (out.layers["hist2scrna_mean"] > 0).all()
-
-
 def test_expected_logarithms_score_alike_as_a_layer_and_from_the_distribution(model, unseen):
     predict(unseen, model, layers=keys.LAYERS, **QUIET)
     written = evaluate(unseen, progress=False)

@@ -28,7 +28,7 @@ class Programs:
     :math:`Y = c_k + v_0 d` with an intercept for each donor :math:`k` are fitted by least squares; programs are the
     leading axes :math:`V` of the covariance of what is left over, and their scores :math:`(Y - c_k - v_0 d) V`, in
     units of their standard deviation. The covariance is the mean over donors, each scaled to trace 1, so that a deep
-    one does not decide; with donors that have counts alone, the mean of theirs counts as much as that of those with images.
+    one does not decide; with donors that have counts alone, the mean of theirs counts as much as that of the others.
 
     Attributes
     ----------
