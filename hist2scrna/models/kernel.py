@@ -293,5 +293,6 @@ register(
     training=Training(validation=0.0),
     fitter="hist2scrna.fitting.closed_form.fit_kernel:fit_kernel",
     encoder="imagenet+morphology",
+    adapter="hist2scrna.fitting.closed_form.adapt_kernel:adapt_kernel",
     uses=("batch_size", "augment", "validation", "accelerator", "expression"),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel, TrainingStatistics
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import feed_forward, perceptron
-from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, register
+from hist2scrna.models.registry import register
 from hist2scrna.models.training import FIELDS
 
 if TYPE_CHECKING:
@@ -143,5 +143,5 @@ register(
     presets={"tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)}, "small": {}},
     default="small",
     # Each patch is encoded once, before training.
-    uses=[name for name in (*FIELDS, *OPTIONAL_ARGUMENTS) if name != "augment"],
+    uses=[name for name in (*FIELDS, "losses", "init_from", "neighbors") if name != "augment"],
 )

@@ -46,6 +46,7 @@ class ModelEntry:
     patch_option: str | None
     patch_per_spot: float
     encoder: str | None
+    adapter: str | Callable[..., Any] | None
     trainings: Mapping[str, Training]
 
     @property
@@ -66,11 +67,31 @@ class ModelEntry:
 
     def load_fitter(self) -> Callable[..., Any]:
         """Return the function that fits the model."""
-        if not isinstance(self.fitter, str):
-            return self.fitter
-        module, _, function = self.fitter.partition(":")
-        fitter: Callable[..., Any] = getattr(importlib.import_module(module), function)
-        return fitter
+        return _load(self.fitter)
+
+    def load_adapter(self) -> Callable[..., Any]:
+        """Return the function that adapts the model to a donor.
+
+        Raises
+        ------
+        ValueError
+            If it has none; the models that have one are named.
+        """
+        if self.adapter is None:
+            able = [name for name in model_names() if model_entry(name).adapter is not None]
+            raise ValueError(
+                f"Model {self.name!r} cannot be adapted. Models that can: {', '.join(able)}; or fit this one "
+                "again with the measured spots among its sections."
+            )
+        return _load(self.adapter)
+
+
+def _load(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    if not isinstance(function, str):
+        return function
+    module, _, name = function.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return loaded
 
 
 _entries: dict[str, ModelEntry] = {}
@@ -88,6 +109,7 @@ def register(
     patch_option: str = "patch_px",
     patch_per_spot: float = 1.5,
     encoder: str | None = None,
+    adapter: str | Callable[..., Any] | None = None,
     trainings: Mapping[str, Training] | None = None,
 ) -> None:
     """Make a model known by name, to `fit`, `predict`, `benchmark`, saved models and the shell.
@@ -121,6 +143,9 @@ def register(
     encoder
         Name of the encoder that stands in front of it unless another is asked for, for models on features; None:
         `"imagenet"`.
+    adapter
+        A function `(model, prediction, counts)` that brings a fitted model to the donor of some measured spots, in
+        place, or its name as `"module:function"`; see :func:`hist2scrna.tl.adapt`.
     trainings
         By name of preset, what of its training differs from `training`.
 
@@ -162,6 +187,7 @@ def register(
         patch_option=patch_option if getattr(cls, "needs", "patches") == "patches" else None,
         patch_per_spot=patch_per_spot,
         encoder=encoder,
+        adapter=adapter,
         trainings=dict(trainings or {}),
     )
     for preset, options in presets.items():

@@ -1,4 +1,4 @@
-"""Tools: fit, predict, evaluate, attention, benchmark."""
+"""Tools: fit, predict, adapt, evaluate, attention, benchmark."""
 
 import lazy_loader
 
@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "_fit": ["fit"],
         "_predict": ["predict"],
+        "_adapt": ["adapt"],
         "_evaluate": ["evaluate"],
         "_attention": ["attention"],
         "_benchmark": ["benchmark"],

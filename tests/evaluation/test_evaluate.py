@@ -645,10 +645,12 @@ def test_json_there_and_back(two, tmp_path) -> None:
     assert content["package_version"] == hist2scrna.__version__
     assert content["model"] == {
         "name": "made up",
+        "preset": "unknown",
         "likelihood": "zinb",
         "library_size": "predicted",
         "key": "hist2scrna",
         "predicted_by_evaluate": False,
+        "variance_explained": None,
     }
     names = "\n".join(sorted(two.var_names))
     assert content["panel"] == {"n_genes": N_GENES, "sha256": hashlib.sha256(names.encode()).hexdigest()}

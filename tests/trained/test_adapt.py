@@ -1,0 +1,137 @@
+"""A model brought to a donor of whom a few spots were measured; and what further donors' counts tell."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+from builders import negative_binomial
+from scipy import sparse
+
+import hist2scrna as h2s
+
+GENES = 30
+WORLD = np.random.default_rng(5)
+RATES, PROGRAM = WORLD.normal(0.5, 1, GENES), 0.5 * WORLD.normal(size=GENES)
+OPTIONS = {"model": "kernel", "features_key": "X_f", "likelihood": "nb", "progress": False}
+
+
+def donor(name: str, seed: int, *, level: float = 0.0, rates: float = 0.0, n_sections: int = 3) -> ad.AnnData:
+    """Sections of a donor; depth and one program follow the features, the level and its gene rates nothing."""
+    rng = np.random.default_rng(seed)
+    n = 80 * n_sections
+    features = rng.normal(size=(n, 5)).astype(np.float32)
+    log_mu = RATES + level + rates * rng.normal(size=GENES) + 0.5 * features[:, :1] + features[:, 1:2] * PROGRAM
+    adata = ad.AnnData(sparse.csr_matrix(negative_binomial(rng, np.exp(log_mu), 5.0)))
+    adata.obs_names = [f"{name}_{i}" for i in range(n)]
+    adata.obs["library_id"] = np.repeat([f"{name}{i}" for i in range(n_sections)], 80)
+    adata.obs["donor"] = name
+    adata.obsm["X_f"] = features
+    adata.obsm["spatial"] = np.stack([np.arange(n) % 9, np.arange(n) // 9 % 9], axis=1) * 100.0
+    return adata
+
+
+@pytest.fixture(scope="module")
+def fitted() -> h2s.TrainedModel:
+    return h2s.tl.fit(donor("a", 0), group_key="donor", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def new() -> ad.AnnData:
+    return donor("b", 1, level=-1.2, rates=0.6, n_sections=1)
+
+
+def scores(new: ad.AnnData, model: h2s.TrainedModel, rows: np.ndarray) -> dict[str, float]:
+    evaluation = h2s.tl.evaluate(new[rows].copy(), model, progress=False)
+    counts = evaluation.results["counts"]["model"]
+    return {"pearson": evaluation.headline["pearson"], "likelihood": counts["log_likelihood"]}
+
+
+@pytest.mark.filterwarnings("ignore:NOT HELD OUT")
+def test_a_few_spots_tell_the_depth_and_the_genes_of_a_donor(fitted, new) -> None:
+    given = new.copy()
+    given.obs["sequenced"] = np.arange(80) < 16
+    adapted = h2s.tl.adapt(fitted, given, measured="sequenced", progress=False)
+    assert adapted.training["adapted_to"] == {"sections": ["b0"], "n_spots": 16}
+    rest = np.arange(16, 80)
+    before, after = (scores(new, model, rest) for model in (fitted, adapted))
+    assert after["likelihood"] > before["likelihood"] + 0.05
+    assert after["pearson"] >= before["pearson"] - 0.01
+    predicted = adapted.predict(new[rest].copy(), copy=True, progress=False)
+    measured = np.asarray(new.X[rest].sum(axis=1)).ravel()
+    assert np.log(predicted.obs["hist2scrna_library_size"]).mean() == pytest.approx(np.log(measured).mean(), abs=0.15)
+    # The model itself, and the counts, are as they were.
+    assert fitted.module.levels.tolist() == [0.0]
+    np.testing.assert_array_equal(given.X.toarray(), new.X.toarray())
+
+
+def test_it_is_saved_and_loaded(fitted, new, tmp_path) -> None:
+    adapted = h2s.tl.adapt(fitted, new, progress=False)
+    again = h2s.TrainedModel.load(adapted.save(tmp_path / "model"))
+    means = [m.predict(new, copy=True, progress=False).layers["hist2scrna_mean"] for m in (adapted, again)]
+    np.testing.assert_array_equal(*means)
+
+
+def test_what_cannot_be_adapted_is_refused(fitted, new) -> None:
+    few = new.copy()
+    few.obs["few"] = np.arange(80) < 3
+    with pytest.raises(ValueError, match="at least 5 measured spots, found 3 of 80"):
+        h2s.tl.adapt(fitted, few, measured="few", progress=False)
+    few.obs["few"] = "yes"
+    with pytest.raises(ValueError, match="to be boolean"):
+        h2s.tl.adapt(fitted, few, measured="few", progress=False)
+    with pytest.raises(KeyError, match="lacks 25 of the 30 genes"):
+        h2s.tl.adapt(fitted, new[:, :5].copy(), progress=False)
+    ridge = h2s.tl.fit(donor("a", 0), model="ridge", features_key="X_f", progress=False)
+    with pytest.raises(ValueError, match="'ridge' cannot be adapted. Models that can: kernel"):
+        h2s.tl.adapt(ridge, new, progress=False)
+
+
+# -- donors without images ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def others() -> ad.AnnData:
+    tables = [donor(f"o{i}", 10 + i, level=-1.0, rates=0.3, n_sections=2) for i in range(4)]
+    table = ad.concat(tables)
+    del table.obsm
+    return table
+
+
+def test_counts_of_other_donors_tell_the_level_of_another(fitted, others, new) -> None:
+    """Those are 1 below the donor with images on the log scale, as the new one is 1.2 below."""
+    model = h2s.tl.fit(donor("a", 0), group_key="donor", expression=others, **OPTIONS)
+    assert model.training["donors_without_images"] == ["o0", "o1", "o2", "o3"]
+    assert float(model.module.log_library_shift) == pytest.approx(-0.8, abs=0.15)
+    everyone = np.arange(80)
+    assert scores(new, model, everyone)["likelihood"] > scores(new, fitted, everyone)["likelihood"] + 0.02
+    # Its own donor is predicted as before.
+    own = donor("a", 3, n_sections=1)
+    assert scores(own, model, everyone)["likelihood"] == pytest.approx(
+        scores(own, fitted, everyone)["likelihood"], abs=0.01
+    )
+
+
+def test_genes_are_matched_by_name(others) -> None:
+    table = others[:, ::-1].copy()
+    one, two = (
+        h2s.tl.fit(donor("a", 0), group_key="donor", expression=counts, **OPTIONS).module for counts in (others, table)
+    )
+    np.testing.assert_allclose(one.rate_shift, two.rate_shift, atol=1e-5)
+    with pytest.raises(ValueError, match=r"`expression` has 2 of the 30 genes"):
+        h2s.tl.fit(donor("a", 0), expression=others[:, :2].copy(), **OPTIONS)
+    with pytest.raises(TypeError, match="Expected `expression` to be AnnData, or several, found str"):
+        h2s.tl.fit(donor("a", 0), expression=["counts.h5ad"], **OPTIONS)
+    with pytest.raises(ValueError, match="'ridge' has no `expression`. Models that have `expression`: kernel"):
+        h2s.tl.fit(donor("a", 0), model="ridge", features_key="X_f", expression=others, progress=False)
+
+
+def test_whose_tissue_it_is_decides(fitted, new) -> None:
+    own = donor("a", 3, n_sections=1)
+    said = {
+        name: fitted.predict(section, copy=True, layers=["mean", "uncertainty"], progress=False)
+        for name, section in (("own", own), ("another", new))
+    }
+    assert list(said["own"].uns["hist2scrna"]["another_donor"]) == []
+    assert list(said["another"].uns["hist2scrna"]["another_donor"]) == ["b0"]
+    forced = fitted.predict(new, another_donor=False, copy=True, layers=["uncertainty"], progress=False)
+    wide, narrow = (a.layers["hist2scrna_uncertainty"] for a in (said["another"], forced))
+    assert (wide > narrow).mean() > 0.95
