@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "histogene": ["HisToGene"],
         "kernel": ["KernelRegression"],
         "lightweight": ["Hist2scRNALightweight"],
+        "published": ["published"],
         "registry": ["create_model", "model_names", "model_options", "register"],
         "ridge": ["Ridge"],
         "stnet": ["STNet"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.models.published import model_folder
 from hist2scrna.trained.files import load_fields, save_model
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.predict import predict
@@ -48,7 +49,7 @@ class TrainedModel(FittedModel):
 
     @classmethod
     def load(cls, folder: str | Path) -> TrainedModel:
-        """Read a model that :meth:`save` wrote.
+        """Read a model that :meth:`save` wrote, or one that comes with the package (`models.published`), by name.
 
         Raises
         ------
@@ -58,7 +59,7 @@ class TrainedModel(FittedModel):
             If a file is damaged, or written by a newer version, or the model is one of your own that is not registered
             in this process.
         """
-        return cls(**load_fields(Path(folder)))
+        return cls(**load_fields(model_folder(folder)))
 
     def predict(self, adata: AnnData, **arguments: Any) -> AnnData:
         """Predict counts and cell types; see :func:`hist2scrna.tl.predict` for the arguments."""

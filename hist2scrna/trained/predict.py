@@ -14,6 +14,7 @@ from hist2scrna.encoders.prepare import check_card
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
+from hist2scrna.models.published import model_folder
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.files import load_fields
@@ -66,7 +67,8 @@ def predict(
     adata
         Annotated data with an image and coordinates (or features). It may have all, some or none of the model's genes.
     model
-        What :func:`hist2scrna.tl.fit` returned, or the folder that it was saved to.
+        What :func:`hist2scrna.tl.fit` returned, the folder that it was saved to, or the name of a model that comes with
+        the package (:func:`hist2scrna.models.published`).
     key_added
         Prefix of all keys that are written.
     store
@@ -220,7 +222,7 @@ def as_fitted(model: FittedModel | str | Path) -> FittedModel:
         If it is neither.
     """
     if isinstance(model, str | Path):
-        return FittedModel(**load_fields(Path(model)))
+        return FittedModel(**load_fields(model_folder(model)))
     if not isinstance(model, FittedModel):
         raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
     return model
