@@ -25,6 +25,7 @@ from hist2scrna.models.reference import load_renamed
 from hist2scrna.models.registry import register
 from hist2scrna.models.training import FIELDS, Training
 from hist2scrna.models.unet3plus import DEPTH, MULTIPLE, UNet3Plus
+from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -295,7 +296,7 @@ def _present(special: Mapping[str, Sequence[str]], classes: Sequence[str]) -> di
     numbers = {head: tuple(names.index(name) for name in types if name in names) for head, types in special.items()}
     absent = [head for head, types in numbers.items() if not types]
     if absent:
-        log.info("no head of expression for %s: none of its types is among %s", ", ".join(absent), names)
+        log.log(HINT, "no head of expression for %s: none of its types is among %s", ", ".join(absent), names)
     return {head: types for head, types in numbers.items() if types}
 
 

@@ -25,7 +25,10 @@ def type_map(batch: SpotBatch) -> Tensor:
 
 def map_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     """Return the cross-entropy of the type map, mean over pixels."""
-    return F.cross_entropy(prediction.extras["map_logits"].float(), type_map(batch), ignore_index=IGNORED)
+    logits, types = prediction.extras["map_logits"].float(), type_map(batch)
+    if (types == IGNORED).all():
+        return logits.sum() * 0
+    return F.cross_entropy(logits, types, ignore_index=IGNORED)
 
 
 def type_from_expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:

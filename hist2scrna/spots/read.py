@@ -13,6 +13,7 @@ from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
 from hist2scrna.spots.patches import PatchSize, open_patches
 from hist2scrna.spots.slides import NO_PLACE, no_graph
+from hist2scrna.spots.tiles import TileSize, TileSource, open_tiles
 from hist2scrna.spots.unit import Unit, check_pitch, read_unit
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Spots:
     unit
         What a row is, and how large.
     patches, geometry
-        Patches and what they mean; None for models on features.
+        Patches and what they mean; None for models on features. Of tiles, what they mean.
+    tiles
+        Tiles with nuclei; None for models that do not read these.
     features
         `(n, d)` float32; None for models on patches. NaN for spots that were not encoded.
     second_look
@@ -69,6 +72,7 @@ class Spots:
     unit: Unit = Unit("spot")
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
+    tiles: TileSource | None = None
     features: NDArray[np.float32] | None = None
     second_look: NDArray[np.float32] | None = None
     grid: NDArray[np.float32] | None = None
@@ -98,6 +102,7 @@ def read_spots(
     opened: OpenedSections,
     *,
     patch: PatchSize | None = None,
+    tile: TileSize | None = None,
     n_features: int | None = None,
     on_array: bool = False,
     neighbors: Neighbors = DEFAULT,
@@ -111,6 +116,8 @@ def read_spots(
         The sections, and where to read.
     patch
         How large a patch is; None: read the features of `opened.source` instead.
+    tile
+        How large a tile is, for models on tiles; these read neither patches nor features.
     n_features
         Width that the features must have; None: any.
     on_array
@@ -129,8 +136,10 @@ def read_spots(
     xy = np.zeros((adata.n_obs, 2)) if slides else read_coordinates(adata, source.spatial_key)
     for member in () if slides else opened.members:
         check_pitch(member, xy[member.rows], f"adata.obsm[{source.spatial_key!r}]")
-    features = patches = geometry = None
-    if patch is not None:
+    features = patches = geometry = tiles = None
+    if tile is not None:
+        tiles, geometry = open_tiles(opened, xy, tile)
+    elif patch is not None:
         patches, geometry = open_patches(opened, xy, patch)
     elif source.features_key is None:
         raise ValueError("This model reads features: pass features_key=, the slot in adata.obsm that holds them.")
@@ -154,6 +163,7 @@ def read_spots(
         unit=read_unit(opened, xy, slides=slides),
         patches=patches,
         geometry=geometry,
+        tiles=tiles,
         features=features,
         grid=grid,
     )
