@@ -175,8 +175,7 @@ def predict(
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
-    on_tiles = fitted.module.needs == "tiles"
-    device, size = pick_device(accelerator), batch_size or (PREDICTION_TILES if on_tiles else PREDICTION_BATCH)
+    device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
     imposed = _imposed_library(fitted, adata, library_size)
     spots = read_for(
         fitted,
@@ -205,9 +204,7 @@ def predict(
         )
         for core, prediction in blocks:
             writer.add(core, prediction)
-        if spots.tiles is not None:
-            with_nucleus(spots.tiles)
-            writer.nucleus_px = spots.tiles.pixels
+        writer.nucleus_px = _nucleus_px(spots)
         return writer.finish(imposed, _written_parameters(fitted, library_size, spots))
     finally:
         fitted.module.cpu()
@@ -282,6 +279,18 @@ def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> N
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
     return sizes
+
+
+def _default_batch(model: FittedModel) -> int:
+    return PREDICTION_TILES if model.module.needs == "tiles" else PREDICTION_BATCH
+
+
+def _nucleus_px(spots: Spots) -> NDArray[np.int64] | None:
+    """Return how many pixels of each nucleus were seen, for models on tiles, and warn of cells without one."""
+    if spots.tiles is None:
+        return None
+    with_nucleus(spots.tiles)
+    return spots.tiles.pixels
 
 
 def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:

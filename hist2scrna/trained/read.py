@@ -65,14 +65,7 @@ def read_for(
     slides = rows_are_slides(adata, model.module.observation)
     if slides:
         opened = one_section_a_slide(opened)
-    patch = tile = None
-    if model.module.needs == "tiles" and model.geometry is not None:
-        overlap = round(OVERLAP * model.geometry.px)
-        tile = TileSize(model.geometry.px, model.geometry.um, overlap)
-    elif nuclei is not None:
-        raise ValueError(f"Model {model.name!r} reads no nuclei: leave `nuclei` out.")
-    elif model.geometry is not None and features_key is None:
-        patch = PatchSize(model.geometry.px, model.geometry.um)
+    patch, tile = _input_size(model, features_key, nuclei)
     neighbors = trained.get("neighbors")
     spots = read_spots(
         opened,
@@ -97,6 +90,18 @@ def read_for(
     if features_key is not None:
         _compare_features(adata, features_key, model)
     return spots
+
+
+def _input_size(model: FittedModel, features_key: str | None, nuclei: Any) -> tuple[PatchSize | None, TileSize | None]:
+    """Return how large the patches or the tiles of a model are; None for those that it does not read."""
+    geometry, on_tiles = model.geometry, model.module.needs == "tiles"
+    if nuclei is not None and not on_tiles:
+        raise ValueError(f"Model {model.name!r} reads no nuclei: leave `nuclei` out.")
+    if geometry is None or (features_key is not None and not on_tiles):
+        return None, None
+    if on_tiles:
+        return None, TileSize(geometry.px, geometry.um, round(OVERLAP * geometry.px))
+    return PatchSize(geometry.px, geometry.um), None
 
 
 def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> None:
