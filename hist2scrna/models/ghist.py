@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel, Term, TrainingStatistics
+from hist2scrna.models.ghist_checkpoint import GENERAL, NAMES, without_queries_and_keys
 from hist2scrna.models.ghist_losses import (
     SpecialLoss,
     classified_composition_loss,
@@ -34,36 +35,9 @@ log = logging.getLogger(__name__)
 
 # In what ln(1 + count) is multiplied by, inside the network and in its loss.
 FACTOR = 5.0
-GENERAL = "general"
 SPECIAL = {"immune": ("B", "Myeloid"), "invasive": ("Malignant",)}
 LIKELIHOODS = ("mse", "nb", "zinb")
 OURS = ("reference", "color_mean", "color_scale")
-
-PARTS = {"embed_hist.model": "embedding", "estimate_comp.mlp": "composition", "mlp_hist.mlp": "cell_type"}
-ATTENTION = {
-    "value_transform.": "0.",
-    "attention.in_proj_": "1.",
-    "attention.out_proj.": "2.",
-    "linear_out.": "3.",
-}
-NAMES = [
-    (r"cnn\.conv(\d)\.conv(\d)\.(\d)\.(\w+)", r"backbone.encoder.\1.\2.\3.\4"),
-    (r"cnn\.hd?(\d)_\w+_hd(\d)_conv\.(\w+)", r"backbone.decoder.\2.\1.0.\3"),
-    (r"cnn\.hd?(\d)_\w+_hd(\d)_bn\.(\w+)", r"backbone.decoder.\2.\1.1.\3"),
-    (r"cnn\.conv(\d)d_1\.(\w+)", r"backbone.fuse.\1.0.\2"),
-    (r"cnn\.bn(\d)d_1\.(\w+)", r"backbone.fuse.\1.1.\2"),
-    (r"cnn\.outconv_seg\.(\w+)", r"type_map.\1"),
-    (r"mlp_genes\.mlp\.(\w+\.\w+)", r"type_of_expression.\1"),
-    *((rf"{theirs}\.(\w+\.\w+)".replace(".model", r"\.model"), rf"{ours}.\1") for theirs, ours in PARTS.items()),
-    (r"mlp_weights\.mlp\.(\w+\.\w+)", rf"expression.{GENERAL}.mixture.\1"),
-    (r"mlp_weights_(\w+)\.mlp\.(\w+\.\w+)", r"expression.\1.mixture.\2"),
-    *((rf"refine_expr\.{theirs}(\w+)", rf"expression.{GENERAL}.refine.{ours}\1") for theirs, ours in ATTENTION.items()),
-    *(
-        (rf"refine_expr_([a-z]+)\.{theirs}(\w+)", rf"expression.\1.refine.{ours}\2")
-        for theirs, ours in ATTENTION.items()
-    ),
-]
-QUERY_AND_KEY = ("query_transform", "key_transform")
 
 
 def _perceptron(n_in: int, width: int, n_out: int) -> nn.Sequential:
@@ -285,9 +259,7 @@ class GHIST(SpotModel):
             If it is of another width, or number of genes, types, profiles or heads, or no GHIST; nothing is loaded
             then.
         """
-        kept = {name: value for name, value in state.items() if not any(part in name for part in QUERY_AND_KEY)}
-        values = {name: value[-(len(value) // 3) :] if "in_proj_" in name else value for name, value in kept.items()}
-        load_renamed(self, values, NAMES, may_lack=OURS)
+        load_renamed(self, without_queries_and_keys(state), NAMES, may_lack=OURS)
 
 
 def _present(special: Mapping[str, Sequence[str]], classes: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,7 @@ import torch
 from published_rule import unit, weight_by_rule
 
 from hist2scrna.fitting.objective import Objective
-from hist2scrna.models import SpotBatch, ghist
+from hist2scrna.models import SpotBatch, ghist_checkpoint
 from hist2scrna.models.contract import Prediction
 from hist2scrna.models.ghist import GHIST, SPECIAL
 from hist2scrna.models.ghist_losses import type_map
@@ -188,9 +188,9 @@ def our_names(published: list[str]) -> dict[str, str]:
     """Our name of each published parameter that is kept."""
     names = {}
     for name in published:
-        if any(part in name for part in ghist.QUERY_AND_KEY):
+        if any(part in name for part in ghist_checkpoint.QUERY_AND_KEY):
             continue
-        pattern, new = next(pair for pair in ghist.NAMES if re.fullmatch(pair[0], name))
+        pattern, new = next(pair for pair in ghist_checkpoint.NAMES if re.fullmatch(pair[0], name))
         names[name] = re.sub(pattern, new, name)
     return names
 
