@@ -27,6 +27,9 @@ CONNECTIVITIES = "spatial_connectivities"
 ARRAY_COORDINATES = ("array_col", "array_row")
 LIBRARY = "library_id"
 CELL_TYPE = "cell_type"
+# Label of each row in a label image of nuclei; area of the nucleus in square microns, as Xenium has it.
+NUCLEUS = "nucleus"
+NUCLEUS_AREA = "nucleus_area"
 
 # -- written by datasets.simulate -------------------------------------------------------------------------------------
 TRUE_MU = "true_mu"
@@ -43,6 +46,8 @@ TISSUE_FRACTION = "tissue_fraction"
 # `.uns` of slides that pool_patches made, and their number of patches in `.obs`.
 POOLED = "pooled"
 N_PATCHES = "n_patches"
+# Number of cells of a reference profile, in `.obs`.
+N_CELLS = "n_cells"
 # What `.uns` says of features, and a model that is trained on them keeps: some licenses bind such models too.
 ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
 
@@ -103,6 +108,16 @@ class OutputKeys:
     def unlike_training_colors(self) -> str:
         """Entry of `.uns` with a color for each of these, where Scanpy and Squidpy look for it."""
         return f"{self.unlike_training}_colors"
+
+    @property
+    def composition(self) -> str:
+        """Data frame in `.obsm`, nuclei x classes: estimated shares in the tile that shows the nucleus."""
+        return f"{self.key}_composition"
+
+    @property
+    def nucleus_px(self) -> str:
+        """Column of `.obs` with the pixels of the nucleus that were seen."""
+        return f"{self.key}_nucleus_px"
 
     @property
     def embedding(self) -> str:

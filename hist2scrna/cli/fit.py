@@ -15,14 +15,16 @@ from hist2scrna.cli.reading import label_key, read_data
 FIT = {argument.name: argument for argument in arguments_of("tl._fit", "fit")}
 TRAINING = arguments_of("models.training", "Training")
 NEIGHBORS = [argument for argument in arguments_of("spots.graph", "Neighbors") if argument.name != "kind"]
-# How to train and which spots are neighbors are given field by field; losses as NAME=WEIGHT; the bar always shows.
-OTHERWISE = ("training", "losses", "progress")
+# How to train and which spots are neighbors are given field by field; losses as NAME=WEIGHT; the bar always shows;
+# reference profiles are given in Python alone.
+OTHERWISE = ("training", "losses", "progress", "reference")
 READ = (
     "library_key",
     "spatial_key",
     "img_key",
     "image",
     "mpp",
+    "nuclei",
     "features_key",
     "layer",
     "genes",

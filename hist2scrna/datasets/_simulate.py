@@ -136,6 +136,8 @@ def simulate(
       `scalefactors` `tissue_hires_scalef` (1), `spot_diameter_fullres` (pixels) and `mpp`.
     - `.uns["simulation"]`: the arguments, the names of the genes that respond to neighbors (`"neighbor_genes"`), and
       the stain of the section (`"stain"`, by library).
+    - `level="cell"`: `.uns["simulation"]["nuclei"]`, by library: the nuclei that were drawn as a label image, int32
+      (H, W); `.obs["nucleus"]`: the label of each observation. Nuclei around the observations have labels too.
 
     `anndata.concat(sections, uns_merge="unique")` keeps all images.
 
@@ -212,12 +214,14 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
         nuclei = place_nuclei(tissue_rng, domains)
         obs[keys.ARRAY_COORDINATES[1]], obs[keys.ARRAY_COORDINATES[0]] = array.T
     else:
-        domains, nuclei, xy = _cells(tissue_rng, n_spots, n_types, scale, mpp)
+        domains, nuclei, chosen = _cells(tissue_rng, n_spots, n_types, scale, mpp)
+        xy = nuclei[chosen]
+        obs[keys.NUCLEUS] = chosen + 1
 
     types = domains.types_at(xy)
     obs[keys.CELL_TYPE] = pd.Categorical.from_codes(types, [m.name for m in MORPHOLOGIES[:n_types]])
     nucleus_types, margin = domains.types_at(nuclei), 0.95 * scale.margin
-    image, stain = draw(image_rng, domains, nuclei, nucleus_types, xy, margin=margin, mpp=mpp)
+    image, stain, labels = draw(image_rng, domains, nuclei, nucleus_types, xy, margin=margin, mpp=mpp)
     own_type = np.eye(n_types)[types]
     composition = _neighbor_composition(xy, own_type, scale.reach)
     log_rate = genes.base + own_type @ genes.own + parameters.neighbor_effect * (composition @ genes.neighbor)
@@ -237,6 +241,8 @@ def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, par
     scalefactors = {keys.image_scale("hires"): 1.0, keys.SPOT_DIAMETER: scale.diameter / mpp, keys.MPP: mpp}
     entry = {keys.IMAGES: {"hires": image}, keys.SCALEFACTORS: scalefactors, keys.METADATA: {}}
     record = {"neighbor_genes": np.array(names)[genes.responds], "stain": {library: stain}}
+    if level == "cell":
+        record["nuclei"] = {library: labels}
     return ad.AnnData(
         X=csr_matrix(counts, dtype=np.float32),
         obs=obs,
@@ -279,8 +285,8 @@ def _lattice(n_spots: int, scale: _Scale) -> tuple[NDArray[np.int64], NDArray[np
 
 def _cells(
     rng: np.random.Generator, n_cells: int, n_types: int, scale: _Scale, mpp: float
-) -> tuple[Domains, NDArray[np.float64], NDArray[np.float64]]:
-    """Tissue of a size that holds `n_cells`: its domains, all its nuclei, and the `n_cells` nearest to its center."""
+) -> tuple[Domains, NDArray[np.float64], NDArray[np.int64]]:
+    """Tissue for `n_cells`: its domains, all its nuclei, and the numbers of the `n_cells` nearest to its center."""
     area = n_cells * float(np.mean([m.spacing for m in MORPHOLOGIES[:n_types]])) ** 2
     while True:
         inner = np.array([math.sqrt(1.4 * area), math.sqrt(area / 1.4)])
@@ -291,7 +297,7 @@ def _cells(
         off_center = np.abs(nuclei - (width / 2, height / 2)) / (inner / 2)
         order = off_center.max(axis=1).argsort(kind="stable")[:n_cells]
         if len(order) == n_cells and off_center[order].max() <= 1:
-            xy = nuclei[np.sort(order)]
-            domains.include_all_types(xy, 0.3 * scale.pitch)
-            return domains, nuclei, xy
+            chosen = np.sort(order)
+            domains.include_all_types(nuclei[chosen], 0.3 * scale.pitch)
+            return domains, nuclei, chosen
         area *= 1.3

@@ -170,7 +170,7 @@ def draw(
     *,
     margin: float,
     mpp: float,
-) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float64]]]:
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float64]], NDArray[np.int32]]:
     """Draw tissue as H&E, by the Beer-Lambert law: intensity = background x exp(-(hematoxylin + eosin)).
 
     Stain vectors, stain amounts and background vary from call to call, as between stained sections.
@@ -194,7 +194,8 @@ def draw(
 
     Returns
     -------
-    Image, uint8 (H, W, 3), and the stain: `vectors` (2, 3), `amounts` (2,), `background` (3,).
+    Image, uint8 (H, W, 3); the stain: `vectors` (2, 3), `amounts` (2,), `background` (3,); and the nuclei on the pixels
+    of the image, int32 (H, W): 0, or 1 + the number of the nucleus.
     """
     stain, looks = _vary_stain(rng), domains.morphologies
     height, width = (max(1, round(extent / mpp)) for extent in domains.size)
@@ -220,7 +221,8 @@ def draw(
     eosin = smooth_eosin * (1 + 0.12 * texture) + fibrous_eosin * (1 + 0.8 * waves + 0.3 * texture)
 
     inside = RectBivariateSpline(coarse_y, coarse_x, tissue, kx=1, ky=1).ev(nuclei[:, 1], nuclei[:, 0]) > 0.5
-    chromatin, cover = _stamp_nuclei(rng, (height, width), nuclei[inside], types[inside], looks, bend, mpp)
+    chromatin, cover, label = _stamp_nuclei(rng, (height, width), nuclei[inside], types[inside], looks, bend, mpp)
+    label = np.concatenate([[0], np.flatnonzero(inside) + 1]).astype(np.int32)[label]
     hematoxylin = hematoxylin * (1 - cover) + chromatin * (1 + 0.18 * texture)
     eosin *= 1 - 0.5 * cover
 
@@ -228,7 +230,7 @@ def draw(
     density = amounts @ stain["vectors"].astype(np.float32)
     image = stain["background"].astype(np.float32) * np.exp(-density)
     image += rng.standard_normal((height, width, 1), dtype=np.float32) * 2.0
-    return image.clip(0, 255).round().astype(np.uint8), stain
+    return image.clip(0, 255).round().astype(np.uint8), stain, label
 
 
 def _vary_stain(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
@@ -258,8 +260,11 @@ def _stamp_nuclei(
     looks: tuple[Morphology, ...],
     bend: RectBivariateSpline,
     mpp: float,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Rasterize nuclei as uneven ellipses with soft edges and a darker rim: hematoxylin, and cover in [0, 1]."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Rasterize nuclei as uneven ellipses with soft edges and a darker rim: hematoxylin, cover in [0, 1], and number.
+
+    A pixel has the number (from 1) of the nucleus that covers it most, if that covers at least half of it, else 0.
+    """
     radius = np.array([m.radius for m in looks])[types] * np.exp(rng.normal(0, 0.14, len(xy)))
     aspect = np.array([m.aspect for m in looks])[types] * np.exp(rng.normal(0, 0.1, len(xy)))
     amount = np.array([m.nucleus for m in looks])[types] * np.exp(rng.normal(0, 0.12, len(xy)))
@@ -273,6 +278,7 @@ def _stamp_nuclei(
     long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
 
     hematoxylin, cover = (np.zeros(shape[0] * shape[1], np.float32) for _ in range(2))
+    label = np.zeros(shape[0] * shape[1], np.int32)
     edge = max(0.6, mpp)
     reach = int(np.ceil((1.15 * long.max(initial=0) + edge) / mpp)) + 1
     offset = np.arange(-reach, reach + 1)
@@ -293,7 +299,10 @@ def _stamp_nuclei(
             & ((column >= 0) & (column < shape[1]))[:, None, :]
         )
         pixel = (row[:, :, None] * shape[1] + column[:, None, :])[valid]
-        np.maximum.at(cover, pixel, solid[valid].astype(np.float32))
+        covered = solid[valid].astype(np.float32)
+        np.maximum.at(cover, pixel, covered)
+        most = (covered == cover[pixel]) & (covered >= 0.5)
+        label[pixel[most]] = start + 1 + np.nonzero(valid)[0][most]
         dark = amount[part, None, None] * solid * (0.78 + 0.3 * rho.clip(0, 1) ** 2)
         np.maximum.at(hematoxylin, pixel, dark[valid].astype(np.float32))
-    return hematoxylin.reshape(shape), cover.reshape(shape)
+    return hematoxylin.reshape(shape), cover.reshape(shape), label.reshape(shape)

@@ -206,7 +206,8 @@ def _check_finite(
         block = values[np.ix_(rows[part], columns)]
         if not np.isfinite(block).all():
             raise ValueError(
-                f"adata.layers[{layer!r}] holds NaN or infinite values for modeled genes. Predict these spots again."
+                f"adata.layers[{layer!r}] holds NaN or infinite values for modeled genes. Predict these spots again; "
+                "leave out cells without a nucleus, which are not predicted."
             )
         if not negative and (block < 0).any():
             raise ValueError(

@@ -40,6 +40,28 @@ class PatchAugmentation(nn.Module):
         return replace(batch, patches=seen.clamp(0, 1))
 
 
+class TileAugmentation(nn.Module):
+    """Flip and turn each tile by quarters, with its mask; colors stay, as GHIST is trained.
+
+    Mirrored along each axis with probability 1/2, then turned by 90, 180 and 270 degrees with probability 1/4 each, one
+    after another.
+    """
+
+    @torch.no_grad()
+    def forward(self, batch: SpotBatch) -> SpotBatch:
+        """Return the batch with other tiles and masks."""
+        if batch.tiles is None or batch.masks is None:
+            return batch
+        tiles, masks = batch.tiles.clone(), batch.masks.clone()
+        flips = torch.rand(len(tiles), 2) < 0.5
+        quarters = ((torch.rand(len(tiles), 3) < 0.25) * torch.tensor([1, 2, 3])).sum(dim=1)
+        for i, (flip, quarter) in enumerate(zip(flips.tolist(), quarters.tolist(), strict=True)):
+            for seen in (tiles, masks):
+                sides = [side for side, mirrored in zip((-2, -1), flip, strict=True) if mirrored]
+                seen[i] = torch.rot90(seen[i].flip(sides), quarter, (-2, -1))
+        return replace(batch, tiles=tiles, masks=masks)
+
+
 class StainVariation(nn.Module):
     """Vary how much of each stain a patch holds, as laboratories and scanners do: hematoxylin, eosin, and the rest.
 

@@ -24,6 +24,7 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.lightning_module import TrainingModule
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
+from hist2scrna.fitting.tile_batches import TileBatches, TileSampler, tiles_of
 
 if TYPE_CHECKING:
     from hist2scrna.models.contract import SpotModel
@@ -155,13 +156,26 @@ def _callbacks(best: _BestEpoch, monitor: str | None, training: Training) -> lis
 
 
 def _loaders(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> dict[str, Any]:
-    data = SpotBlocks(spots, model.context)
     size = int(settings.training.batch_size or 1)
+    if model.context.kind == "tile":
+        return _tile_loaders(spots, split, size, settings.seed)
+    data = SpotBlocks(spots, model.context)
     sampler = BlockSampler(spots, split.training, model.context, size, seed=settings.seed)
     loaders: dict[str, Any] = {"train_dataloaders": DataLoader(data, sampler=sampler, batch_size=None)}
     if len(split.validating):
         fixed = BlockSampler(spots, split.validating, model.context, size)
         loaders["val_dataloaders"] = DataLoader(data, sampler=fixed, batch_size=None)
+    return loaders
+
+
+def _tile_loaders(spots: Spots, split: Split, size: int, seed: int) -> dict[str, Any]:
+    loaders: dict[str, Any] = {}
+    for name, members, owned in (("train", split.training, False), ("val", split.validating, True)):
+        if len(members):
+            data = TileBatches(spots, members, owned=owned)
+            tiles = tiles_of(spots, data.members, owned=owned)
+            sampler = TileSampler(tiles, size, None if owned else seed)
+            loaders[f"{name}_dataloaders"] = DataLoader(data, sampler=sampler, batch_size=None)
     return loaders
 
 

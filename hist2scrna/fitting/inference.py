@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, make_batch
 from hist2scrna.fitting.duration import Duration
+from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
 from hist2scrna.models.contract import Context
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def predict_blocks(
     spots
         All spots.
     batch_size
-        Patches encoded at once.
+        Patches encoded at once; of models on tiles, tiles.
     device
         Where to compute.
     log_library
@@ -130,6 +131,11 @@ def predict_blocks(
     progress
         Show a bar.
     """
+    if model.context.kind == "tile":
+        members = np.ones(len(spots), dtype=bool)
+        where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
+        yield from predict_tiles(model, spots, members, log_library=log_library, **where)
+        return
     everyone = np.arange(len(spots))
     tokens = encode_spots(model, spots, everyone, batch_size=batch_size, device=device, progress=progress)
     for core in BlockSampler(spots, everyone, model.context, GRAPH_BLOCK):
@@ -137,3 +143,48 @@ def predict_blocks(
         if log_library is not None:
             batch.log_library = torch.from_numpy(log_library[core])
         yield core, model.decode(tokens[torch.from_numpy(nodes)].to(device), batch.to(device))
+
+
+@torch.no_grad()
+def predict_tiles(
+    model: SpotModel,
+    spots: Spots,
+    members: NDArray[np.bool_],
+    *,
+    batch_size: int,
+    device: torch.device,
+    log_library: NDArray[np.float32] | None,
+    progress: bool,
+) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
+    """Yield nuclei with their prediction: each comes once, of the tile where it shows the most pixels, or not at all.
+
+    Each tile is encoded once, and those that no nucleus is predicted by are not read.
+
+    Parameters
+    ----------
+    model, spots
+        The model, and all nuclei.
+    members
+        `(n,)`, nuclei to predict.
+    batch_size
+        Tiles encoded at once.
+    device, log_library, progress
+        As of :func:`predict_blocks`.
+    """
+    from tqdm.auto import tqdm
+
+    model = model.to(device).eval()
+    half = device.type == "cuda" and has_bfloat16(device)
+    tiles = tiles_of(spots, members, owned=True)
+    duration = Duration(f"predicting {len(tiles):,} tiles on {device}", len(tiles))
+    with tqdm(total=len(tiles), desc="predicting", unit="tile", disable=not progress) as bar:
+        for start in range(0, len(tiles), batch_size):
+            some = tiles[start : start + batch_size]
+            batch, core = make_tile_batch(spots, some, members, owned=True, supervised=False)
+            if log_library is not None:
+                batch.log_library = torch.from_numpy(log_library[core])
+            with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
+                prediction = model(batch.to(device))
+            yield core, prediction
+            bar.update(len(some))
+            duration.step(start + len(some))

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from hist2scrna.fitting.augment import PatchAugmentation, SectionView
+from hist2scrna.fitting.augment import PatchAugmentation, SectionView, TileAugmentation
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -84,7 +84,8 @@ class TrainingModule(L.LightningModule):
         self.model = model
         self.objective = objective
         self.settings = training
-        self.augmentation = PatchAugmentation() if training.augment else None
+        on_tiles = model.context.kind == "tile"
+        self.augmentation = (TileAugmentation() if on_tiles else PatchAugmentation()) if training.augment else None
         self.n_views = model.n_views if "distillation" in objective.extra and model.needs == "patches" else 0
         self.view = SectionView() if model.context.kind == "section" else PatchAugmentation()
 

@@ -25,7 +25,8 @@ def expression_loss(prediction: Prediction, batch: SpotBatch) -> Tensor:
     counts = _required(batch.counts)
     if prediction.value is not None:
         target = log_normalize_tensor(counts) if prediction.target == "log_normalized" else torch.log1p(counts)
-        return F.mse_loss(prediction.value, target / math.log(prediction.log_base))
+        error = F.mse_loss(prediction.value, target / math.log(prediction.log_base))
+        return error * prediction.target_factor**2
     if prediction.distribution is None:
         raise ValueError("The prediction has neither counts nor log-normalized expression.")
     return -prediction.distribution.log_prob(counts).mean()

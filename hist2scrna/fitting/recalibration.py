@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from hist2scrna.fitting.batches import BlockSampler, make_batch
-from hist2scrna.fitting.inference import GRAPH_BLOCK, encode_spots
+from hist2scrna.fitting.inference import GRAPH_BLOCK, encode_spots, predict_tiles
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS, ExpressionHeads
 from hist2scrna.zinb import NB, ZINB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.models.contract import Prediction, SpotModel
     from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
@@ -155,21 +157,15 @@ def _predicted(
     """Predict some spots at the model's own library size: each encoded once, then read with its exact halo."""
     if spots.counts is None:
         raise ValueError("The dispersion is recalibrated on counts, and these spots were read without.")
-    batches = [
-        (core, *make_batch(spots, core, model.context, supervised=False, inputs=False))
-        for core in BlockSampler(spots, members, model.context, GRAPH_BLOCK)
-    ]
-    needed = np.unique(np.concatenate([nodes for _, _, nodes in batches]))
-    tokens = encode_spots(model, spots, needed, batch_size=batch_size, device=device, progress=progress)
     unbounded: list[Tensor] = []
     watch: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if heads.spot_dispersion is not None:
         watch = heads.spot_dispersion.register_forward_hook(lambda _module, _input, output: unbounded.append(output))
     blocks = []
     with watch:
-        for core, batch, nodes in batches:
-            encoded = tokens[torch.from_numpy(np.searchsorted(needed, nodes))]
-            prediction = model.decode(encoded.to(device), batch.to(device))
+        for core, prediction in _predictions(
+            model, spots, members, batch_size=batch_size, device=device, progress=progress
+        ):
             assert prediction.log_mu is not None
             log_theta = unbounded.pop() if heads.gene_dispersion is None else heads.gene_dispersion
             logits = prediction.dropout_logits
@@ -182,3 +178,28 @@ def _predicted(
                 )
             )
     return blocks
+
+
+def _predictions(
+    model: SpotModel,
+    spots: Spots,
+    members: NDArray[np.int64],
+    *,
+    batch_size: int,
+    device: torch.device,
+    progress: bool,
+) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
+    where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
+    if model.context.kind == "tile":
+        asked = np.isin(np.arange(len(spots)), members)
+        yield from predict_tiles(model, spots, asked, log_library=None, **where)
+        return
+    batches = [
+        (core, *make_batch(spots, core, model.context, supervised=False, inputs=False))
+        for core in BlockSampler(spots, members, model.context, GRAPH_BLOCK)
+    ]
+    needed = np.unique(np.concatenate([nodes for _, _, nodes in batches]))
+    tokens = encode_spots(model, spots, needed, **where)
+    for core, batch, nodes in batches:
+        encoded = tokens[torch.from_numpy(np.searchsorted(needed, nodes))]
+        yield core, model.decode(encoded.to(device), batch.to(device))

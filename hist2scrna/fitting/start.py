@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hist2scrna.fitting.closed_form.components import standardization
+from hist2scrna.fitting.tile_batches import tiles_of
 from hist2scrna.models.contract import TrainingStatistics
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
     library = spots.library_size[training]
     # A gene without counts is taken to have half a one.
     floor = 0.5 / max(1.0, float(library.sum()))
+    color_mean, color_scale = (None, None) if spots.tiles is None else _colors(spots, training)
     mean, scale = (None, None) if spots.features is None else standardization(spots.features[training])
     return TrainingStatistics(
         log_rate=_tensor(np.log(np.maximum(baselines.rate, floor))),
@@ -45,7 +47,16 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
         log_library=(float(np.log(np.median(library))), max(float(np.log(library).std()), LEAST_SPREAD)),
         feature_mean=None if mean is None else _tensor(mean),
         feature_scale=None if scale is None else _tensor(scale),
+        color_mean=color_mean,
+        color_scale=color_scale,
     )
+
+
+def _colors(spots: Spots, training: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    assert spots.tiles is not None
+    tiles = tiles_of(spots, np.isin(np.arange(len(spots)), training), owned=False)
+    mean, deviation = spots.tiles.colors(tiles)
+    return _tensor(mean), _tensor(deviation)
 
 
 def _tensor(values: NDArray[np.float64]) -> torch.Tensor:

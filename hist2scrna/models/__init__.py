@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "contract": ["Context", "Prediction", "SpotBatch", "SpotModel", "TrainingStatistics"],
+        "ghist": ["GHIST"],
         "hist2rna": ["Hist2RNA"],
         "hist2scrna": ["Hist2scRNA"],
         "hist2st": ["Hist2ST"],

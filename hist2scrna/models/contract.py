@@ -35,11 +35,12 @@ class Context:
     ----------
     kind
         `"spot"`: none. `"hops"`: the graph neighbors up to `hops` edges away. `"section"`: the whole section at once.
+        `"tile"`: a tile of the image with all nuclei in it.
     hops
         Number of edges, for `"hops"`.
     """
 
-    kind: Literal["spot", "hops", "section"]
+    kind: Literal["spot", "hops", "section", "tile"]
     hops: int = 0
 
 
@@ -71,6 +72,12 @@ class SpotBatch:
         `(n_core,)` int64, class of each spot, -1 where unknown.
     donor
         `(n_core,)` int64, which donor of the training a spot is of, -1: another. Absent: the first.
+    tiles
+        `(t, 3, H, W)`, uint8, for models that read tiles: a spot is then a nucleus as it shows in one of them.
+    masks
+        `(t, H, W)` integers: at each pixel 0, or 1 + the row in the batch of the nucleus that it belongs to.
+    tile
+        `(n,)` int64, the tile of each nucleus.
     """
 
     n_core: int
@@ -84,6 +91,9 @@ class SpotBatch:
     log_library: Tensor | None = None
     label: Tensor | None = None
     donor: Tensor | None = None
+    tiles: Tensor | None = None
+    masks: Tensor | None = None
+    tile: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""
@@ -119,6 +129,9 @@ class TrainingStatistics:
         Median of the log library size, and its standard deviation.
     feature_mean, feature_scale
         `(d,)`, mean and standard deviation of each feature, 1 where it is constant; None without features.
+    color_mean, color_scale
+        `(3,)`, mean and standard deviation of each color, 0 to 255, within a tile, mean over the training tiles; None
+        without tiles.
     """
 
     log_rate: Tensor
@@ -127,6 +140,8 @@ class TrainingStatistics:
     log_library: tuple[float, float]
     feature_mean: Tensor | None = None
     feature_scale: Tensor | None = None
+    color_mean: Tensor | None = None
+    color_scale: Tensor | None = None
 
 
 class SpotModel(nn.Module):
@@ -155,7 +170,7 @@ class SpotModel(nn.Module):
     """
 
     context: Context
-    needs: Literal["patches", "features"]
+    needs: Literal["patches", "features", "tiles"]
     likelihood: Likelihood
     target: Target = "log_normalized"
     observation: ClassVar[Literal["spot", "slide"]] = "spot"

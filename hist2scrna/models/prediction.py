@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -45,6 +45,8 @@ class Prediction:
         Base of the logarithm in which `value` stands, and in which its squared error is taken.
     target
         Of what `value` is the logarithm.
+    target_factor
+        By which `value` is multiplied before its squared error is taken.
     log_library
         `(n_core,)`, the library size that the model reads from the tissue.
     label_logits
@@ -59,6 +61,10 @@ class Prediction:
     tissue_distance
         `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
         are from the other sections.
+    composition
+        `(n_core, C)`, estimated share of each class in the tile that shows the nucleus.
+    extras
+        What only the model's own loss terms read.
     """
 
     embedding: Tensor
@@ -70,10 +76,13 @@ class Prediction:
     label_logits: Tensor | None = None
     log_base: float = math.e
     target: Target = "log_normalized"
+    target_factor: float = 1.0
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
     depth_variance: Tensor | None = None
     tissue_distance: Tensor | None = None
+    composition: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def distribution(self) -> ZINB | NB | Poisson | None:

@@ -29,6 +29,7 @@ OUR_MODELS = {
     "stnet": "hist2scrna.models.stnet",
     "transformerst": "hist2scrna.models.transformerst",
     "hist2rna": "hist2scrna.models.hist2rna",
+    "ghist": "hist2scrna.models.ghist",
 }
 
 
@@ -276,8 +277,9 @@ def create_model(
     Parameters
     ----------
     name
-        `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"` or `"transformerst"`; `"hist2scrna-lightweight"`,
-        `"kernel"`, `"ridge"` or `"hist2rna"`, which need `n_features=`; or a name that was registered.
+        `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"`, `"transformerst"` or `"ghist"`;
+        `"hist2scrna-lightweight"`, `"kernel"`, `"ridge"` or `"hist2rna"`, which need `n_features=`; or a name that was
+        registered.
     n_genes
         Number of genes to predict.
     n_classes

@@ -14,6 +14,7 @@ from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph
 from hist2scrna.spots.interleave import Parts, interleaved
 from hist2scrna.spots.patches import PatchSize, open_patches
 from hist2scrna.spots.slides import NO_PLACE, no_graph
+from hist2scrna.spots.tiles import TileSize, TileSource, open_tiles
 from hist2scrna.spots.unit import Unit, check_pitch, read_pitch, read_unit
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Spots:
         `(n,)` int64, number of what is read together, where sections are taken apart into interleaved lattices at the
         pitch of the training; None: the sections.
     patches, geometry
-        Patches and what they mean; None for models on features.
+        Patches and what they mean; None for models on features. Of tiles, what they mean.
+    tiles
+        Tiles with nuclei; None for models that do not read these.
     features
         `(n, d)` float32; None for models on patches. NaN for spots that were not encoded.
     second_look
@@ -77,6 +80,7 @@ class Spots:
     part: NDArray[np.int64] | None = None
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
+    tiles: TileSource | None = None
     features: NDArray[np.float32] | None = None
     second_look: NDArray[np.float32] | None = None
     grid: NDArray[np.float32] | None = None
@@ -111,6 +115,7 @@ def read_spots(
     opened: OpenedSections,
     *,
     patch: PatchSize | None = None,
+    tile: TileSize | None = None,
     n_features: int | None = None,
     on_array: bool = False,
     neighbors: Neighbors = DEFAULT,
@@ -125,6 +130,8 @@ def read_spots(
         The sections, and where to read.
     patch
         How large a patch is; None: read the features of `opened.source` instead.
+    tile
+        How large a tile is, for models on tiles; these read neither patches nor features.
     n_features
         Width that the features must have; None: any.
     on_array
@@ -146,8 +153,10 @@ def read_spots(
     xy = np.zeros((adata.n_obs, 2)) if slides else read_coordinates(adata, source.spatial_key)
     for member in () if slides else opened.members:
         check_pitch(member, xy[member.rows], f"adata.obsm[{source.spatial_key!r}]")
-    features = patches = geometry = None
-    if patch is not None:
+    features = patches = geometry = tiles = None
+    if tile is not None:
+        tiles, geometry = open_tiles(opened, xy, tile)
+    elif patch is not None:
         patches, geometry = open_patches(opened, xy, patch)
     elif source.features_key is None:
         raise ValueError("This model reads features: pass features_key=, the slot in adata.obsm that holds them.")
@@ -172,6 +181,7 @@ def read_spots(
         part=None if parts is None else parts.part,
         patches=patches,
         geometry=geometry,
+        tiles=tiles,
         features=features,
         grid=grid,
     )

@@ -163,6 +163,11 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
         raise ValueError(
             f"One `image` was given for {len(names)} sections: {list(names)}. Pass a dictionary of images by section."
         )
+    if source.nuclei is not None and not isinstance(source.nuclei, Mapping) and len(names) > 1:
+        raise ValueError(
+            f"One label image was given as `nuclei` for {len(names)} sections: {list(names)}. Pass a dictionary of "
+            "label images by section."
+        )
     known = libraries(adata)
     members = tuple(
         Section(name, np.flatnonzero(codes == code), known.get(name, {}), resolved, tuple(known))

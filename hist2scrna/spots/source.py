@@ -33,6 +33,8 @@ class Source:
         Slot of `.obsm` with features.
     mpp
         Microns per full-resolution pixel; None: from the metadata, the image file, or the spot diameter.
+    nuclei
+        Label image of the nuclei, or a dictionary of these by section; None: nuclei are drawn. For models on tiles.
     """
 
     library_key: str | None = None
@@ -41,6 +43,7 @@ class Source:
     image: Any = None
     features_key: str | None = None
     mpp: float | None = None
+    nuclei: Any = None
 
 
 def resolve_library_key(adata: AnnData, library_key: str | None) -> str | None:
@@ -61,8 +64,8 @@ def resolve_library_key(adata: AnnData, library_key: str | None) -> str | None:
     return keys.LIBRARY if not known or names <= set(known) else None
 
 
-def image_of(image: Any, section: str) -> Any:
-    """Return the image of one section: of a dictionary its entry, else the image itself.
+def image_of(image: Any, section: str, argument: str = "image") -> Any:
+    """Return the image of one section that was passed as `argument`: of a dictionary its entry, else the image itself.
 
     Raises
     ------
@@ -72,5 +75,5 @@ def image_of(image: Any, section: str) -> Any:
     if not isinstance(image, Mapping):
         return image
     if section not in image:
-        raise KeyError(f"No image for section {section!r} in `image`. Given: {list(image)}.")
+        raise KeyError(f"No image for section {section!r} in `{argument}`. Given: {list(image)}.")
     return image[section]

@@ -39,6 +39,8 @@ def fit(
     features_key: str | None = None,
     encoder: Any = None,
     patch_um: float | None = None,
+    nuclei: Any = None,
+    reference: Any = None,
     neighbors: Literal["knn", "delaunay"] | Neighbors | None = None,
     likelihood: Likelihood | None = None,
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None,
@@ -71,7 +73,8 @@ def fit(
         y down), images in `.uns["spatial"]`.
     model
         `"auto"`: what suits the data. On features of a frozen encoder: `"kernel"`, `"hist2scrna-lightweight"`,
-        `"ridge"`. On patches: `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"`. Or the name of a model that was
+        `"ridge"`. On patches: `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"`. On
+        tiles with nuclei: `"ghist"`. Or the name of a model that was
         registered (:func:`hist2scrna.models.register`).
     preset
         Size of the model: of `"hist2scrna"` `"tiny"` (for CPU and tests), `"small"` or `"base"`; the others have their
@@ -117,6 +120,16 @@ def fit(
         Side of a patch in microns; None: one and a half spot diameters (`hist2st` and `histogene`: 112/136, which is
         112 full-resolution pixels on HER2ST), or what the encoder was trained on. An encoder with several fields of
         view also sees wider ones; this is the narrowest.
+    nuclei
+        For models on tiles (`"ghist"`), where the nuclei are: a label image on the pixels of the image or on a whole
+        fraction of these (an array, a TIFF or a Zarr folder; several sections: a dictionary of these), with the label
+        of each row in `.obs["nucleus"]`. None: each is drawn, as the ellipse of `major_axis_um`, `minor_axis_um` and
+        `orientation_deg` in `.obs` (:func:`hist2scrna.pp.segment_nuclei` writes these), else as a disc of
+        `nucleus_area` (in square microns), else of 8 um; where two overlap, the nearer center wins.
+    reference
+        For `"ghist"`, average single-cell profiles that expression is a mixture of, log-normalized: AnnData (one
+        profile a row, as :func:`hist2scrna.pp.reference_profiles` makes them) or a DataFrame (profiles x genes). Only
+        genes that it has are fitted; with `genes`, it must have all of them.
     neighbors
         Which spots or cells are neighbors: `"knn"`, the nearest 6, `"delaunay"`, those with a common edge of the
         triangulation, or a :class:`hist2scrna.Neighbors` with their number and largest distance. None:
@@ -171,7 +184,7 @@ def fit(
     >>> network = hist2scrna.tl.fit(train, model="hist2scrna", preset="tiny", training={"max_epochs": 20})
     """
     request = FitRequest(
-        source=Source(library_key, spatial_key, img_key, image, features_key, mpp),
+        source=Source(library_key, spatial_key, img_key, image, features_key, mpp, nuclei),
         model=model,
         preset=preset,
         genes=genes,
@@ -181,6 +194,7 @@ def fit(
         expression=expression,
         encoder=encoder,
         patch_um=patch_um,
+        reference=reference,
         neighbors=neighbors,
         likelihood=likelihood,
         losses=losses,

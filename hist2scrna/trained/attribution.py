@@ -74,6 +74,10 @@ def attribute(
     ValueError
         If there is no attention to show, and no gene, or a number is out of range.
     """
+    if model.module.context.kind == "tile":
+        raise ValueError(
+            f"Model {model.name!r} reads tiles: it has neither attention between spots, nor saliency here."
+        )
     # A model that reads each spot alone has no attention, but the gradient reaches its input all the same.
     alone = model.module.context.kind == "spot" and not graph_attention_layers(model.module)
     n_layers = 0 if genes and alone else _n_layers(model, graph_layer)

@@ -33,8 +33,10 @@ from hist2scrna.spots.counts import choose_genes
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patches import PatchSize, encoder_patch_size
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.reference import read_reference
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
+from hist2scrna.spots.tiles import TileSize, with_nucleus
 from hist2scrna.trained.announce import announce_fit
 from hist2scrna.trained.donor_counts import read_donor_counts
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNELS, N_MORPHOLOGY = "channels", "n_morphology"
+CLASSES, N_REFERENCE = "classes", "n_reference"
 # Features by hand tell of nuclei, which wider pixels do not show: bulb at 4.5 um predicted worse with them.
 COARSEST_UM = 2.0
 BEST = "best"
@@ -106,7 +109,7 @@ def with_encoder(opened: OpenedSections, choice: Choice, request: FitRequest) ->
     """Return the request with the encoder of the model, where none was named: features by hand need to see nuclei."""
     entry = model_entry(choice.name)
     named = request.encoder is not None or opened.source.features_key is not None
-    if named or entry.model.needs == "patches" or not (entry.encoder or "").endswith(WITH_MORPHOLOGY):
+    if named or entry.model.needs != "features" or not (entry.encoder or "").endswith(WITH_MORPHOLOGY):
         return request
     encoder = str(entry.encoder)
     pixel_um = max(section.scale.mpp / section.image.scale for section in opened.members)
@@ -123,8 +126,8 @@ def with_encoder(opened: OpenedSections, choice: Choice, request: FitRequest) ->
 class TrainingData:
     """What was read: where from, all spots, which of them have any count, names of genes and classes.
 
-    `features_from` is what `.uns` tells of features that were extracted beforehand, `expression` the counts of donors
-    without images.
+    `features_from` is what `.uns` tells of features that were extracted beforehand; `profiles` are `(k, genes)`
+    reference profiles, or None; `expression` the counts of donors without images.
     """
 
     source: Source
@@ -133,6 +136,7 @@ class TrainingData:
     genes: list[str]
     classes: list[str]
     features_from: dict[str, str]
+    profiles: NDArray[np.float32] | None = None
     expression: tuple[DonorCounts, ...] = ()
 
 
@@ -144,17 +148,23 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
         check_slides(plan)
         opened = one_section_a_slide(opened)
     genes = choose_genes(adata, request.genes)
+    profiles = None
+    if request.reference is not None:
+        genes, profiles = read_reference(request.reference, genes, named=request.genes is not None)
     counts = read_expression(adata, genes, plan)
-    usable = usable_rows(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes), slides)
     classes, label = ([], None) if request.labels_key is None else read_labels(adata, request.labels_key)
     spots = read_spots(
         opened,
         patch=None if slides else _patch_size(plan),
+        tile=_tile_size(plan),
         on_array=plan.entry.model.on_array,
         neighbors=plan.neighbors,
         slides=slides,
     )
     spots.counts, spots.label = counts, label
+    usable = usable_rows(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes), slides)
+    if spots.tiles is not None:
+        usable = usable & with_nucleus(spots.tiles)
     if request.group_key is not None:
         # A slide that is a section of its own lies in one group.
         alone = slides and source.library_key is None
@@ -164,7 +174,7 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     features_from = {field: str(about[field]) for field in keys.ENCODER_FIELDS if field in about}
     request = replace(request, source=source)
     others = read_donor_counts(request, genes, spots.groups or ())
-    return TrainingData(source, spots, usable, genes, classes, features_from, others)
+    return TrainingData(source, spots, usable, genes, classes, features_from, profiles, others)
 
 
 def _patch_size(plan: FitPlan) -> PatchSize | None:
@@ -173,6 +183,10 @@ def _patch_size(plan: FitPlan) -> PatchSize | None:
     if plan.entry.patch_option is None:
         return None
     return PatchSize(plan.options[plan.entry.patch_option], plan.request.patch_um, plan.entry.patch_per_spot)
+
+
+def _tile_size(plan: FitPlan) -> TileSize | None:
+    return TileSize(plan.options["tile_px"], plan.options["tile_um"]) if plan.entry.model.needs == "tiles" else None
 
 
 # -- create and start --------------------------------------------------------------------------------------------------
@@ -193,8 +207,15 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
         options["n_features"] = spots.features.shape[1]
     elif plan.encoder is not None:
         options["n_features"] = encoded_width(plan.encoder, spots, pick_device(str(plan.training.accelerator)))
+    if CLASSES in plan.entry.options:
+        options[CLASSES] = data.classes
+    if data.profiles is not None:
+        options[N_REFERENCE] = len(data.profiles)
     preset = plan.request.preset
-    return create_model(name, preset=preset, n_genes=len(data.genes), n_classes=len(data.classes), **options)
+    model = create_model(name, preset=preset, n_genes=len(data.genes), n_classes=len(data.classes), **options)
+    if data.profiles is not None:
+        model.get_buffer("reference").copy_(torch.from_numpy(data.profiles))
+    return model
 
 
 def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
@@ -263,6 +284,7 @@ def describe(
             "n_validation": len(split.validating),
             "validation": split.how,
             "versions": package_versions(),
+            "nuclei": [] if spots.tiles is None else list(spots.tiles.origin),
             "features": data.features_from,
         },
         baselines=baselines,

@@ -166,7 +166,8 @@ class FittedModel:
             key, width = self.parameters.get("features_key"), self.options.get("n_features")
             reads = f"features adata.obsm[{key!r}] ({width} wide)"
         else:
-            reads = f"patches of {self.geometry.um:g} um, {self.geometry.px} px"
+            what = "tiles" if self.module.needs == "tiles" else "patches"
+            reads = f"{what} of {self.geometry.um:g} um, {self.geometry.px} px"
         about = self.training.get("features") or {}
         encoder = self.encoder or ({"name": about["encoder"], **about} if "encoder" in about else None)
         if encoder is not None:

@@ -73,7 +73,7 @@ class TrainedModel(FittedModel):
         adata
             Annotated data.
         **where
-            `library_key`, `spatial_key`, `img_key`, `image`, `features_key` and `mpp`, as in
+            `library_key`, `spatial_key`, `img_key`, `image`, `features_key`, `mpp` and `nuclei`, as in
             :func:`hist2scrna.tl.predict`.
         """
         return read_for(self, adata, **where)

@@ -39,6 +39,7 @@ class FitRequest:
     expression: Any = None
     encoder: Any = None
     patch_um: float | None = None
+    reference: Any = None
     neighbors: str | Neighbors | None = None
     likelihood: Likelihood | None = None
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None
@@ -118,7 +119,8 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     training = as_training(request.training)
     asked = {key: getattr(request, key) for key in OPTIONAL_ARGUMENTS}
     check_uses(name, [*training.given, *(key for key, value in asked.items() if value is not None)])
-    on_patches = entry.model.needs == "patches"
+    on_patches = entry.model.needs != "features"
+    _check_tiles(entry, request)
     _check_inputs(entry, request, training, on_patches)
     training = training.filled_by(entry.training_of(request.preset))
     require_processes(int(training.devices or 1))
@@ -145,6 +147,21 @@ def _check_spelling(name: str, options: Mapping[str, Any]) -> None:
         if near is not None:
             right = f"training={{{near!r}: ...}}" if near in FIELDS else f"{near}="
             raise ValueError(f"`fit` has no argument `{option}`. Did you mean {right}?")
+
+
+def _check_tiles(entry: ModelEntry, request: FitRequest) -> None:
+    """Refuse what only models on tiles read, and what these do not."""
+    given = {"nuclei": request.source.nuclei, "reference": request.reference, "patch_um": request.patch_um}
+    on_tiles = entry.model.needs == "tiles"
+    for argument, value in given.items():
+        if value is None or on_tiles != (argument == "patch_um"):
+            continue
+        if on_tiles:
+            raise ValueError(f"Model {entry.name!r} reads tiles and has no `patch_um`: pass tile_um= and tile_px=.")
+        others = [name for name in model_names() if model_entry(name).model.needs == "tiles"]
+        raise ValueError(
+            f"Model {entry.name!r} has no `{argument}`. Models that have `{argument}`: {', '.join(others)}."
+        )
 
 
 def _check_inputs(entry: ModelEntry, request: FitRequest, training: Training, on_patches: bool) -> None:

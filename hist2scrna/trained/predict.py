@@ -15,6 +15,7 @@ from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.models.published import model_folder
+from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.files import load_fields
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from hist2scrna.spots.read import Spots
 
-PREDICTION_BATCH = 64
+PREDICTION_BATCH, PREDICTION_TILES = 64, 4
 
 
 def predict(
@@ -53,6 +54,7 @@ def predict(
     image: Any = None,
     mpp: float | None = None,
     features_key: str | None = None,
+    nuclei: Any = None,
     encoder: Any = None,
     accelerator: str = "auto",
     progress: bool = True,
@@ -85,7 +87,8 @@ def predict(
         `"median"`: that of the training spots, so that spots compare at equal depth; else a column of `.obs` with known
         sizes.
     batch_size
-        Patches encoded at once; default 64. The graph layers run in blocks of 4,096 spots whatever this is.
+        Patches encoded at once, default 64; of models on tiles, tiles, default 4. The graph layers run in blocks of
+        4,096 spots whatever this is.
     group_key
         Column of `.obs` with the donor of each spot; default: that of the training, if there.
     another_donor
@@ -101,6 +104,8 @@ def predict(
     features_key
         Key of `.obsm` with features; default: that of the training. With a model that has an encoder, features that
         this encoder extracted beforehand, in place of an image.
+    nuclei
+        For models on tiles, the label image of the nuclei, as in :func:`hist2scrna.tl.fit`.
     encoder
         The encoder of the training, where it was a function or a module of yours and the model was loaded from a
         folder. Encoders by name are found by it; that their weights are those of the training is checked by SHA-256.
@@ -142,6 +147,10 @@ def predict(
         `.uns[f"{key}_unlike_training_colors"]` holds their colors, for Scanpy and Squidpy.
     `.obsm[f"{key}_cell_type_probability"]` : DataFrame (n_obs, n_classes)
         Probability of every class.
+    `.obsm[f"{key}_composition"]` : DataFrame (n_obs, n_classes)
+        Of models on tiles, the estimated share of every class in the tile that a nucleus is predicted by.
+    `.obs[f"{key}_nucleus_px"]` : int64
+        Of models on tiles, how many pixels of the nucleus were seen; 0: none, and all else is NaN.
     `.obsm[f"X_{key}"]` : float32 (n_obs, d)
         Embedding before the heads, for neighbors, clustering, UMAP.
     `.var[f"{key}_modeled"]` : bool
@@ -178,7 +187,7 @@ def predict(
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
-    device, size = pick_device(accelerator), batch_size or PREDICTION_BATCH
+    device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
     imposed = _imposed_library(fitted, adata, library_size)
     spots = read_for(
         fitted,
@@ -189,6 +198,7 @@ def predict(
         image=image,
         features_key=features_key,
         mpp=mpp,
+        nuclei=nuclei,
     )
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
@@ -207,6 +217,7 @@ def predict(
         )
         for core, prediction in blocks:
             writer.add(core, prediction)
+        writer.nucleus_px = _nucleus_px(spots)
         return writer.finish(imposed, written_parameters(fitted, library_size, spots))
     finally:
         fitted.module.cpu()
@@ -281,3 +292,15 @@ def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> N
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
     return sizes
+
+
+def _default_batch(model: FittedModel) -> int:
+    return PREDICTION_TILES if model.module.needs == "tiles" else PREDICTION_BATCH
+
+
+def _nucleus_px(spots: Spots) -> NDArray[np.int64] | None:
+    """Return how many pixels of each nucleus were seen, for models on tiles, and warn of cells without one."""
+    if spots.tiles is None:
+        return None
+    with_nucleus(spots.tiles)
+    return spots.tiles.pixels

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from hist2scrna.messages import warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.nuclei import DISCS, LABELED
 from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.spots.source import Source
+from hist2scrna.spots.tiles import TileSize
 from hist2scrna.spots.unit import Unit
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
+# Of neighboring tiles, so that most nuclei at the rim of one are whole in another: 30 of 256 px, as GHIST has it.
+OVERLAP = 30 / 256
 SPOT_DIAMETER, ARGUMENT = "spot diameter", "argument"
 
 
@@ -36,6 +40,7 @@ def read_for(
     image: Any = None,
     features_key: str | None = None,
     mpp: float | None = None,
+    nuclei: Any = None,
 ) -> Spots:
     """Read the spots of `adata` in a model's geometry; keys that are not named are those of the training."""
     trained = model.parameters
@@ -52,6 +57,7 @@ def read_for(
         image=image,
         features_key=features_key,
         mpp=mpp,
+        nuclei=nuclei,
     )
     source = with_pooled_features(adata, source)
     features_key = source.features_key
@@ -59,13 +65,12 @@ def read_for(
     slides = rows_are_slides(adata, model.module.observation)
     if slides:
         opened = one_section_a_slide(opened)
-    patch = None
-    if model.geometry is not None and features_key is None:
-        patch = PatchSize(model.geometry.px, model.geometry.um)
+    patch, tile = _input_size(model, features_key, nuclei)
     neighbors = trained.get("neighbors")
     spots = read_spots(
         opened,
         patch=patch,
+        tile=tile,
         n_features=model.options.get("n_features"),
         on_array=model.module.on_array,
         neighbors=Neighbors() if neighbors is None else Neighbors(**neighbors),
@@ -81,9 +86,23 @@ def read_for(
     _compare_scale(spots.geometry, model.geometry)
     if "unit" in model.training:
         _compare_units(spots.unit, Unit(**model.training["unit"]))
+    if spots.tiles is not None:
+        _compare_nuclei(spots.tiles.origin, model.training.get("nuclei", []))
     if features_key is not None:
         _compare_features(adata, features_key, model)
     return spots
+
+
+def _input_size(model: FittedModel, features_key: str | None, nuclei: Any) -> tuple[PatchSize | None, TileSize | None]:
+    """Return how large the patches or the tiles of a model are; None for those that it does not read."""
+    geometry, on_tiles = model.geometry, model.module.needs == "tiles"
+    if nuclei is not None and not on_tiles:
+        raise ValueError(f"Model {model.name!r} reads no nuclei: leave `nuclei` out.")
+    if geometry is None or (features_key is not None and not on_tiles):
+        return None, None
+    if on_tiles:
+        return None, TileSize(geometry.px, geometry.um, round(OVERLAP * geometry.px))
+    return PatchSize(geometry.px, geometry.um), None
 
 
 def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> None:
@@ -98,6 +117,16 @@ def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> 
                 f"The features in adata.obsm[{features_key!r}] have {field} {here[field]!s}, those in training had "
                 f"{trained[field]}: the model then reads noise. Extract them with the same encoder."
             )
+
+
+def _compare_nuclei(here: Sequence[str], trained: Sequence[str]) -> None:
+    """Warn where nuclei had their own shape in training, and are drawn without any here."""
+    discs = [origin for origin in here if origin.startswith(DISCS)]
+    if discs and LABELED in trained:
+        warn_user(
+            f"The model was trained on the nuclei of a label image; here they are drawn as {discs[0]}. Pass nuclei=, "
+            "or sizes in adata.obs, as pp.segment_nuclei writes them."
+        )
 
 
 def _compare_units(here: Unit, trained: Unit) -> None:

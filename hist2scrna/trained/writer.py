@@ -117,6 +117,8 @@ class PredictionWriter:
         self.library = np.full(n, np.nan, dtype=np.float32)
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
+        self.composition: NDArray[np.float32] | None = None
+        self.nucleus_px: NDArray[np.int64] | None = None
         self.embedding: NDArray[np.float32] | None = None
         self.dispersion: NDArray[np.float32] | None = None
         self._scratch: Path | None = None
@@ -167,6 +169,10 @@ class PredictionWriter:
         if self.embedding is None:
             self.embedding = np.full((len(self.library), vectors.shape[1]), np.nan, dtype=np.float32)
         self.embedding[core] = vectors
+        if prediction.composition is not None:
+            if self.composition is None:
+                self.composition = np.full_like(self.probability, np.nan)
+            self.composition[core] = prediction.composition.float().cpu().numpy()
         if prediction.label_logits is not None:
             self.probability[core] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
         if prediction.log_library is not None:
@@ -196,19 +202,26 @@ class PredictionWriter:
         obs: dict[str, Any] = {}
         obsm: dict[str, Any] = {names.embedding: self.embedding}
         used = self.library if library_size is None else library_size
-        if np.isfinite(used).all():
+        if np.isfinite(used).any():
             obs[names.library_size] = used
         unlike = self.distance > 1
         if np.isfinite(self.distance).all():
             obs[names.tissue_distance] = self.distance
             obs[names.unlike_training] = _categories(unlike.astype(int), keys.TISSUE)
         if self.classes:
-            best = self.probability.argmax(axis=1)
+            # Cells without a nucleus have no class.
+            best = np.where(np.isfinite(self.probability).all(axis=1), self.probability.argmax(axis=1), -1)
             obs[names.cell_type] = _categories(best, self.classes)
             obs[names.cell_type_confidence] = self.probability.max(axis=1)
             obsm[names.cell_type_probability] = pd.DataFrame(
                 self.probability, index=out.obs_names, columns=pd.Index(self.classes)
             )
+        if self.composition is not None:
+            obsm[names.composition] = pd.DataFrame(
+                self.composition, index=out.obs_names, columns=pd.Index(self.classes)
+            )
+        if self.nucleus_px is not None:
+            obs[names.nucleus_px] = self.nucleus_px
         if self.store is None:
             for name in self.layers:
                 out.layers[names.layer(name)] = self.arrays[name]

@@ -33,6 +33,7 @@ def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> d
         "geometry": None if model.geometry is None else asdict(model.geometry),
         "encoder": model.encoder,
         "graph": list(spots.graph.origin),
+        "nuclei": None if spots.tiles is None else list(spots.tiles.origin),
         "another_donor": _sections_of_another(spots),
         "trained_on": model.training["sections"],
         "variance_explained": model.training.get("variance_explained"),

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
 from scipy.sparse import issparse
 from scipy.stats import kstest, nbinom
 from skimage.color import rgb2hed
+from skimage.measure import regionprops
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -276,6 +279,24 @@ def test_cells_are_nuclei_of_the_image() -> None:
     np.fill_diagonal(gaps, np.inf)
     assert gaps.min() >= 7
     assert gaps.min(axis=1).std() > 1
+
+
+def test_the_label_image_shows_the_nuclei_that_were_drawn() -> None:
+    (cells,) = simulate(n_spots=300, n_genes=5, level="cell", mpp=0.5)
+    labels = cells.uns["simulation"]["nuclei"]["section_0"]
+    assert labels.shape == image_of(cells).shape[:2] and labels.dtype == np.int32
+    rows = cells.obs["nucleus"].to_numpy()
+    assert len(np.unique(rows)) == 300
+    places = {region.label: region for region in regionprops(labels)}
+    # Cells around those that were measured are labeled too.
+    assert set(rows) < set(places)
+    centroid = np.array([places[label].centroid[::-1] for label in rows]) + 0.5
+    assert np.median(np.linalg.norm(centroid - cells.obsm["spatial"], axis=1)) < 0.5
+    hematoxylin = rgb2hed(image_of(cells))[..., 0]
+    tissue = binary_dilation(labels > 0, iterations=12)
+    assert roc_auc_score(labels[tissue] > 0, hematoxylin[tissue]) > 0.9
+    (spots,) = simulate(n_spots=20, n_genes=5)
+    assert "nucleus" not in spots.obs and "nuclei" not in spots.uns["simulation"]
 
 
 def test_cell_neighbors_are_the_six_nearest() -> None:

@@ -1,20 +1,19 @@
-"""TransformerST and hist2RNA, number for number: every stored run in the folder `systems` of the reference outputs.
+"""TransformerST and hist2RNA, number for number: every stored run of theirs in the folder `systems`.
 
 `HIST2SCRNA_FIXTURES` names the folder above it; without it, `../shared/fixtures` is read where it is there.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from published_rule import unit, weight_by_rule
 from torch.nn import functional as F
 
 from hist2scrna.fitting.lightning_module import make_optimizer
@@ -33,28 +32,6 @@ RUNS = sorted(FOLDER.glob("*.pt"))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 GRADIENTS = {"rtol": 1e-3, "atol": 1e-6}
 BAG = 6
-BUILT = ("transformerst", "hist2rna")
-
-
-def unit(name: str, n: int) -> np.ndarray:
-    """`n` numbers in [0, 1) that follow from a name, by splitmix64."""
-    z = (np.uint64(zlib.crc32(name.encode())) << np.uint64(32)) + np.arange(n, dtype=np.uint64)
-    z = z + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) / 2.0**53
-
-
-def weight_by_rule(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    values = unit(name, math.prod(shape))
-    if name.endswith("bias"):
-        values = 0.2 * (values - 0.5)
-    elif len(shape) == 1:
-        values = 0.5 + values
-    else:
-        values = (2 * values - 1) * (6 / math.prod(shape[1:])) ** 0.5
-    return torch.from_numpy(values.astype(np.float32)).view(shape)
 
 
 def shapes_of_transformerst(*, patch_size: int, n_layers: int, n_genes: int, dim: int, n_pos: int) -> dict[str, tuple]:
@@ -125,11 +102,8 @@ def hist2rna(request) -> dict:
     return stored
 
 
-@pytest.fixture(params=RUNS, ids=lambda path: path.stem)
+@pytest.fixture(params=[*runs_of("transformerst"), *runs_of("hist2rna")])
 def stored(request) -> dict:
-    name = request.param.name
-    if not name.startswith(BUILT):
-        pytest.skip(f"{name}: of a model that is not built yet")
     return stored_of(request.param)
 
 

@@ -1,0 +1,173 @@
+"""Tiles of the image with all nuclei in them, for models that read these; which tile predicts which nucleus."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hist2scrna.images.nuclei import ResampledImage
+from hist2scrna.images.patches import PatchGeometry
+from hist2scrna.images.placement import check_placement
+from hist2scrna.messages import warn_user
+from hist2scrna.spots.nuclei import nucleus_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from hist2scrna.images.nucleus_masks import NucleusMask
+    from hist2scrna.spots.sections import OpenedSections
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TileSize:
+    """Side of a tile in pixels and in microns, and by how many pixels neighboring tiles overlap."""
+
+    px: int
+    um: float
+    overlap: int = 0
+
+
+def tile_starts(length: int, px: int, overlap: int) -> list[int]:
+    """Return where tiles begin along one axis: side by side but for the overlap, the last one flush with the end."""
+    last = max(0, length - px)
+    return [*range(0, last, px - overlap), last]
+
+
+class TileSource:
+    """All tiles that show a nucleus, read when they are needed.
+
+    Opening reads the masks once, tile by tile, so that memory is bounded by a tile and by the number of nuclei.
+
+    Parameters
+    ----------
+    images, masks
+        Image and nuclei of each section, in pixels of tiles.
+    n_rows
+        Number of nuclei, over all sections.
+    size
+        How large a tile is.
+    origin
+        Where the masks of each section are from.
+
+    Attributes
+    ----------
+    place
+        `(t, 3)` int64, section and first column and row of each tile.
+    first
+        `(t + 1,)` int64: of `row`, those from `first[i]` to before `first[i + 1]` show in tile `i`.
+    row
+        `(m,)` int64, the nuclei that show in each tile, ascending within a tile.
+    owner
+        `(n_rows,)` int64, the tile in which each nucleus shows the most pixels (of several the first); -1: in none.
+    pixels
+        `(n_rows,)` int64, how many these are.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ResampledImage],
+        masks: Sequence[NucleusMask],
+        n_rows: int,
+        size: TileSize,
+        origin: Sequence[str] = (),
+    ) -> None:
+        self.images, self.masks = images, masks
+        self.px = size.px
+        self.origin = tuple(origin)
+        self.owner = np.full(n_rows, -1, dtype=np.int64)
+        self.pixels = np.zeros(n_rows, dtype=np.int64)
+        places: list[tuple[int, int, int]] = []
+        shown: list[NDArray[np.int64]] = []
+        for section, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            across, down = (tile_starts(length, size.px, size.overlap) for length in image.size)
+            for y in down:
+                for x in across:
+                    window = mask.read(x, y, size.px, size.px)
+                    rows, pixels = np.unique(window[window > 0] - 1, return_counts=True)
+                    if len(rows) == 0:
+                        continue
+                    more = pixels > self.pixels[rows]
+                    self.owner[rows[more]], self.pixels[rows[more]] = len(places), pixels[more]
+                    places.append((section, x, y))
+                    shown.append(rows)
+        self.place = np.array(places, dtype=np.int64).reshape(-1, 3)
+        self.first = np.cumsum([0, *(len(rows) for rows in shown)], dtype=np.int64)
+        self.row = np.concatenate([np.empty(0, dtype=np.int64), *shown])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def rows(self, tile: int) -> NDArray[np.int64]:
+        """Return the nuclei that show in a tile."""
+        return self.row[self.first[tile] : self.first[tile + 1]]
+
+    def showing(self, members: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the tiles in which some of the nuclei that `members` marks show."""
+        tile = np.repeat(np.arange(len(self)), np.diff(self.first))
+        return np.unique(tile[members[self.row]])
+
+    def read(self, tile: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return a tile, `(3, px, px)`, and its mask, `(px, px)`: 0, or 1 + the number of the nucleus."""
+        section, x, y = self.place[tile].tolist()
+        picture = self.images[section].read(x, y, self.px, self.px).transpose(2, 0, 1)
+        return picture, self.masks[section].read(x, y, self.px, self.px)
+
+    def colors(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean and the standard deviation of each color within a tile, `(3,)`, mean over some tiles."""
+        within = [(p.mean(axis=(1, 2)), p.std(axis=(1, 2))) for p in (self.read(tile)[0] for tile in tiles.tolist())]
+        mean, deviation = np.array(within).mean(axis=0)
+        return mean, np.maximum(deviation, 1.0)
+
+
+def with_nucleus(tiles: TileSource) -> NDArray[np.bool_]:
+    """Tell which rows show a nucleus in some tile, and warn of those that do not."""
+    seen = tiles.pixels > 0
+    if not seen.all():
+        warn_user(
+            f"{int((~seen).sum())} of {len(seen)} cells have no nucleus on the image ({tiles.origin[0]}): they are "
+            "neither trained on nor predicted."
+        )
+    return seen
+
+
+def open_tiles(opened: OpenedSections, xy: NDArray[np.float64], size: TileSize) -> tuple[TileSource, PatchGeometry]:
+    """Return the tiles of all sections that show a nucleus, and what they mean; coordinates are checked.
+
+    Parameters
+    ----------
+    opened
+        The sections.
+    xy
+        `(n, 2)` coordinates in full-resolution pixels.
+    size
+        How large a tile is.
+
+    Raises
+    ------
+    KeyError, FileNotFoundError, ImportError, ValueError
+        If an image, its scale or a label image is missing or wrong, nuclei do not lie on the image, or no tile shows
+        any.
+    """
+    um = size.um / size.px
+    images, masks, origins = [], [], []
+    for section in opened.members:
+        where = f"adata.obsm[{opened.source.spatial_key!r}]"
+        names = opened.adata.obs_names[section.rows]
+        check_placement(section.name, names, xy[section.rows], section.image, section.scale.spot_px, where)
+        image = ResampledImage(section.image, section.scale.mpp, um)
+        mask, origin = nucleus_mask(section, opened.adata, xy, image, um)
+        images.append(image)
+        masks.append(mask)
+        origins.append(origin)
+    tiles = TileSource(images, masks, len(xy), size, origins)
+    if len(tiles) == 0:
+        raise ValueError("No tile of the image shows a nucleus. Check the label image in nuclei=, and adata.obs.")
+    log.info("%d tiles of %g um with nuclei (%s)", len(tiles), size.um, ", ".join(sorted(set(origins))))
+    return tiles, PatchGeometry(size.um, size.px, opened.members[0].scale.known_from)
