@@ -11,7 +11,13 @@ from hist2scrna import keys
 from hist2scrna.evaluation.held_out import TrainingOverlap
 from hist2scrna.evaluation.notes import Notes
 from hist2scrna.evaluation.predictors import Expression, Sections
-from hist2scrna.evaluation.read_prediction import Where, read_prediction, read_true_means, with_predictions
+from hist2scrna.evaluation.read_prediction import (
+    Where,
+    predicted_spots,
+    read_prediction,
+    read_true_means,
+    with_predictions,
+)
 from hist2scrna.evaluation.read_tissue import (
     read_cell_types,
     read_label_codes,
@@ -121,7 +127,8 @@ def read_scored_data(
     label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
     whole = predicted.uns.get(names.parameters, {}).get("target") != "log_counts"
     genes = _common_genes(adata, predicted, names)
-    truth, where = _read_truth(adata, genes, layer, opened, notes, whole=whole)
+    here = predicted_spots(predicted, names)
+    truth, where = _read_truth(adata, genes, layer, opened, here, notes, whole=whole)
     model, log_normalized_from = read_prediction(predicted, names, where, notes)
     baselines, baselines_from = choose_baselines(trained, truth, where.genes)
     parameters = predicted.uns.get(names.parameters, {})
@@ -168,19 +175,29 @@ def _observation(adata: AnnData, trained: TrainedModel | None, names: keys.Outpu
 
 
 def _read_truth(
-    adata: AnnData, genes: list[str], layer: str | None, opened: OpenedSections, notes: Notes, *, whole: bool
+    adata: AnnData,
+    genes: list[str],
+    layer: str | None,
+    opened: OpenedSections,
+    here: NDArray[np.bool_],
+    notes: Notes,
+    *,
+    whole: bool,
 ) -> tuple[Expression, Where]:
-    """Return the counts of the spots that have any, sorted by section, and which spots these are."""
+    """Return the counts of the predicted spots that have any, sorted by section, and which spots these are."""
     counts = read_counts(adata, genes, layer, whole=whole)
-    has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0
-    if has_counts.sum() < FEWEST_SPOTS:
+    if not here.all():
+        notes.remarks.append(f"{int((~here).sum())} rows that `predict` left out are not scored.")
+    has_counts = (np.asarray(counts.sum(axis=1)).ravel() > 0) | ~here
+    n_scored = int((has_counts & here).sum())
+    if n_scored < FEWEST_SPOTS:
         raise ValueError(
-            f"Too few spots to score: {int(has_counts.sum())} of {adata.n_obs} have a count in the {len(genes)} scored "
-            f"genes, and {FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
+            f"Too few spots to score: {n_scored} of {adata.n_obs} have a count in the {len(genes)} scored genes, and "
+            f"{FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
         )
     if not has_counts.all():
         notes.remarks.append(f"{int((~has_counts).sum())} spots without counts in the scored genes were left out.")
-    rows = np.flatnonzero(has_counts)
+    rows = np.flatnonzero(has_counts & here)
     rows = rows[np.argsort(opened.codes[rows], kind="stable")]
     present, codes = np.unique(opened.codes[rows], return_inverse=True)
     sections = Sections(tuple(opened.names[i] for i in present), codes.astype(np.int64))

@@ -121,6 +121,19 @@ def with_predictions(
     return predicted, True
 
 
+def predicted_spots(predicted: AnnData, names: keys.OutputKeys) -> NDArray[np.bool_]:
+    """Return which rows were predicted: those that were left out have NaN in every gene."""
+    mean = predicted.layers[names.layer("mean")]
+    modeled = np.arange(predicted.n_vars)
+    if names.modeled in predicted.var:
+        modeled = np.flatnonzero(predicted.var[names.modeled].to_numpy(dtype=bool))
+    here = np.ones(predicted.n_obs, dtype=bool)
+    for part in blocks(predicted.n_obs, len(modeled)):
+        values = mean[part]
+        here[part] = ~np.isnan(np.asarray(values[:, modeled])).all(axis=1)
+    return here
+
+
 def _slot(adata: AnnData, names: keys.OutputKeys, name: str) -> NDArray[np.float32] | None:
     """Return what a layer holds, or, of a dispersion by gene, what its column of `.var` says of every spot."""
     if name == "dispersion" and names.dispersion in adata.var:

@@ -20,6 +20,14 @@ THUMBNAIL_BUDGET = 2**27
 FEWEST_TO_JUDGE = 10
 
 
+def off_image(xy: NDArray[np.float64], image: SectionImage, spot_px: float | None) -> NDArray[np.bool_]:
+    """Return which centers `(n, 2)`, in full-resolution pixels, lie off the image by more than the radius of a spot."""
+    width, height = (edge / image.scale for edge in image.size())
+    slack = 0.0 if spot_px is None else spot_px / 2
+    x, y = xy.T
+    return (x < -slack) | (y < -slack) | (x > width + slack) | (y > height + slack)
+
+
 def check_placement(
     name: str, names: pd.Index, xy: NDArray[np.float64], image: SectionImage, spot_px: float | None, where: str
 ) -> None:
@@ -45,14 +53,8 @@ def check_placement(
         exchanged.
     """
     width, height = (edge / image.scale for edge in image.size())
-    slack = 0.0 if spot_px is None else spot_px / 2
-
-    def outside(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        x, y = points.T
-        return (x < -slack) | (y < -slack) | (x > width + slack) | (y > height + slack)
-
-    away = outside(xy)
-    swapped_fit = not outside(xy[:, ::-1]).any()
+    away = off_image(xy, image, spot_px)
+    swapped_fit = not off_image(xy[:, ::-1], image, spot_px).any()
     exchange = (
         f"With x and y exchanged they lie on it: {where} must be (x, y), x to the right. Exchange its columns: "
         f"{where} = {where}[:, ::-1]."

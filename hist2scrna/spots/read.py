@@ -32,6 +32,8 @@ class Spots:
     ----------
     names
         Names of the spots.
+    rows
+        `(n,)` int64, numbers of their rows in AnnData; rows that are no spots, or have no place, were left out.
     sections
         Names of the sections.
     section
@@ -62,6 +64,7 @@ class Spots:
     """
 
     names: pd.Index
+    rows: NDArray[np.int64]
     sections: tuple[str, ...]
     section: NDArray[np.int64]
     xy: NDArray[np.float64]
@@ -147,6 +150,7 @@ def read_spots(
         graph = build_graph(adata, xy, section, names, neighbors, scales)
     return Spots(
         names=adata.obs_names,
+        rows=opened.rows,
         sections=names,
         section=section,
         xy=xy,

@@ -32,6 +32,7 @@ from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.counts import choose_genes
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patches import PatchSize, encoder_patch_size
+from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
@@ -134,11 +135,12 @@ class TrainingData:
 
 def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     """Read counts, labels, groups, and patches or features."""
-    adata, request, source = opened.adata, plan.request, opened.source
-    slides = rows_are_slides(adata, plan.entry.model.observation)
+    request, source = plan.request, opened.source
+    slides = rows_are_slides(opened.adata, plan.entry.model.observation)
     if slides:
         check_slides(plan)
-        opened = one_section_a_slide(opened)
+    opened = one_section_a_slide(opened) if slides else placed_spots(opened)
+    adata = opened.adata
     genes = choose_genes(adata, request.genes)
     counts = read_expression(adata, genes, plan)
     usable = usable_rows(np.asarray(counts.sum(axis=1)).ravel() > 0, len(genes), slides)

@@ -57,7 +57,8 @@ def predict(
     """Predict gene expression, as counts, and cell types from the image.
 
     Every patch is encoded once; then the graph layers run over the whole section. Expression in `adata` is never read.
-    Nothing is written unless everything was computed.
+    Nothing is written unless everything was computed. Positions off the tissue (0 in `.obs["in_tissue"]`), and up to
+    5 % of the spots of a section that lie off the image or have no coordinates, get NaN.
 
     Parameters
     ----------
@@ -153,7 +154,8 @@ def predict(
     Warns
     -----
     UserWarning
-        If more than 5 % of the spots are unlike the training tissue; if features, the size of what is predicted (spot,
+        If spots off the image or without coordinates are left out; if more than 5 % are unlike the training tissue; if
+        features, the size of what is predicted (spot,
         bin or cell), or the way in which microns are known, differ from the training.
 
     Examples
@@ -167,7 +169,6 @@ def predict(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
     device, size = pick_device(accelerator), batch_size or PREDICTION_BATCH
-    imposed = _imposed_library(fitted, adata, library_size)
     spots = read_for(
         fitted,
         adata,
@@ -178,9 +179,17 @@ def predict(
         features_key=features_key,
         mpp=mpp,
     )
+    imposed = _imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
-        adata, genes=fitted.genes, classes=fitted.classes, key=key_added, layers=wanted, copy=copy, store=store
+        adata,
+        rows=spots.rows,
+        genes=fitted.genes,
+        classes=fitted.classes,
+        key=key_added,
+        layers=wanted,
+        copy=copy,
+        store=store,
     )
     try:
         encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
@@ -254,17 +263,17 @@ def default_layers(model: FittedModel) -> list[str]:
     return [name for name in keys.DEFAULT_LAYERS if name not in absent]
 
 
-def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> NDArray[np.float32] | None:
+def _imposed_library(model: FittedModel, obs: pd.DataFrame, library_size: str) -> NDArray[np.float32] | None:
     if model.likelihood == "mse" or library_size == "predicted":
         return None
     if library_size == "median":
-        return np.full(adata.n_obs, model.baselines.median_library, dtype=np.float32)
-    if library_size not in adata.obs:
+        return np.full(len(obs), model.baselines.median_library, dtype=np.float32)
+    if library_size not in obs:
         raise ValueError(
             "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
-            f"({list(adata.obs.columns)}), found {library_size!r}."
+            f"({list(obs.columns)}), found {library_size!r}."
         )
-    sizes = pd.to_numeric(adata.obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
+    sizes = pd.to_numeric(obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
     return sizes

@@ -8,6 +8,7 @@ from hist2scrna.messages import warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
@@ -57,8 +58,7 @@ def read_for(
     features_key = source.features_key
     opened = open_sections(adata, source)
     slides = rows_are_slides(adata, model.module.observation)
-    if slides:
-        opened = one_section_a_slide(opened)
+    opened = one_section_a_slide(opened) if slides else placed_spots(opened)
     patch = None
     if model.geometry is not None and features_key is None:
         patch = PatchSize(model.geometry.px, model.geometry.um)

@@ -76,6 +76,8 @@ class PredictionWriter:
     ----------
     adata
         What was predicted for.
+    rows
+        `(k,)` numbers of the rows that are predicted; the others get NaN.
     genes, classes
         Genes and cell types of the model.
     key
@@ -92,6 +94,7 @@ class PredictionWriter:
         self,
         adata: ad.AnnData,
         *,
+        rows: NDArray[np.int64],
         genes: Sequence[str],
         classes: Sequence[str],
         key: str,
@@ -114,6 +117,7 @@ class PredictionWriter:
         self.modeled[self.columns] = True
         wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
         n = adata.n_obs
+        self.rows = rows
         self.library = np.full(n, np.nan, dtype=np.float32)
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
@@ -143,15 +147,17 @@ class PredictionWriter:
 
             self._file = zarr.open_group(path, mode="w", zarr_format=2)
         group = self._file.create_group("layers")
+        empty = {"fillvalue" if self.store.suffix == ".h5ad" else "fill_value": np.nan}
         for name in wanted:
             dataset = group.create_dataset if self.store.suffix == ".h5ad" else group.create_array
-            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks)
+            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks, **empty)
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
             self.arrays[name] = array if self.store.suffix == ".h5ad" else _ZarrRows(array)
 
     def add(self, core: NDArray[np.int64], prediction: Prediction) -> None:
         """Take one block; the means of a prediction that has no such layer are refused."""
         order = np.argsort(core)
+        core = self.rows[core]
         rows = core[order]
         for name, array in self.arrays.items():
             value = _layer(prediction, name)
@@ -183,7 +189,7 @@ class PredictionWriter:
         Parameters
         ----------
         library_size
-            `(n,)` library sizes that were imposed; None: those that the model gave.
+            `(k,)` library sizes that were imposed; None: those that the model gave.
         parameters
             What goes to `.uns`.
 
@@ -195,15 +201,18 @@ class PredictionWriter:
         names, out = self.names, self.out
         obs: dict[str, Any] = {}
         obsm: dict[str, Any] = {names.embedding: self.embedding}
-        used = self.library if library_size is None else library_size
-        if np.isfinite(used).all():
-            obs[names.library_size] = used
-        unlike = self.distance > 1
-        if np.isfinite(self.distance).all():
+        here = np.zeros(len(self.library), dtype=bool)
+        here[self.rows] = True
+        if library_size is not None:
+            self.library[self.rows] = library_size
+        if np.isfinite(self.library[here]).all():
+            obs[names.library_size] = self.library
+        unlike = self.distance[here] > 1
+        if np.isfinite(self.distance[here]).all():
             obs[names.tissue_distance] = self.distance
-            obs[names.unlike_training] = _categories(unlike.astype(int), keys.TISSUE)
+            obs[names.unlike_training] = _categories(np.where(here, self.distance > 1, -1), keys.TISSUE)
         if self.classes:
-            best = self.probability.argmax(axis=1)
+            best = np.where(here, self.probability.argmax(axis=1), -1)
             obs[names.cell_type] = _categories(best, self.classes)
             obs[names.cell_type_confidence] = self.probability.max(axis=1)
             obsm[names.cell_type_probability] = pd.DataFrame(

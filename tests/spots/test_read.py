@@ -33,7 +33,7 @@ def _spatial(function):
 
 
 def _nan(xy):
-    xy[5, 1] = np.nan
+    xy[5:9, 1] = np.nan
     return xy
 
 
