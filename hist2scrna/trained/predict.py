@@ -100,8 +100,10 @@ def predict(
 
     Returns
     -------
-    `adata` itself if it has all the model's genes; else a new AnnData with the model's genes, its `X` the mean, that
-    carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are set:
+    `adata` itself if it has all the model's genes, in `.var_names` or else in a column of `.var` that names more of
+    them (`feature_name`, `gene_symbols`, `gene_ids`, ...; the log says so); else a new AnnData with the model's genes,
+    its `X` the mean, that carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are
+    set:
 
     `.layers[f"{key}_mean"]` : float32 (n_obs, n_vars)
         Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalized

@@ -13,6 +13,7 @@ import pandas as pd
 
 from hist2scrna import keys
 from hist2scrna.messages import warn_user
+from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
 
 if TYPE_CHECKING:
@@ -45,20 +46,25 @@ class _ZarrRows:
         self.array.oindex[rows, :] = block
 
 
-def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False) -> tuple[ad.AnnData, bool]:
-    """Return the AnnData to write to, and whether it is a new one.
+def plan(
+    adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False
+) -> tuple[ad.AnnData, bool, NDArray[np.int64]]:
+    """Return the AnnData to write to, whether it is a new one, and the column of each gene.
 
-    `adata` itself if it has all `genes`; else, or if `copy` or `new`, a new one. With `copy`, or where genes are
-    missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`, `.uns` and `.obsp`.
+    `adata` itself if it has all `genes`, by name or by a column of `.var`; else, or if `copy` or `new`, a new one. With
+    `copy`, or where genes are missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`,
+    `.uns` and `.obsp`.
     """
-    complete = pd.Index(genes).isin(adata.var_names).all()
+    place = locate_genes(adata, genes)
+    complete = bool((place >= 0).all())
     if complete and not copy and not new:
-        return adata, False
+        return adata, False, place
     if complete and not copy:
-        return adata.copy(), True
+        return adata.copy(), True, place
     if not complete:
-        announce_new(adata, genes)
-    var = adata.var.loc[list(genes)].copy() if complete else pd.DataFrame(index=pd.Index(genes))
+        announce_new(int((place < 0).sum()), len(genes))
+    names = pd.Index([gene if at < 0 else adata.var_names[at] for gene, at in zip(genes, place, strict=True)])
+    var = adata.var.iloc[place].copy() if complete else pd.DataFrame(index=names)
     fresh = ad.AnnData(
         obs=adata.obs.copy(),
         var=var,
@@ -66,7 +72,7 @@ def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = Fal
         obsp={key: value.copy() for key, value in adata.obsp.items()},
         uns=dict(adata.uns),
     )
-    return fresh, True
+    return fresh, True, np.arange(len(genes))
 
 
 class PredictionWriter:
@@ -110,9 +116,8 @@ class PredictionWriter:
             raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
         if self.store is not None and self.store.exists():
             raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
-        self.out, self.fresh = plan(adata, genes, copy=copy, new=self.store is not None)
+        self.out, self.fresh, self.columns = plan(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
-        self.columns = self.out.var_names.get_indexer(pd.Index(genes))
         self.modeled = np.zeros(self.out.n_vars, dtype=bool)
         self.modeled[self.columns] = True
         wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
