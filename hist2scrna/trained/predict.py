@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 import hist2scrna
 from hist2scrna import keys
@@ -25,7 +26,6 @@ from hist2scrna.trained.writer import PredictionWriter, checked_layers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -194,7 +194,9 @@ def predict(
         store=store,
     )
     try:
-        encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+        # Encoders that are built anew draw numbers.
+        with torch.random.fork_rng(devices=[]):
+            encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
         blocks = predict_blocks(
             fitted.module,
             spots,
