@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,8 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
             raise ValueError(f"Expected adata.var[{genes!r}] to be boolean, found {adata.var[genes].dtype}.")
         chosen = list(adata.var_names[adata.var[genes].to_numpy(dtype=bool)])
     else:
+        if genes is not None and not isinstance(genes, Iterable):
+            raise ValueError(f"Expected `genes` to be names, a boolean column of adata.var or None, found {genes!r}.")
         chosen = [str(g) for g in (adata.var_names if genes is None else genes)]
     if not chosen:
         raise ValueError("No gene to model: `genes` selects none of adata.var_names.")

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 # Few pixels a spot are no fault of the image where the spots are small: bins, cells, a fine lattice.
 FINE_ENOUGH_PX = 32
 COARSEST_UM = 1.2
+# Fields of view may reach beyond a small image, but not by far.
+MOST_IMAGES_WIDE = 4
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,14 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
         raise ValueError(f"The sections have images of different numbers of channels: {channels}. Give each the same.")
     scales = [section.scale for section in opened.members]
     um = size.widest * default_patch_um(scales, size.per_spot) if size.um is None else float(size.um)
-    if not np.isfinite(um) or um <= 0:
-        raise ValueError(f"Expected `patch_um` to be a positive number, found {size.um}.")
+    for section in opened.members:
+        longest = max(section.image.size()) / section.image.scale * section.scale.mpp
+        if um > MOST_IMAGES_WIDE * longest:
+            raise ValueError(
+                f"A patch of {um:g} um is wider than {MOST_IMAGES_WIDE} times the image of section {section.name!r} "
+                f"({section.image.origin}), which is {longest:.4g} um wide at {section.scale.mpp:g} um a pixel. Pass a "
+                "smaller patch_um=, or the right mpp=."
+            )
     px = size.pixels(um)
     log.log(HINT, "patches: %g um, %d px", um, px)
     images = [section.image for section in opened.members]

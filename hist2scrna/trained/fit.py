@@ -39,7 +39,7 @@ from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_p
 from hist2scrna.trained.announce import announce_fit
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
-from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
+from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,6 +61,7 @@ BEST = "best"
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)
+    check_numbers(request)
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened = open_sections(adata, request.source)
