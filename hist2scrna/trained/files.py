@@ -87,10 +87,7 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     """
     if not is_first_process():
         return folder
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
-    if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
+    check_replaceable(folder, overwrite)
     with replaced_whole(folder, folder=True) as new:
         save_file({name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}, new / WEIGHTS)
         save_arrays({**model.baselines.to_arrays(), "fingerprints": model.fingerprints}, new / REFERENCE)
@@ -100,6 +97,20 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
         card["sha256"][CARD] = card_sha256(card)
         (new / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse to write a model where something is that may not be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a model and `overwrite` is false, or no model.
+    """
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
+    if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
 
 
 def card_of(model: FittedModel) -> dict[str, Any]:

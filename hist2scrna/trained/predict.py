@@ -21,7 +21,7 @@ from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.writer import PredictionWriter, checked_layers
+from hist2scrna.trained.writer import PredictionWriter, check_store, checked_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,6 +166,8 @@ def predict(
     >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
     """
     require_adata(adata)
+    if store is not None:
+        check_store(Path(store))
     fitted = as_fitted(model)
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:

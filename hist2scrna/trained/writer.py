@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.files import require_writable
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
@@ -112,10 +113,6 @@ class PredictionWriter:
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
         self.store = None if store is None else Path(store)
-        if self.store is not None and self.store.suffix not in STORES:
-            raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
-        if self.store is not None and self.store.exists():
-            raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
         self.out, self.fresh, self.columns = plan(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
         self.modeled = np.zeros(self.out.n_vars, dtype=bool)
@@ -278,6 +275,23 @@ class PredictionWriter:
                 self._file.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+
+def check_store(store: Path) -> None:
+    """Refuse a path to which no result can be streamed.
+
+    Raises
+    ------
+    ValueError
+        If it ends otherwise than AnnData do.
+    OSError
+        If something is there, or nothing can be written.
+    """
+    if store.suffix not in STORES:
+        raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
+    if store.exists():
+        raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
+    require_writable(store)
 
 
 def _categories(codes: NDArray[np.integer], names: Sequence[str]) -> pd.Categorical:
