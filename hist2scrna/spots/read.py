@@ -11,7 +11,7 @@ from hist2scrna.spots.array import read_array
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph
-from hist2scrna.spots.patches import PatchSize, open_patches
+from hist2scrna.spots.patches import PatchSize, open_patches, pixel_um
 from hist2scrna.spots.slides import NO_PLACE, no_graph
 from hist2scrna.spots.unit import Unit, check_pitch, read_unit
 
@@ -46,6 +46,8 @@ class Spots:
         What a row is, and how large.
     patches, geometry
         Patches and what they mean; None for models on features.
+    pixel_um
+        Side in microns of the pixels of the finest and of the coarsest image; None without images.
     features
         `(n, d)` float32; None for models on patches. NaN for spots that were not encoded.
     second_look
@@ -72,6 +74,7 @@ class Spots:
     unit: Unit = Unit("spot")
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
+    pixel_um: tuple[float, float] | None = None
     features: NDArray[np.float32] | None = None
     second_look: NDArray[np.float32] | None = None
     grid: NDArray[np.float32] | None = None
@@ -158,6 +161,14 @@ def read_spots(
         unit=read_unit(opened, xy, slides=slides),
         patches=patches,
         geometry=geometry,
+        pixel_um=_pixels(opened) if patch is not None else None,
         features=features,
         grid=grid,
     )
+
+
+def _pixels(opened: OpenedSections) -> tuple[float, float] | None:
+    if opened.patches_are_files:
+        return None
+    sides = [pixel_um(section) for section in opened.members]
+    return min(sides), max(sides)

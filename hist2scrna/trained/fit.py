@@ -254,6 +254,7 @@ def describe(
             "sections": list(spots.sections),
             "donors": list(spots.groups or ()),
             "unit": asdict(spots.unit),
+            "pixel_um": spots.pixel_um and list(spots.pixel_um),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

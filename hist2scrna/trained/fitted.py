@@ -48,7 +48,8 @@ class FittedModel:
     parameters
         What :func:`~hist2scrna.tl.fit` was called with.
     training
-        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns), split,
+        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns),
+        `pixel_um` (side in microns of the pixels of the finest and of the coarsest image), split,
         best epoch, seconds, package versions; of models in closed form `variance_explained`, the share of the variance
         of spots left out.
     baselines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hist2scrna.messages import warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
-from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.patches import MOST_COARSER, PatchSize
 from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
@@ -61,7 +61,8 @@ def read_for(
     opened = one_section_a_slide(opened) if slides else placed_spots(opened)
     patch = None
     if model.geometry is not None and features_key is None:
-        patch = PatchSize(model.geometry.px, model.geometry.um)
+        finest = (model.training.get("pixel_um") or [None])[0]
+        patch = PatchSize(model.geometry.px, model.geometry.um, finest_um=finest)
     neighbors = trained.get("neighbors")
     spots = read_spots(
         opened,
@@ -78,6 +79,7 @@ def read_for(
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
     _compare_scale(spots.geometry, model.geometry)
+    _compare_pixels(spots, model)
     if "unit" in model.training:
         _compare_units(spots.unit, Unit(**model.training["unit"]))
     if features_key is not None:
@@ -106,6 +108,21 @@ def _compare_units(here: Unit, trained: Unit) -> None:
             f"The model was trained on {trained}, and these are {here}: for each of them it predicts the counts of a "
             f"whole {trained.kind} of {trained.um:.3g} um around it. Pass library_size=, a column of adata.obs with "
             f"their own total counts, compare genes and not totals, or fit a model on {here.kind}s of this size."
+        )
+
+
+def _compare_pixels(spots: Spots, model: FittedModel) -> None:
+    """Warn where images are coarser than those of the training, as far as the model sees them."""
+    trained = model.training.get("pixel_um")
+    if spots.pixel_um is None or spots.geometry is None or not trained:
+        return
+    seen = spots.geometry.um / spots.geometry.px
+    here, there = max(spots.pixel_um[1], seen), max(trained[1], seen)
+    if here > MOST_COARSER * there:
+        warn_user(
+            f"A pixel of the image is {spots.pixel_um[1]:.2g} um wide here, and was {trained[1]:.2g} um at most in "
+            f"training (the model sees {seen:.2g}): what it reads is blurred, and its predictions are less sure. Pass "
+            "image= with the full-resolution file, or img_key=, or train on images as coarse as these."
         )
 
 
