@@ -13,6 +13,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def require_writable(path: str | Path) -> None:
+    """Refuse a place where no file or folder can appear, before the work whose result goes there.
+
+    Raises
+    ------
+    OSError
+        If one of the folders above it is a file, or nothing can be written there.
+    """
+    path = Path(path)
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=above):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Nothing can be written to '{path}': {error.strerror} ('{above}'). Choose another place."
+        ) from None
+
+
 @contextlib.contextmanager
 def replaced_whole(path: str | Path, *, folder: bool = False) -> Iterator[Path]:
     """Give a scratch path next to `path`, which takes its place once the block has ended without an error.

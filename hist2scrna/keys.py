@@ -25,6 +25,7 @@ PATCH_SIDE_UM = "patch_side_um"
 PATCH_FILE = "patch_file"
 CONNECTIVITIES = "spatial_connectivities"
 ARRAY_COORDINATES = ("array_col", "array_row")
+IN_TISSUE = "in_tissue"
 LIBRARY = "library_id"
 CELL_TYPE = "cell_type"
 # Label of each row in a label image of nuclei; area of the nucleus in square microns, as Xenium has it.

@@ -82,7 +82,7 @@ def require_adata(adata: Any) -> None:
 
 def nearest(value: str, choices: Iterable[str]) -> str | None:
     """Return the choice that is most like a name, None where none is much like it."""
-    near = get_close_matches(value, list(choices), n=1)
+    near = get_close_matches(str(value), list(choices), n=1)
     return near[0] if near else None
 
 

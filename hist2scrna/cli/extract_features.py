@@ -10,7 +10,7 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import arguments_of, given, with_options
-from hist2scrna.cli.reading import read_data, write_one
+from hist2scrna.cli.reading import check_output, read_data, write_one
 
 # Colors are three numbers twice, of an encoder of one's own; what is written goes to --out; the bar always shows.
 OTHERWISE = ("normalize", "progress", "copy")
@@ -39,8 +39,7 @@ def extract_features(
     """
     from hist2scrna import pp
 
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+    check_output(out, overwrite=overwrite)
     adata = read_data(data)
     arguments = given(options, EXTRACT)
     if encoder is not None:

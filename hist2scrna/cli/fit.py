@@ -11,6 +11,7 @@ from hist2scrna.cli.config import Config, parse_settings
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import arguments_of, given, with_options
 from hist2scrna.cli.reading import label_key, read_data
+from hist2scrna.files import require_writable
 
 FIT = {argument.name: argument for argument in arguments_of("tl._fit", "fit")}
 TRAINING = arguments_of("models.training", "Training")
@@ -70,9 +71,12 @@ def fit(
     """
     from hist2scrna import Neighbors, tl
     from hist2scrna.cli.request import read_genes
+    from hist2scrna.trained.files import check_replaceable
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace the model there, or another --out.")
+    check_replaceable(out, overwrite)
+    require_writable(out)
     adata = read_data(data)
     architecture = {
         **{"patch_px": patch_px, "token_px": token_px, "width": width, "depth": depth, "heads": heads},

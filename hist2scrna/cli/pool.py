@@ -10,7 +10,7 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import Argument, arguments_of, given, with_options
-from hist2scrna.cli.reading import STORES, is_patch_folder, read_data, write_one
+from hist2scrna.cli.reading import STORES, check_output, is_patch_folder, read_data, write_one
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,8 +52,7 @@ def pool(
     """
     from hist2scrna import pp
 
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+    check_output(out, overwrite=overwrite)
     files = [file for path in data for file in _image_files(path)]
     if files and any(not _image_files(path) for path in data):
         raise ValueError("DATA mixes whole-slide files with data sets. Pool them one after the other.")

@@ -10,7 +10,7 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import arguments_of, given, with_options
-from hist2scrna.cli.reading import read_data, write_one
+from hist2scrna.cli.reading import check_output, read_data, write_one
 
 # What is written goes to --out, as a copy or in place is no question there; the bar always shows.
 OTHERWISE = ("store", "copy", "progress")
@@ -47,8 +47,7 @@ def predict(
     """
     from hist2scrna import pp, tl
 
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
+    check_output(out, overwrite=overwrite)
     arguments = given(options, PREDICT)
     if spacing_um is None:
         adata = read_data(data)

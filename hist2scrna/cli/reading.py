@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hist2scrna import keys
+from hist2scrna.files import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +105,25 @@ def _named(adata: AnnData, path: Path) -> AnnData:
     return adata
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path to which no AnnData can be written, before the work is done.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there and `overwrite` is false.
+    ValueError
+        If the path ends otherwise than AnnData do.
+    OSError
+        If nothing can be written there.
+    """
+    if path.suffix not in STORES:
+        raise ValueError(f"Expected the output to end in one of {list(STORES)}, found '{path}'.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"'{path}' exists already. Pass --overwrite to replace it, or another --out.")
+    require_writable(path)
+
+
 def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
     """Write an AnnData to a `.h5ad` or `.zarr`, which appears only once it is complete.
 
@@ -114,10 +134,7 @@ def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
     ValueError
         If the path ends otherwise.
     """
-    if path.suffix not in STORES:
-        raise ValueError(f"Expected the output to end in one of {list(STORES)}, found '{path}'.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"'{path}' exists already. Pass --overwrite to replace it, or another --out.")
+    check_output(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -11,7 +11,14 @@ from hist2scrna import keys
 from hist2scrna.evaluation.held_out import TrainingOverlap
 from hist2scrna.evaluation.notes import Notes
 from hist2scrna.evaluation.predictors import Expression, Sections
-from hist2scrna.evaluation.read_prediction import Where, read_prediction, read_true_means, with_predictions
+from hist2scrna.evaluation.read_prediction import (
+    Where,
+    names_here,
+    predicted_spots,
+    read_prediction,
+    read_true_means,
+    with_predictions,
+)
 from hist2scrna.evaluation.read_tissue import (
     read_cell_types,
     read_label_codes,
@@ -117,13 +124,15 @@ def read_scored_data(
     library_key = opened.source.library_key
     if labels_key is not None:
         require_key(adata.obs, labels_key, "adata.obs")
-    predicted, made_now = with_predictions(adata, trained, names, library_key, progress)
+    called = [] if trained is None else names_here(adata, trained)
+    predicted, made_now = with_predictions(adata, trained, called, names, library_key, progress)
     label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
     whole = predicted.uns.get(names.parameters, {}).get("target") != "log_counts"
     genes = _common_genes(adata, predicted, names)
-    truth, where = _read_truth(adata, genes, layer, opened, notes, whole=whole)
+    here = predicted_spots(predicted, names)
+    truth, where = _read_truth(adata, genes, layer, opened, here, notes, whole=whole)
     model, log_normalized_from = read_prediction(predicted, names, where, notes)
-    baselines, baselines_from = choose_baselines(trained, truth, where.genes)
+    baselines, baselines_from = choose_baselines(trained, called, truth, where.genes)
     parameters = predicted.uns.get(names.parameters, {})
     return ScoredData(
         genes=where.genes,
@@ -133,7 +142,7 @@ def read_scored_data(
         log_normalized_from=log_normalized_from,
         baselines=baselines,
         baselines_from=baselines_from,
-        overlap=_read_overlap(adata, trained, names, layer, opened, where, whole=whole),
+        overlap=_read_overlap(adata, trained, called, names, layer, opened, where, whole=whole),
         labels=None if label_codes is None else label_codes[where.rows],
         cell_types=read_cell_types(adata, predicted, names, labels_key, notes),
         neighbors=read_neighbors(adata, where, notes),
@@ -168,19 +177,29 @@ def _observation(adata: AnnData, trained: TrainedModel | None, names: keys.Outpu
 
 
 def _read_truth(
-    adata: AnnData, genes: list[str], layer: str | None, opened: OpenedSections, notes: Notes, *, whole: bool
+    adata: AnnData,
+    genes: list[str],
+    layer: str | None,
+    opened: OpenedSections,
+    here: NDArray[np.bool_],
+    notes: Notes,
+    *,
+    whole: bool,
 ) -> tuple[Expression, Where]:
-    """Return the counts of the spots that have any, sorted by section, and which spots these are."""
+    """Return the counts of the predicted spots that have any, sorted by section, and which spots these are."""
     counts = read_counts(adata, genes, layer, whole=whole)
-    has_counts = np.asarray(counts.sum(axis=1)).ravel() > 0
-    if has_counts.sum() < FEWEST_SPOTS:
+    if not here.all():
+        notes.remarks.append(f"{int((~here).sum())} rows that `predict` left out are not scored.")
+    has_counts = (np.asarray(counts.sum(axis=1)).ravel() > 0) | ~here
+    n_scored = int((has_counts & here).sum())
+    if n_scored < FEWEST_SPOTS:
         raise ValueError(
-            f"Too few spots to score: {int(has_counts.sum())} of {adata.n_obs} have a count in the {len(genes)} scored "
-            f"genes, and {FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
+            f"Too few spots to score: {n_scored} of {adata.n_obs} have a count in the {len(genes)} scored genes, and "
+            f"{FEWEST_SPOTS} are needed. Look at layer= and at adata.var_names."
         )
     if not has_counts.all():
         notes.remarks.append(f"{int((~has_counts).sum())} spots without counts in the scored genes were left out.")
-    rows = np.flatnonzero(has_counts)
+    rows = np.flatnonzero(has_counts & here)
     rows = rows[np.argsort(opened.codes[rows], kind="stable")]
     present, codes = np.unique(opened.codes[rows], return_inverse=True)
     sections = Sections(tuple(opened.names[i] for i in present), codes.astype(np.int64))
@@ -204,6 +223,7 @@ def _common_genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) ->
 def _read_overlap(
     adata: AnnData,
     trained: TrainedModel | None,
+    called: list[str],
     names: keys.OutputKeys,
     layer: str | None,
     opened: OpenedSections,
@@ -218,18 +238,18 @@ def _read_overlap(
         trained_on = [str(s) for s in adata.uns.get(names.parameters, {}).get("trained_on", [])]
         return TrainingOverlap(trained_on, have_names, None, "no model was given")
     trained_on = [str(s) for s in trained.training["sections"]]
-    if not set(trained.genes) <= set(adata.var_names):
+    if not set(called) <= set(adata.var_names):
         return TrainingOverlap(trained_on, have_names, None, "genes of the model are missing here")
-    seen = trained.has_seen(read_counts(adata, trained.genes, layer, whole=whole))[where.rows]
+    seen = trained.has_seen(read_counts(adata, called, layer, whole=whole))[where.rows]
     return TrainingOverlap(trained_on, have_names, seen)
 
 
 def choose_baselines(
-    trained: TrainedModel | None, truth: Expression, genes: list[str]
+    trained: TrainedModel | None, called: list[str], truth: Expression, genes: list[str]
 ) -> tuple[Baselines, dict[str, str]]:
     """Return the baselines of the training if they are of the scored genes, else those of the scored spots."""
-    if trained is not None and set(trained.genes) == set(genes):
-        place = {gene: i for i, gene in enumerate(trained.genes)}
+    if trained is not None and set(called) == set(genes):
+        place = {gene: i for i, gene in enumerate(called)}
         baselines = trained.baselines.take(np.array([place[gene] for gene in genes]))
         return baselines, {"fitted_on": "training", "statement": "fitted on the training spots of the model."}
     reason = (

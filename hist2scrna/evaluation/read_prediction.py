@@ -20,10 +20,11 @@ from hist2scrna.evaluation.predictors import (
 )
 from hist2scrna.messages import require_key
 from hist2scrna.metrics.blocks import blocks
+from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.predict import default_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -69,11 +70,17 @@ def layers_to_score(trained: TrainedModel) -> list[str]:
 
 
 def with_predictions(
-    adata: AnnData, trained: TrainedModel | None, names: keys.OutputKeys, library_key: str | None, progress: bool
+    adata: AnnData,
+    trained: TrainedModel | None,
+    called: Sequence[str],
+    names: keys.OutputKeys,
+    library_key: str | None,
+    progress: bool,
 ) -> tuple[AnnData, bool]:
     """Return an AnnData that holds predictions, and whether they were made just now.
 
-    Those in `adata` are taken if they are complete, or if there is no model to complete them.
+    `called` is what the genes of the model are called here. The predictions in `adata` are taken if they are complete,
+    or if there is no model to complete them.
 
     Raises
     ------
@@ -87,7 +94,7 @@ def with_predictions(
     needed = NEEDED_OF.get(likelihood, ("mean",))
     missing = [name for name in needed if _slot(adata, names, name) is None]
     if trained is not None and names.modeled in adata.var:
-        others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(trained.genes)
+        others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(called)
         if others:
             raise ValueError(
                 f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
@@ -119,6 +126,25 @@ def with_predictions(
         progress=progress,
     )
     return predicted, True
+
+
+def names_here(adata: AnnData, trained: TrainedModel) -> list[str]:
+    """Return what the genes of a model are called in `.var_names`; those that are not there keep their names."""
+    places = locate_genes(adata, trained.genes)
+    return [gene if at < 0 else str(adata.var_names[at]) for gene, at in zip(trained.genes, places, strict=True)]
+
+
+def predicted_spots(predicted: AnnData, names: keys.OutputKeys) -> NDArray[np.bool_]:
+    """Return which rows were predicted: those that were left out have NaN in every gene."""
+    mean = predicted.layers[names.layer("mean")]
+    modeled = np.arange(predicted.n_vars)
+    if names.modeled in predicted.var:
+        modeled = np.flatnonzero(predicted.var[names.modeled].to_numpy(dtype=bool))
+    here = np.ones(predicted.n_obs, dtype=bool)
+    for part in blocks(predicted.n_obs, len(modeled)):
+        values = mean[part]
+        here[part] = ~np.isnan(np.asarray(values[:, modeled])).all(axis=1)
+    return here
 
 
 def _slot(adata: AnnData, names: keys.OutputKeys, name: str) -> NDArray[np.float32] | None:

@@ -116,20 +116,23 @@ def read_cell_types(
     if names.cell_type not in predicted.obs:
         notes.not_scored["cell types"] = "the model was trained without labels, and predicts none"
         return None
-    labeled = adata.obs[labels_key].notna().to_numpy()
+    named = predicted.obs[names.cell_type].notna().to_numpy()
+    labeled = adata.obs[labels_key].notna().to_numpy() & named
     if not labeled.any():
         notes.not_scored["cell types"] = f"no spot has a value in adata.obs[{labels_key!r}]"
         return None
     confidence = None
     if names.cell_type_confidence in predicted.obs:
         confidence = predicted.obs[names.cell_type_confidence].to_numpy(dtype=np.float64)[labeled]
-    if not labeled.all():
-        notes.remarks.append(f"{int((~labeled).sum())} spots without a label were left out of the cell-type scores.")
-    true, named = (
+    if not labeled[named].all():
+        notes.remarks.append(
+            f"{int((~labeled[named]).sum())} spots without a label were left out of the cell-type scores."
+        )
+    true, called = (
         table.obs[column].astype(str).to_numpy()[labeled].astype(str)
         for table, column in ((adata, labels_key), (predicted, names.cell_type))
     )
-    return LabeledSpots(true, named, confidence)
+    return LabeledSpots(true, called, confidence)
 
 
 def read_neighbors(adata: AnnData, where: Where, notes: Notes) -> SpotGraph | None:
@@ -142,7 +145,7 @@ def read_neighbors(adata: AnnData, where: Where, notes: Notes) -> SpotGraph | No
         )
         return None
     try:
-        xy = read_coordinates(adata, keys.SPATIAL)[where.rows]
+        xy = read_coordinates(adata, keys.SPATIAL, where.rows)
     except ValueError as error:
         notes.not_scored["Moran's I"] = str(error)
         return None
@@ -153,7 +156,7 @@ def read_neighbors(adata: AnnData, where: Where, notes: Notes) -> SpotGraph | No
 def read_maps(adata: AnnData, opened: OpenedSections, where: Where, seed: int) -> list[SectionMap]:
     """Return the first sections with places and a small image, of large ones some spots; none without coordinates."""
     try:
-        xy = read_coordinates(adata, keys.SPATIAL)[where.rows]
+        xy = read_coordinates(adata, keys.SPATIAL, where.rows)
     except (KeyError, ValueError):
         return []
     rng, sections = np.random.default_rng(seed), {section.name: section for section in opened.members}

@@ -174,6 +174,17 @@ def cut_patches(image: SectionImage, xy: NDArray[np.floating], side: float, patc
     return patches[:, : image.channels]
 
 
+def enlarged(patches: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
+    """Return patches `(n, channels, p, p)` as `(n, channels, px, px)`, as those of a coarse image are enlarged."""
+    from PIL import Image
+
+    out = np.empty((*patches.shape[:2], px, px), dtype=np.uint8)
+    for i, patch in enumerate(patches):
+        for c, channel in enumerate(patch):
+            out[i, c] = np.asarray(Image.fromarray(channel).resize((px, px), Image.Resampling.BILINEAR))
+    return out
+
+
 def thumbnail_grid(image: SectionImage, longest: int) -> tuple[int, int]:
     """Return the level and the step over it that give a small image, its longer side about `longest` pixels."""
     level = image.level_for(longest * image.scale / max(image.size()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hist2scrna.images.base import cut_patches
+from hist2scrna.images.base import cut_patches, enlarged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,8 @@ class PatchSource:
         `(n,)` number of the section of each spot.
     px
         Side of a patch in pixels.
+    first_px
+        Side in pixels at which the patches of each section are cut before they are enlarged to `px`; none: at `px`.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class PatchSource:
         xy: NDArray[np.float64],
         section: NDArray[np.int64],
         px: int,
+        first_px: Sequence[int] = (),
     ) -> None:
         self.images = images
         self.side = side
         self.xy = xy
         self.section = section
         self.px = px
+        self.first_px = tuple(first_px)
         self.channels = images[0].channels if images else 3
         keep = len(xy) * self.channels * px * px <= CACHE_BYTES
         self._cache = np.empty((len(xy), self.channels, px, px), dtype=np.uint8) if keep else None
@@ -99,5 +103,7 @@ class PatchSource:
         patches = np.empty((len(index), self.channels, self.px, self.px), dtype=np.uint8)
         for code in np.unique(self.section[index]):
             within = self.section[index] == code
-            patches[within] = cut_patches(self.images[code], self.xy[index[within]], self.side[code], self.px)
+            px = self.first_px[code] if self.first_px else self.px
+            cut = cut_patches(self.images[code], self.xy[index[within]], self.side[code], px)
+            patches[within] = cut if px == self.px else enlarged(cut, self.px)
         return patches

@@ -8,7 +8,6 @@ import numpy as np
 
 from hist2scrna.images.base import LONGEST_THUMBNAIL, thumbnail, thumbnail_grid, to_image_pixels
 from hist2scrna.images.tissue import stained_ground
-from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,12 +17,25 @@ if TYPE_CHECKING:
 
 THUMBNAIL_BUDGET = 2**27
 FEWEST_TO_JUDGE = 10
+RGB = 3
+# JPEG rounds grays to a tint.
+MOST_TINT = 6
+
+
+def off_image(xy: NDArray[np.float64], image: SectionImage, spot_px: float | None) -> NDArray[np.bool_]:
+    """Return which centers `(n, 2)`, in full-resolution pixels, lie off the image by more than the radius of a spot."""
+    width, height = (edge / image.scale for edge in image.size())
+    slack = 0.0 if spot_px is None else spot_px / 2
+    x, y = xy.T
+    return (x < -slack) | (y < -slack) | (x > width + slack) | (y > height + slack)
 
 
 def check_placement(
     name: str, names: pd.Index, xy: NDArray[np.float64], image: SectionImage, spot_px: float | None, where: str
-) -> None:
+) -> float:
     """Refuse coordinates that are not on the image, or on its tissue only when x and y are exchanged.
+
+    Returns the fraction of spots on tissue, 1 where that is not judged.
 
     Parameters
     ----------
@@ -45,14 +57,8 @@ def check_placement(
         exchanged.
     """
     width, height = (edge / image.scale for edge in image.size())
-    slack = 0.0 if spot_px is None else spot_px / 2
-
-    def outside(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        x, y = points.T
-        return (x < -slack) | (y < -slack) | (x > width + slack) | (y > height + slack)
-
-    away = outside(xy)
-    swapped_fit = not outside(xy[:, ::-1]).any()
+    away = off_image(xy, image, spot_px)
+    swapped_fit = not off_image(xy[:, ::-1], image, spot_px).any()
     exchange = (
         f"With x and y exchanged they lie on it: {where} must be (x, y), x to the right. Exchange its columns: "
         f"{where} = {where}[:, ::-1]."
@@ -73,18 +79,23 @@ def check_placement(
     level, _ = thumbnail_grid(image, LONGEST_THUMBNAIL)
     too_large = np.prod(image.size(level), dtype=float) > THUMBNAIL_BUDGET
     if len(xy) < FEWEST_TO_JUDGE or too_large:
-        return
+        return 1.0
     as_given, exchanged = _fraction_on_tissue(image, xy, spot_px)
     if swapped_fit and as_given < 0.9 <= exchanged and exchanged - as_given >= 0.1:
         raise ValueError(
             f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}), but "
             f"{exchanged:.0%} would with x and y exchanged. {exchange}"
         )
-    if as_given < 0.3:
-        warn_user(
-            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}). "
-            f"Check that {where} and the image belong together."
-        )
+    return as_given
+
+
+def is_gray(image: SectionImage) -> bool:
+    """Tell whether an image of three channels has no color at all; of one without a picture nothing is told."""
+    level, _ = thumbnail_grid(image, LONGEST_THUMBNAIL)
+    if image.parts or image.channels != RGB or np.prod(image.size(level), dtype=float) > THUMBNAIL_BUDGET:
+        return False
+    small = thumbnail(image)[0].astype(int)
+    return bool(np.ptp(small) > 0 and (small.max(axis=2) - small.min(axis=2)).max() <= MOST_TINT)
 
 
 def _fraction_on_tissue(image: SectionImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:

@@ -89,6 +89,9 @@ def stack_of_array(array: Any, scale: float, origin: str) -> SectionImage:
     origin
         For messages.
     """
+    if not hasattr(array, "shape"):
+        path = " If it is the path of a file, pass it as image=." if isinstance(array, str) else ""
+        raise ValueError(f"Expected {origin} to be an image, an array of pixels, found {array!r}.{path}")
     dims = getattr(array, "dims", None)
     if dims is not None and set(dims) >= {"y", "x"}:
         array = array.transpose(*[d for d in ("y", "x", "c", "channel", "channels") if d in dims]).data

@@ -24,7 +24,7 @@ COUNTS = "filtered_feature_bc_matrix.h5"
 SCALEFACTORS = "scalefactors_json.json"
 # As Space Ranger named them from version 1 to Visium HD; the second has no header.
 POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
-COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+COLUMNS = ["barcode", keys.IN_TISSUE, "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
 BINNED = "binned_outputs"
 

@@ -125,8 +125,9 @@ class PatchNormalization(nn.Module):
         mean = [0.485, 0.456, 0.406] if channels >= 3 else []
         std = [0.229, 0.224, 0.225] if channels >= 3 else []
         more = channels - len(mean)
-        self.register_buffer("mean", torch.tensor(mean + [0.5] * more).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std + [0.25] * more).view(-1, 1, 1), persistent=False)
+        for name, colors, other in (("mean", mean, 0.5), ("std", std, 0.25)):
+            values = torch.cat([torch.tensor(colors), torch.full((more,), other)])
+            self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Normalize `(n, channels, H, W)`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.messages import require_known
+from hist2scrna.models.option_values import check_option
 from hist2scrna.models.training import DEFAULTS, FIELDS, Training
 
 if TYPE_CHECKING:
@@ -257,6 +258,8 @@ def model_options(name: str, preset: str | None = None, **options: Any) -> dict[
     allowed = entry.options
     for key in options:
         if key in allowed:
+            if name in OUR_MODELS:
+                check_option(key, options[key], allowed[key])
             continue
         if key in FIELDS:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,10 @@ from hist2scrna.messages import fields_known, require_known
 Schedule = Literal["cosine", "step", "linear", "none"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @fields_known("field of `training`")
@@ -96,14 +101,21 @@ class Training:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "accumulate", "devices"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, found {value}.")
-        for name in ("patience", "weight_decay", "clip", "alpha"):
+            if value is not None and not (_is_whole(value) and value >= 1):
+                raise ValueError(f"Expected `{name}` to be a whole number and at least 1, found {value!r}.")
+        if self.patience is not None and not (_is_whole(self.patience) and self.patience >= 0):
+            raise ValueError(f"Expected `patience` to be a whole number, 0 or more, found {self.patience!r}.")
+        for name in ("weight_decay", "clip", "alpha"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"Expected `{name}` to be 0 or more, found {value}.")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise ValueError(f"Expected `lr` to be positive, found {self.lr}.")
+            if value is not None and not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
+                raise ValueError(f"Expected `{name}` to be a number, 0 or more, found {value!r}.")
+        if self.lr is not None and not (isinstance(self.lr, Real) and 0 < self.lr < float("inf")):
+            raise ValueError(f"Expected `lr` to be a positive number, found {self.lr!r}.")
+        for name in ("decay_offsets", "augment"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise ValueError(f"Expected `{name}` to be True or False, found {getattr(self, name)!r}.")
+        if not isinstance(self.checkpoint_dir, str | Path | None):
+            raise ValueError(f"Expected `checkpoint_dir` to be the path of a folder, found {self.checkpoint_dir!r}.")
         for name, kind in (("schedule", Schedule), ("optimizer", Optimizer), ("precision", Precision)):
             value = getattr(self, name)
             if value is not None:

@@ -16,6 +16,7 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
 from hist2scrna.spots.patches import encoder_patch_size
+from hist2scrna.spots.placed import placed_spots, spread
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
@@ -133,7 +134,8 @@ def extract_features(
     None, or with `copy=True` a new AnnData. These fields are set, once all features are there:
 
     `.obsm[key_added]` : float32 (n_obs, d)
-        The features.
+        The features; NaN for positions off the tissue (0 in `.obs["in_tissue"]`), and for the few spots of a section,
+        5 % at most, that lie off the image or have no coordinates.
     `.uns[key_added]` : dict
         `encoder`, `encoder_version`, `license`, `hub_id`, `weights` (where from), `weights_sha256` (of the file; of the
         tensors where there is none), `n_features`, `fields_of_view`, `patch_um`, `patch_px` and `um_per_px` of the
@@ -171,7 +173,7 @@ def extract_features(
     prepared = prepare_encoder(encoder, weights)
     if colors is not None:
         prepared = replace(prepared, colors=colors)
-    opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))
+    opened = placed_spots(open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp)))
     size = encoder_patch_size(prepared, patch_um=patch_um, patch_px=patch_px)
     spots = read_spots(opened, patch=size)
     assert spots.geometry is not None
@@ -186,7 +188,7 @@ def extract_features(
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata
     key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
-    target.obsm[key] = features
+    target.obsm[key] = spread(features, spots.rows, adata.n_obs)
     arrays = {name: np.array(description[name]) for name in ("mean", "std", "fields_of_view")}
     target.uns[key] = {**description, **arrays, "n_features": features.shape[1], "version": __version__}
     return target if copy else None

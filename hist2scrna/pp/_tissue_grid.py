@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# At 2 um apart, a square of 2 cm of tissue is twice as many bins.
+MOST_POINTS = 5e7
+
 Lattice = Literal["hexagonal", "square"]
 
 
@@ -104,6 +107,12 @@ def tissue_grid(
     opened, scale = open_scaled(image, mpp)
     mask = tissue_mask(opened, scale)
     width, height = (edge / opened.scale for edge in opened.size())
+    if (n_points := width * height * (scale / spacing) ** 2) > MOST_POINTS:
+        raise ValueError(
+            f"Spots spacing_um={spacing:g} apart would be some {n_points:.2g} on an image of {width * scale:.4g} x "
+            f"{height * scale:.4g} um; {MOST_POINTS:.0e} are the most. Pass a larger spacing_um=, or the right mpp= "
+            f"(here {scale:g})."
+        )
     xy, place = lattice_points(width, height, spacing / scale, lattice)
     fraction = mask.fraction(xy, diameter / scale)
     kept = fraction >= min_tissue

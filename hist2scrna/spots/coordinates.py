@@ -13,8 +13,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
-    """Return the coordinates, `(n, 2)` float64, checked.
+def as_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
+    """Return the coordinates, `(n, 2)` float64, NaN where a spot has none; numbers written as words are read.
+
+    Raises
+    ------
+    KeyError
+        If the slot is missing.
+    ValueError
+        If it is not two numbers a spot.
+    """
+    where = f"adata.obsm[{spatial_key!r}]"
+    require_key(adata.obsm, spatial_key, "adata.obsm")
+    stored = np.asarray(adata.obsm[spatial_key])
+    if stored.ndim != 2 or stored.shape[1] != 2 or np.iscomplexobj(stored):
+        raise ValueError(f"Expected {where} to be numbers of shape (n_obs, 2), found {stored.dtype} {stored.shape}.")
+    try:
+        return stored.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected {where} to be numbers, (x, y) in full-resolution pixels, found {stored.dtype}: {error}. Convert "
+            f"them: {where} = {where}.astype(float)."
+        ) from error
+
+
+def read_coordinates(adata: AnnData, spatial_key: str, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Return the coordinates of some rows, or of all, `(n, 2)` float64, checked.
 
     Raises
     ------
@@ -24,15 +48,13 @@ def read_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
         If it is not two finite numbers a spot.
     """
     where = f"adata.obsm[{spatial_key!r}]"
-    require_key(adata.obsm, spatial_key, "adata.obsm")
-    xy = np.asarray(adata.obsm[spatial_key])
-    if xy.ndim != 2 or xy.shape[1] != 2 or not np.issubdtype(xy.dtype, np.number):
-        raise ValueError(f"Expected {where} to be numbers of shape (n_obs, 2), found {xy.dtype} {xy.shape}.")
-    xy = xy.astype(np.float64)
+    every = np.arange(adata.n_obs) if rows is None else rows
+    xy = as_coordinates(adata, spatial_key)[every]
     bad = ~np.isfinite(xy).all(axis=1)
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} spots have NaN or infinite coordinates in {where} "
-            f"(the first is {adata.obs_names[bad][0]!r}). Drop them: adata = adata[~np.isnan({where}).any(axis=1)]."
+            f"(the first is {adata.obs_names[every[bad][0]]!r}). "
+            f"Drop them: adata = adata[~np.isnan({where}).any(axis=1)]."
         )
     return xy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pandas as pd
 from scipy import sparse
 
 from hist2scrna.messages import listed, require_key
+from hist2scrna.spots.gene_names import hint_of_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+
+FIRST_ROWS = 200
 
 
 def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]:
@@ -32,6 +36,8 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
             raise ValueError(f"Expected adata.var[{genes!r}] to be boolean, found {adata.var[genes].dtype}.")
         chosen = list(adata.var_names[adata.var[genes].to_numpy(dtype=bool)])
     else:
+        if genes is not None and not isinstance(genes, Iterable):
+            raise ValueError(f"Expected `genes` to be names, a boolean column of adata.var or None, found {genes!r}.")
         chosen = [str(g) for g in (adata.var_names if genes is None else genes)]
     if not chosen:
         raise ValueError("No gene to model: `genes` selects none of adata.var_names.")
@@ -45,7 +51,7 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
     if missing:
         raise KeyError(
             f"{len(missing)} of {len(chosen)} genes not found in adata.var_names: {listed(missing, 20)}. "
-            f"adata.var_names begins with {list(adata.var_names[:3])}."
+            f"adata.var_names begins with {list(adata.var_names[:3])}.{hint_of_column(adata, missing)}"
         )
     if not adata.var_names.is_unique:
         raise ValueError(
@@ -93,10 +99,33 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
         elif whole and (values != np.round(values)).any():
             wrong = f"values that are not whole numbers (for example {values[values != np.round(values)][0]:.4g})"
         if wrong is not None:
-            others = [name for name in adata.layers if name != layer]
-            way_out = f"Pass layer= with the raw counts (available layers: {others})" if others else "Give raw counts"
             raise ValueError(
-                f"Expected {where} to hold counts, found {wrong}. {way_out}; normalized or scaled values have lost "
-                "the depth that a count model needs."
+                f"Expected {where} to hold counts, found {wrong}. {_way_to_counts(adata, layer)}; normalized or scaled "
+                "values have lost the depth that a count model needs."
             )
     return counts.astype(np.float32)
+
+
+def _way_to_counts(adata: AnnData, layer: str | None) -> str:
+    """Return what to do where a matrix holds no counts: the layers that are there, or the counts in `.raw`."""
+    others = [name for name in adata.layers if name != layer]
+    if adata.raw is not None and _are_counts(adata.raw.X):
+        both = (
+            ""
+            if adata.var_names.isin(adata.raw.var_names).all()
+            else ("adata = adata[:, adata.var_names.isin(adata.raw.var_names)].copy(); ")
+        )
+        return (
+            f"Counts are in adata.raw: {both}adata.layers['counts'] = adata.raw[:, adata.var_names].X, then pass "
+            "layer='counts'"
+        )
+    return f"Pass layer= with the raw counts (available layers: {others})" if others else "Give raw counts"
+
+
+def _are_counts(matrix: Any) -> bool:
+    """Tell whether the first rows of a matrix are whole and not negative."""
+    head = matrix[:FIRST_ROWS]
+    values = np.asarray((head.to_memory() if hasattr(head, "to_memory") else sparse.csr_array(head)).data)
+    return bool(
+        values.size and np.isfinite(values).all() and (values >= 0).all() and (values == np.round(values)).all()
+    )

@@ -14,6 +14,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def as_features(adata: AnnData, features_key: str) -> NDArray[np.float32]:
+    """Return the features, `(n, d)` float32, NaN where a spot has none.
+
+    Raises
+    ------
+    KeyError
+        If the slot is missing.
+    ValueError
+        If they are no numbers in rows.
+    """
+    where = f"adata.obsm[{features_key!r}]"
+    require_key(adata.obsm, features_key, "adata.obsm")
+    stored: Any = adata.obsm[features_key]
+    try:
+        features = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {where} to be numbers of shape (n_obs, d): {error}. Extract them again.") from error
+    if features.ndim != 2:
+        raise ValueError(f"Expected {where} to be of shape (n_obs, d), found {features.shape}. Extract them again.")
+    return features
+
+
 def read_features(adata: AnnData, features_key: str, width: int | None = None) -> NDArray[np.float32]:
     """Return the features, `(n, d)` float32, checked.
 
@@ -25,12 +47,9 @@ def read_features(adata: AnnData, features_key: str, width: int | None = None) -
         If the values are not finite, or not `width` a spot.
     """
     where = f"adata.obsm[{features_key!r}]"
-    require_key(adata.obsm, features_key, "adata.obsm")
-    stored: Any = adata.obsm[features_key]
-    features = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, dtype=np.float32)
-    if features.ndim != 2 or (width is not None and features.shape[1] != width):
-        expected = "(n_obs, d)" if width is None else f"(n_obs, {width}), as in training"
-        raise ValueError(f"Expected {where} to be of shape {expected}, found {features.shape}.")
+    features = as_features(adata, features_key)
+    if width is not None and features.shape[1] != width:
+        raise ValueError(f"Expected {where} to be of shape (n_obs, {width}), as in training, found {features.shape}.")
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(

@@ -43,6 +43,12 @@ def read_labels(
             "these are no classes. Pass the column with cell types."
         )
     present = [str(c) for c in column.cat.categories]
+    if len(set(present)) < len(present):
+        twice = sorted({name for name in present if present.count(name) > 1})
+        raise ValueError(
+            f"adata.obs[{labels_key!r}] holds labels that are written alike, but of different types: {twice}. Make "
+            f"them one: adata.obs[{labels_key!r}] = adata.obs[{labels_key!r}].astype(str)."
+        )
     if not present:
         raise ValueError(f"adata.obs[{labels_key!r}] holds no label. Pass labels_key=None for no cell-type head.")
     names = present if classes is None else list(classes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -153,6 +153,8 @@ class LibraryImages:
 
     def image(self, img_key: str | Sequence[str] | None = None) -> SectionImage:
         """Return the image of that name, or several as a stack; None: the finest available, which may be a file."""
+        if img_key is not None and not isinstance(img_key, Iterable):
+            raise ValueError(f"Expected `img_key` to be the name of an image, or a list of names, found {img_key!r}.")
         if img_key is not None and not isinstance(img_key, str):
             return StainStack([self.image(name) for name in img_key])
         return self._open(self._finest() if img_key is None else img_key)

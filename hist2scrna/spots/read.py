@@ -12,7 +12,7 @@ from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph, graph_is_stored
 from hist2scrna.spots.interleave import Parts, interleaved
-from hist2scrna.spots.patches import PatchSize, open_patches
+from hist2scrna.spots.patches import PatchSize, open_patches, pixel_um
 from hist2scrna.spots.slides import NO_PLACE, no_graph
 from hist2scrna.spots.tiles import TileSize, TileSource, open_tiles
 from hist2scrna.spots.unit import Unit, check_pitch, read_pitch, read_unit
@@ -34,6 +34,8 @@ class Spots:
     ----------
     names
         Names of the spots.
+    rows
+        `(n,)` int64, numbers of their rows in AnnData; rows that are no spots, or have no place, were left out.
     sections
         Names of the sections.
     section
@@ -53,6 +55,8 @@ class Spots:
         Patches and what they mean; None for models on features. Of tiles, what they mean.
     tiles
         Tiles with nuclei; None for models that do not read these.
+    pixel_um
+        Side in microns of the pixels of the finest and of the coarsest image; None without images.
     features
         `(n, d)` float32; None for models on patches. NaN for spots that were not encoded.
     second_look
@@ -71,6 +75,7 @@ class Spots:
     """
 
     names: pd.Index
+    rows: NDArray[np.int64]
     sections: tuple[str, ...]
     section: NDArray[np.int64]
     xy: NDArray[np.float64]
@@ -81,6 +86,7 @@ class Spots:
     patches: PatchSource | None = None
     geometry: PatchGeometry | None = None
     tiles: TileSource | None = None
+    pixel_um: tuple[float, float] | None = None
     features: NDArray[np.float32] | None = None
     second_look: NDArray[np.float32] | None = None
     grid: NDArray[np.float32] | None = None
@@ -172,6 +178,7 @@ def read_spots(
     graph = no_graph(adata.n_obs, len(names)) if slides else _read_graph(opened, xy, grid, neighbors, parts)
     return Spots(
         names=adata.obs_names,
+        rows=opened.rows,
         sections=names,
         section=section,
         xy=xy,
@@ -182,6 +189,7 @@ def read_spots(
         patches=patches,
         geometry=geometry,
         tiles=tiles,
+        pixel_um=_pixels(opened) if patch is not None else None,
         features=features,
         grid=grid,
     )
@@ -206,3 +214,10 @@ def _read_graph(
         graph = build_graph(opened.adata, xy, code, names, neighbors, scales)
     _, first = np.unique(member, return_index=True)
     return replace(graph, origin=tuple(graph.origin[i] for i in first))
+
+
+def _pixels(opened: OpenedSections) -> tuple[float, float] | None:
+    if opened.patches_are_files:
+        return None
+    sides = [pixel_um(section) for section in opened.members]
+    return min(sides), max(sides)

@@ -25,6 +25,7 @@ ARRAY_SPOT_UM = 100.0
 PATCH_PER_SPOT = 1.5
 PATCH_UM_WITHOUT_SPOT = 112.0
 LARGEST_DISAGREEMENT = 0.2
+SMALLEST_MPP, LARGEST_MPP = 1e-3, 1e3
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,11 @@ def section_scale(
     metadata = entry.get(keys.METADATA) or {}
     spot_px = spot_pixels(library, entry)
     if mpp is not None:
-        return SectionScale(_positive(mpp, "`mpp`"), "argument", spot_px)
+        return SectionScale(_microns(mpp, "`mpp`"), "argument", spot_px)
     for name, holder in ((keys.SCALEFACTORS, factors), (keys.METADATA, metadata)):
         for key in (keys.MPP, keys.MICRONS_PER_PIXEL):
             if holder.get(key) is not None:
-                return SectionScale(_positive(holder[key], f"{where}['{name}']['{key}']"), "metadata", spot_px)
+                return SectionScale(_microns(holder[key], f"{where}['{name}']['{key}']"), "metadata", spot_px)
     file_mpp = None if image is None or image.mpp is None else image.mpp * image.scale
     if spot_px is None:
         if image is not None and file_mpp is not None:
@@ -113,6 +114,17 @@ def spot_pixels(library: str, entry: Mapping[str, Any]) -> float | None:
     diameter = (entry.get(keys.SCALEFACTORS) or {}).get(keys.SPOT_DIAMETER)
     where = f"adata.uns['{keys.SPATIAL}']['{library}']['{keys.SCALEFACTORS}']['{keys.SPOT_DIAMETER}']"
     return None if diameter is None else _positive(diameter, where)
+
+
+def _microns(value: Any, what: str) -> float:
+    """Return microns a pixel, refused where no microscope has such pixels."""
+    mpp = _positive(value, what)
+    if not SMALLEST_MPP <= mpp <= LARGEST_MPP:
+        raise ValueError(
+            f"Expected {what} to be microns per full-resolution pixel, from {SMALLEST_MPP:g} to {LARGEST_MPP:g}, found "
+            f"{value!r}. Scanners have 0.2 to 1."
+        )
+    return mpp
 
 
 def _positive(value: Any, what: str) -> float:

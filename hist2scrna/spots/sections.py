@@ -114,12 +114,15 @@ class OpenedSections:
         The sections.
     codes
         `(n,)` int64, number of the section of each spot.
+    rows
+        `(n,)` int64, numbers of the spots in the AnnData that was given; `adata` holds these alone.
     """
 
     adata: AnnData
     source: Source
     members: tuple[Section, ...]
     codes: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,7 +176,7 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
         Section(name, np.flatnonzero(codes == code), known.get(name, {}), resolved, tuple(known))
         for code, name in enumerate(names)
     )
-    return OpenedSections(adata, resolved, members, codes)
+    return OpenedSections(adata, resolved, members, codes, np.arange(adata.n_obs))
 
 
 def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:

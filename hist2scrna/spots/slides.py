@@ -74,7 +74,7 @@ def one_section_a_slide(opened: OpenedSections) -> OpenedSections:
     members = tuple(
         Section(str(name), np.array([row]), {}, opened.source, ()) for row, name in enumerate(adata.obs_names)
     )
-    return OpenedSections(adata, opened.source, members, np.arange(adata.n_obs))
+    return OpenedSections(adata, opened.source, members, np.arange(adata.n_obs), opened.rows)
 
 
 def slides_together(opened: OpenedSections) -> OpenedSections:
@@ -84,7 +84,7 @@ def slides_together(opened: OpenedSections) -> OpenedSections:
     n = len(opened.codes)
     source = replace(opened.source, library_key=None)
     member = Section(ALL_SLIDES, np.arange(n), {}, source, ())
-    return OpenedSections(opened.adata, source, (member,), np.zeros(n, dtype=np.int64))
+    return OpenedSections(opened.adata, source, (member,), np.zeros(n, dtype=np.int64), opened.rows)
 
 
 def no_graph(n_spots: int, n_sections: int) -> SpatialGraph:

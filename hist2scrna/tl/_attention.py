@@ -8,6 +8,7 @@ from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.fitting.inference import pick_device
+from hist2scrna.spots.placed import spread
 from hist2scrna.trained.attribution import attribute
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.writer import writable
@@ -41,6 +42,7 @@ def attention(
 
     Attention tells what is mixed, not why a prediction came out: see Jain and Wallace, Attention is not Explanation,
     NAACL 2019. Saliency is about the prediction, but to first order only. Nothing is written unless all was computed.
+    Spots that :func:`hist2scrna.tl.predict` leaves out get no weights, and NaN in `.obsm`.
 
     Parameters
     ----------
@@ -105,17 +107,18 @@ def attention(
     """
     trained = as_trained(model)
     genes = [] if genes is None else [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+    spots = trained.read(
+        adata,
+        library_key=library_key,
+        spatial_key=spatial_key,
+        img_key=img_key,
+        image=image,
+        features_key=features_key,
+        mpp=mpp,
+    )
     attribution = attribute(
         trained,
-        trained.read(
-            adata,
-            library_key=library_key,
-            spatial_key=spatial_key,
-            img_key=img_key,
-            image=image,
-            features_key=features_key,
-            mpp=mpp,
-        ),
+        spots,
         genes,
         encoder=encoder,
         graph_layer=graph_layer,
@@ -126,10 +129,12 @@ def attention(
     names = keys.OutputKeys(key_added)
     weights = attribution.attention
     if weights is not None:
-        adata.obsp[names.attention] = sparse.csr_matrix(weights.neighbors)
+        pairs = sparse.coo_matrix(weights.neighbors)
+        places = (spots.rows[pairs.row], spots.rows[pairs.col])
+        adata.obsp[names.attention] = sparse.csr_matrix((pairs.data, places), shape=(adata.n_obs, adata.n_obs))
         if weights.patch is not None:
-            adata.obsm[names.attention_patch] = weights.patch
+            adata.obsm[names.attention_patch] = spread(weights.patch, spots.rows, adata.n_obs)
     for gene, values in attribution.saliency.items():
-        adata.obsm[names.saliency(gene)] = values
+        adata.obsm[names.saliency(gene)] = spread(values, spots.rows, adata.n_obs)
     adata.uns[names.attention] = writable(attribution.about)
     return adata

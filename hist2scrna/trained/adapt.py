@@ -100,7 +100,7 @@ def adapt(
         mpp=mpp,
         features_key=features_key,
     )
-    counts = read_counts(some, trained.genes, layer)
+    counts = read_counts(some[spots.rows], trained.genes, layer)
     device = pick_device(accelerator)
     encode(trained, spots, encoder, batch_size=PREDICTION_BATCH, device=device, progress=progress)
     module = copy.deepcopy(trained.module)

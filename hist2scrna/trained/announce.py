@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.messages import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
-    from anndata import AnnData
 
     from hist2scrna.encoders import Encoder
     from hist2scrna.models.registry import ModelEntry
@@ -54,11 +49,11 @@ def announce_prediction(model: FittedModel, spots: Spots, device: torch.device) 
     )
 
 
-def announce_new(adata: AnnData, genes: Sequence[str]) -> None:
+def announce_new(n_missing: int, n_genes: int) -> None:
     """Say that the result is a new AnnData, which is lost unless it is kept."""
     log.info(
         "adata lacks %d of the %d genes of the model and is left as it is: a new AnnData is returned, whose X is the "
         "predicted mean. Keep it: adata = tl.predict(adata, ...)",
-        int((~pd.Index(genes).isin(adata.var_names)).sum()),
-        len(genes),
+        n_missing,
+        n_genes,
     )

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hist2scrna.messages import listed
-from hist2scrna.spots.sections import read_sections
+from hist2scrna.messages import listed, require_key
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import pandas as pd
     from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
@@ -22,14 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def read_donors(
-    model: FittedModel, adata: AnnData, spots: Spots, *, group_key: str | None, another: bool | None
+    model: FittedModel, obs: pd.DataFrame, spots: Spots, *, group_key: str | None, another: bool | None
 ) -> NDArray[np.int64] | None:
     """Return which donor of the training each spot is of, `(n,)`, -1: another; None where the model does not ask.
 
     Parameters
     ----------
-    model, adata, spots
-        The model, and the spots with their features.
+    model, obs, spots
+        The model, `.obs` of the spots, and the spots with their features.
     group_key
         Column of `.obs` with the donor of each spot; None: that of the training, where it is there.
     another
@@ -40,7 +39,7 @@ def read_donors(
     Raises
     ------
     KeyError, ValueError
-        If `group_key` is not there, or a spot has no donor; if `another` is False, and the training was on several.
+        If `group_key` is not there; if `another` is False, and the training was on several.
     """
     if spots.features is None or model.module.context.kind != "spot":
         return None
@@ -58,12 +57,12 @@ def read_donors(
     if another is not None:
         return np.full(len(spots), -1 if another else 0)
     trained_key = model.parameters.get("group_key")
-    if group_key is None and trained_key in adata.obs:
+    if group_key is None and trained_key in obs:
         group_key = trained_key
     if group_key is not None and donors:
-        names, group = read_sections(adata, group_key)
+        require_key(obs, group_key, "adata.obs")
         place = {name: number for number, name in enumerate(donors)}
-        codes = np.array([place.get(name, -1) for name in names])[group]
+        codes = np.array([place.get(str(name), -1) for name in obs[group_key]])
         _say(codes, spots, f"adata.obs[{group_key!r}] is not {listed(donors)}")
     elif len(donors) > 1:
         codes = np.full(len(spots), -1)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import hist2scrna
+from hist2scrna.encoders.weights import file_sha256
 from hist2scrna.files import replaced_whole
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
@@ -21,11 +28,51 @@ from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.registry import create_model, model_names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hist2scrna.trained.fitted import FittedModel
 
 FORMAT_VERSION = 1
 WEIGHTS, REFERENCE, CARD, HISTORY = "model.safetensors", "training.safetensors", "model.json", "history.csv"
-DAMAGE = (json.JSONDecodeError, KeyError, TypeError, SafetensorError, RuntimeError, pd.errors.ParserError)
+FILES = (WEIGHTS, REFERENCE, HISTORY)
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "choice": str,
+    "options": dict,
+    "likelihood": str,
+    "genes": list,
+    "classes": list,
+    "geometry": (dict, NoneType),
+    "encoder": (dict, NoneType),
+    "parameters": dict,
+    "training": dict,
+}
+# Of values that are dictionaries, what every use of the model reads.
+WITHIN = {
+    "encoder": ("name", "version", "sha256", "by_name", "weights", "mean", "std"),
+    "parameters": ("spatial_key", "seed"),
+    "training": ("sections", "n_training", "n_validation", "validation", "monitor", "best_epoch"),
+}
+# Modules are built before some of their parameters are replaced or shared.
+MOST_REPLACED = 4
+
+
+class DamagedModel(Exception):
+    """What is wrong with the files of a model."""
+
+
+DAMAGE = (
+    DamagedModel,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    RuntimeError,
+    RecursionError,
+    pd.errors.ParserError,
+)
 
 
 def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
@@ -40,16 +87,30 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     """
     if not is_first_process():
         return folder
-    if folder.exists() and not overwrite:
-        raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
-    if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
+    check_replaceable(folder, overwrite)
     with replaced_whole(folder, folder=True) as new:
         save_file({name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}, new / WEIGHTS)
         save_arrays({**model.baselines.to_arrays(), "fingerprints": model.fingerprints}, new / REFERENCE)
         model.history.to_csv(new / HISTORY)
-        (new / CARD).write_text(json.dumps(card_of(model), indent=2) + "\n", encoding="utf-8")
+        card = card_of(model)
+        card["sha256"] = {name: file_sha256(new / name) for name in FILES}
+        card["sha256"][CARD] = card_sha256(card)
+        (new / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def check_replaceable(folder: Path, overwrite: bool) -> None:
+    """Refuse to write a model where something is that may not be replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a model and `overwrite` is false, or no model.
+    """
+    if folder.exists() and not overwrite:
+        raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
+    if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
 
 
 def card_of(model: FittedModel) -> dict[str, Any]:
@@ -70,6 +131,13 @@ def card_of(model: FittedModel) -> dict[str, Any]:
     }
 
 
+def card_sha256(card: dict[str, Any]) -> str:
+    """Return the SHA-256 of a card but for those that it keeps itself."""
+    # As a reader has it: keys are words, and tuples are lists.
+    said = json.loads(json.dumps({name: value for name, value in card.items() if name != "sha256"}))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def load_fields(folder: Path) -> dict[str, Any]:
     """Return the fields of the :class:`FittedModel` that was saved in a folder.
 
@@ -84,8 +152,8 @@ def load_fields(folder: Path) -> dict[str, Any]:
         what = "no folder" if not folder.is_dir() else f"no {CARD} in it: it is no saved model"
         raise FileNotFoundError(f"'{folder}': {what}. Give the folder that TrainedModel.save wrote.")
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        _check_readable(folder, card)
+        card = _read_card(folder)
+        _check_files(folder, card)
         arrays = load_arrays(folder / REFERENCE)
         geometry = card["geometry"]
         return {
@@ -94,30 +162,84 @@ def load_fields(folder: Path) -> dict[str, Any]:
             "fingerprints": arrays.pop("fingerprints"),
             "baselines": Baselines.from_arrays(arrays),
             "history": pd.read_csv(folder / HISTORY, index_col="epoch"),
-            **{
-                name: card[name]
-                for name in ("name", "choice", "options", "genes", "classes", "encoder", "parameters", "training")
-            },
+            **{name: card[name] for name in FIELDS if name not in ("geometry", "likelihood")},
         }
     except DAMAGE as error:
         raise ValueError(f"The model in '{folder}' is damaged: {error}. Save or copy it again.") from error
 
 
-def _check_readable(folder: Path, card: dict[str, Any]) -> None:
-    version = card["format_version"]
+def _read_card(folder: Path) -> dict[str, Any]:
+    """Return the card, its values of the types that they were written with."""
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    version = card.get("format_version") if isinstance(card, dict) else None
+    if not isinstance(version, int):
+        raise DamagedModel(f"{CARD} does not say in which format it is")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"'{folder}' was written in format {version}; this hist2scrna {hist2scrna.__version__} reads up to "
             f"{FORMAT_VERSION}. Install a newer one."
         )
+    for name, kinds in FIELDS.items():
+        if not isinstance(card[name], kinds):
+            raise DamagedModel(f"{name!r} in {CARD} is {type(card[name]).__name__}")
+    for name, needed in WITHIN.items():
+        if card[name] is not None and (absent := [key for key in needed if key not in card[name]]):
+            raise DamagedModel(f"{name!r} in {CARD} lacks {absent}")
+    for name in ("genes", "classes"):
+        if not all(isinstance(word, str) for word in card[name]) or len(set(card[name])) < len(card[name]):
+            raise DamagedModel(f"{name!r} in {CARD} are not names that each occur once")
     if card["name"] not in model_names():
         raise ValueError(
             f"The model in '{folder}' is {card['name']!r}, which is not registered here. Import the module that "
             f"registers it (its class is defined in {card['module']!r}), then load it again."
         )
+    return card
+
+
+def _check_files(folder: Path, card: dict[str, Any]) -> None:
+    """Refuse files that are not those that were saved together."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"'{folder}' has no {name}: the model was not copied whole. Copy it again.")
+        if file_sha256(folder / name) != card["sha256"][name]:
+            raise DamagedModel(f"{name} is not the file that was saved: its SHA-256 is another")
+    if card_sha256(card) != card["sha256"][CARD]:
+        raise DamagedModel(f"{CARD} is not the file that was saved: its SHA-256 is another")
 
 
 def _load_module(folder: Path, card: dict[str, Any]) -> Any:
-    module = create_model(card["name"], n_genes=len(card["genes"]), n_classes=len(card["classes"]), **card["options"])
+    """Return the model with its weights; nothing is allocated unless the card asks for just what the file holds."""
+    build = partial(
+        create_model, card["name"], n_genes=len(card["genes"]), n_classes=len(card["classes"]), **card["options"]
+    )
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    try:
+        with _at_most(len(stored)), torch.device("meta"):
+            draft = build()
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        raise DamagedModel(f"the options in {CARD} make no model: {error}") from error
+    # Refuses tensors of other shapes; those of models that learn a shape by fitting take it from here.
+    draft.load_state_dict({name: torch.empty(shape, device="meta") for name, shape in stored.items()})
+    with torch.random.fork_rng(devices=[]):
+        module = build()
     module.load_state_dict(load_file(folder / WEIGHTS))
     return module.eval()
+
+
+@contextmanager
+def _at_most(n_tensors: int) -> Iterator[None]:
+    """Stop building a module that has more parameters than its file holds: a card may claim a million layers."""
+    found = 0
+
+    def count(*_: Any) -> None:
+        nonlocal found
+        found += 1
+        if found > MOST_REPLACED * n_tensors:
+            raise DamagedModel(f"by its {CARD} the model has more parameters than the {n_tensors} in {WEIGHTS}")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -32,6 +32,7 @@ from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.counts import choose_genes
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patches import PatchSize, encoder_patch_size
+from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.reference import read_reference
 from hist2scrna.spots.sections import open_sections, read_groups, read_sections
@@ -41,7 +42,7 @@ from hist2scrna.trained.announce import announce_fit
 from hist2scrna.trained.donor_counts import read_donor_counts
 from hist2scrna.trained.expression import check_slides, read_expression, usable_rows
 from hist2scrna.trained.model import TrainedModel, as_trained
-from hist2scrna.trained.plan import FitPlan, FitRequest, plan_fit
+from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,6 +66,7 @@ BEST = "best"
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)
+    check_numbers(request)
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened = open_sections(adata, request.source)
@@ -142,11 +144,12 @@ class TrainingData:
 
 def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     """Read counts, labels, groups, and patches or features."""
-    adata, request, source = opened.adata, plan.request, opened.source
-    slides = rows_are_slides(adata, plan.entry.model.observation)
+    request, source = plan.request, opened.source
+    slides = rows_are_slides(opened.adata, plan.entry.model.observation)
     if slides:
         check_slides(plan)
-        opened = one_section_a_slide(opened)
+    opened = one_section_a_slide(opened) if slides else placed_spots(opened)
+    adata = opened.adata
     genes = choose_genes(adata, request.genes)
     profiles = None
     if request.reference is not None:
@@ -280,6 +283,7 @@ def describe(
             "donors_without_images": [donor.name for donor in data.expression],
             "unit": asdict(spots.unit),
             "pitch_um": spots.pitch_um,
+            "pixel_um": spots.pixel_um and list(spots.pixel_um),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
             "validation": split.how,

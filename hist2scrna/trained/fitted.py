@@ -49,8 +49,9 @@ class FittedModel:
         What :func:`~hist2scrna.tl.fit` was called with.
     training
         Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns),
-        `pitch_um` (the distance between neighbors), split, best epoch, seconds, package versions; of models in closed
-        form `variance_explained`, the share of the variance of spots left out.
+        `pitch_um` (the distance between neighbors), `pixel_um` (side in microns of the pixels of the finest and of the
+        coarsest image), split, best epoch, seconds, package versions; of models in closed form `variance_explained`,
+        the share of the variance of spots left out.
     baselines
         Mean and depth baseline, fitted on the training counts.
     fingerprints

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
@@ -133,6 +134,27 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     if not isinstance(neighbors, Neighbors):
         neighbors = Neighbors(neighbors)  # type: ignore[arg-type]
     return FitPlan(request, choice, entry, options, training, encoder, neighbors)
+
+
+def check_numbers(request: FitRequest) -> None:
+    """Refuse a seed, a side or a weight that is no number in its range.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the value is named.
+    """
+    seed, um = request.seed, request.patch_um
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"Expected `seed` to be a whole number from 0 to 2^32 - 1, found {seed!r}.")
+    if um is not None and not (isinstance(um, Real) and 0 < um < float("inf")):
+        raise ValueError(f"Expected `patch_um` to be a positive number, found {um!r}.")
+    for name, term in (request.losses or {}).items():
+        weight = term[1] if isinstance(term, tuple) else term
+        if not callable(weight) and not (isinstance(weight, Real) and 0 <= weight < float("inf")):
+            raise ValueError(
+                f"Expected the weight of {name!r} in `losses` to be a number, 0 or more, found {weight!r}."
+            )
 
 
 def _check_spelling(name: str, options: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from hist2scrna import keys
 from hist2scrna.encoders import encoder_from_card, prepare_encoder
@@ -21,13 +22,12 @@ from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.writer import PredictionWriter, checked_layers
+from hist2scrna.trained.writer import PredictionWriter, check_store, checked_layers
 from hist2scrna.trained.written import written_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -62,7 +62,8 @@ def predict(
     """Predict gene expression, as counts, and cell types from the image.
 
     Every patch is encoded once; then the graph layers run over the whole section. Expression in `adata` is never read.
-    Nothing is written unless everything was computed.
+    Nothing is written unless everything was computed. Positions off the tissue (0 in `.obs["in_tissue"]`), and up to
+    5 % of the spots of a section that lie off the image or have no coordinates, get NaN.
 
     Parameters
     ----------
@@ -116,8 +117,10 @@ def predict(
 
     Returns
     -------
-    `adata` itself if it has all the model's genes; else a new AnnData with the model's genes, its `X` the mean, that
-    carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are set:
+    `adata` itself if it has all the model's genes, in `.var_names` or else in a column of `.var` that names more of
+    them (`feature_name`, `gene_symbols`, `gene_ids`, ...; the log says so); else a new AnnData with the model's genes,
+    its `X` the mean, that carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are
+    set:
 
     `.layers[f"{key}_mean"]` : float32 (n_obs, n_vars)
         Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalized
@@ -174,8 +177,10 @@ def predict(
     Warns
     -----
     UserWarning
-        If more than 5 % of the spots are unlike the training tissue; if features, the size of what is predicted (spot,
-        bin or cell), or the way in which microns are known, differ from the training.
+        If spots off the image or without coordinates are left out; if more than 5 % are unlike the training tissue; if
+        features, the size of what is predicted (spot, bin or cell), or the way in which microns are known, differ from
+        the training; if images are gray, or their pixels more than one and a half times as wide as those of the
+        training. Finer images are brought to these.
 
     Examples
     --------
@@ -183,12 +188,13 @@ def predict(
     >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
     """
     require_adata(adata)
+    if store is not None:
+        check_store(Path(store))
     fitted = as_fitted(model)
     wanted = checked_layers(default_layers(fitted) if layers is None else layers)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
     device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
-    imposed = _imposed_library(fitted, adata, library_size)
     spots = read_for(
         fitted,
         adata,
@@ -200,13 +206,23 @@ def predict(
         mpp=mpp,
         nuclei=nuclei,
     )
+    imposed = _imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
-        adata, genes=fitted.genes, classes=fitted.classes, key=key_added, layers=wanted, copy=copy, store=store
+        adata,
+        rows=spots.rows,
+        genes=fitted.genes,
+        classes=fitted.classes,
+        key=key_added,
+        layers=wanted,
+        copy=copy,
+        store=store,
     )
     try:
-        encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
-        spots.donor = read_donors(fitted, adata, spots, group_key=group_key, another=another_donor)
+        # Encoders that are built anew draw numbers.
+        with torch.random.fork_rng(devices=[]):
+            encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+        spots.donor = read_donors(fitted, adata.obs.iloc[spots.rows], spots, group_key=group_key, another=another_donor)
         blocks = predict_blocks(
             fitted.module,
             spots,
@@ -278,17 +294,17 @@ def default_layers(model: FittedModel) -> list[str]:
     return [name for name in keys.DEFAULT_LAYERS if name not in absent]
 
 
-def _imposed_library(model: FittedModel, adata: AnnData, library_size: str) -> NDArray[np.float32] | None:
+def _imposed_library(model: FittedModel, obs: pd.DataFrame, library_size: str) -> NDArray[np.float32] | None:
     if model.likelihood == "mse" or library_size == "predicted":
         return None
     if library_size == "median":
-        return np.full(adata.n_obs, model.baselines.median_library, dtype=np.float32)
-    if library_size not in adata.obs:
+        return np.full(len(obs), model.baselines.median_library, dtype=np.float32)
+    if library_size not in obs:
         raise ValueError(
             "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
-            f"({list(adata.obs.columns)}), found {library_size!r}."
+            f"({list(obs.columns)}), found {library_size!r}."
         )
-    sizes = pd.to_numeric(adata.obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
+    sizes = pd.to_numeric(obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
     return sizes

@@ -8,7 +8,8 @@ from hist2scrna.messages import warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.nuclei import DISCS, LABELED
-from hist2scrna.spots.patches import PatchSize
+from hist2scrna.spots.patches import MOST_COARSER, PatchSize
+from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
@@ -63,8 +64,7 @@ def read_for(
     features_key = source.features_key
     opened = open_sections(adata, source)
     slides = rows_are_slides(adata, model.module.observation)
-    if slides:
-        opened = one_section_a_slide(opened)
+    opened = one_section_a_slide(opened) if slides else placed_spots(opened)
     patch, tile = _input_size(model, features_key, nuclei)
     neighbors = trained.get("neighbors")
     spots = read_spots(
@@ -84,6 +84,7 @@ def read_for(
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
     _compare_scale(spots.geometry, model.geometry)
+    _compare_pixels(spots, model)
     if "unit" in model.training:
         _compare_units(spots.unit, Unit(**model.training["unit"]))
     if spots.tiles is not None:
@@ -102,7 +103,8 @@ def _input_size(model: FittedModel, features_key: str | None, nuclei: Any) -> tu
         return None, None
     if on_tiles:
         return None, TileSize(geometry.px, geometry.um, round(OVERLAP * geometry.px))
-    return PatchSize(geometry.px, geometry.um), None
+    finest = (model.training.get("pixel_um") or [None])[0]
+    return PatchSize(geometry.px, geometry.um, finest_um=finest), None
 
 
 def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> None:
@@ -136,6 +138,21 @@ def _compare_units(here: Unit, trained: Unit) -> None:
             f"The model was trained on {trained}, and these are {here}: for each of them it predicts the counts of a "
             f"whole {trained.kind} of {trained.um:.3g} um around it. Pass library_size=, a column of adata.obs with "
             f"their own total counts, compare genes and not totals, or fit a model on {here.kind}s of this size."
+        )
+
+
+def _compare_pixels(spots: Spots, model: FittedModel) -> None:
+    """Warn where images are coarser than those of the training, as far as the model sees them."""
+    trained = model.training.get("pixel_um")
+    if spots.pixel_um is None or spots.geometry is None or not trained:
+        return
+    seen = spots.geometry.um / spots.geometry.px
+    here, there = max(spots.pixel_um[1], seen), max(trained[1], seen)
+    if here > MOST_COARSER * there:
+        warn_user(
+            f"A pixel of the image is {spots.pixel_um[1]:.2g} um wide here, and was {trained[1]:.2g} um at most in "
+            f"training (the model sees {seen:.2g}): what it reads is blurred, and its predictions are less sure. Pass "
+            "image= with the full-resolution file, or img_key=, or train on images as coarse as these."
         )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.files import require_writable
 from hist2scrna.messages import warn_user
+from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
 
 if TYPE_CHECKING:
@@ -45,20 +47,25 @@ class _ZarrRows:
         self.array.oindex[rows, :] = block
 
 
-def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False) -> tuple[ad.AnnData, bool]:
-    """Return the AnnData to write to, and whether it is a new one.
+def plan(
+    adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False
+) -> tuple[ad.AnnData, bool, NDArray[np.int64]]:
+    """Return the AnnData to write to, whether it is a new one, and the column of each gene.
 
-    `adata` itself if it has all `genes`; else, or if `copy` or `new`, a new one. With `copy`, or where genes are
-    missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`, `.uns` and `.obsp`.
+    `adata` itself if it has all `genes`, by name or by a column of `.var`; else, or if `copy` or `new`, a new one. With
+    `copy`, or where genes are missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`,
+    `.uns` and `.obsp`.
     """
-    complete = pd.Index(genes).isin(adata.var_names).all()
+    place = locate_genes(adata, genes)
+    complete = bool((place >= 0).all())
     if complete and not copy and not new:
-        return adata, False
+        return adata, False, place
     if complete and not copy:
-        return adata.copy(), True
+        return adata.copy(), True, place
     if not complete:
-        announce_new(adata, genes)
-    var = adata.var.loc[list(genes)].copy() if complete else pd.DataFrame(index=pd.Index(genes))
+        announce_new(int((place < 0).sum()), len(genes))
+    names = pd.Index([gene if at < 0 else adata.var_names[at] for gene, at in zip(genes, place, strict=True)])
+    var = adata.var.iloc[place].copy() if complete else pd.DataFrame(index=names)
     fresh = ad.AnnData(
         obs=adata.obs.copy(),
         var=var,
@@ -66,7 +73,7 @@ def plan(adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = Fal
         obsp={key: value.copy() for key, value in adata.obsp.items()},
         uns=dict(adata.uns),
     )
-    return fresh, True
+    return fresh, True, np.arange(len(genes))
 
 
 class PredictionWriter:
@@ -76,6 +83,8 @@ class PredictionWriter:
     ----------
     adata
         What was predicted for.
+    rows
+        `(k,)` numbers of the rows that are predicted; the others get NaN.
     genes, classes
         Genes and cell types of the model.
     key
@@ -92,6 +101,7 @@ class PredictionWriter:
         self,
         adata: ad.AnnData,
         *,
+        rows: NDArray[np.int64],
         genes: Sequence[str],
         classes: Sequence[str],
         key: str,
@@ -103,17 +113,13 @@ class PredictionWriter:
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
         self.store = None if store is None else Path(store)
-        if self.store is not None and self.store.suffix not in STORES:
-            raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
-        if self.store is not None and self.store.exists():
-            raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
-        self.out, self.fresh = plan(adata, genes, copy=copy, new=self.store is not None)
+        self.out, self.fresh, self.columns = plan(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
-        self.columns = self.out.var_names.get_indexer(pd.Index(genes))
         self.modeled = np.zeros(self.out.n_vars, dtype=bool)
         self.modeled[self.columns] = True
         wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
         n = adata.n_obs
+        self.rows = rows
         self.library = np.full(n, np.nan, dtype=np.float32)
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
@@ -145,15 +151,17 @@ class PredictionWriter:
 
             self._file = zarr.open_group(path, mode="w", zarr_format=2)
         group = self._file.create_group("layers")
+        empty = {"fillvalue" if self.store.suffix == ".h5ad" else "fill_value": np.nan}
         for name in wanted:
             dataset = group.create_dataset if self.store.suffix == ".h5ad" else group.create_array
-            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks)
+            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks, **empty)
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
             self.arrays[name] = array if self.store.suffix == ".h5ad" else _ZarrRows(array)
 
     def add(self, core: NDArray[np.int64], prediction: Prediction) -> None:
         """Take one block; the means of a prediction that has no such layer are refused."""
         order = np.argsort(core)
+        core = self.rows[core]
         rows = core[order]
         for name, array in self.arrays.items():
             value = _layer(prediction, name)
@@ -189,7 +197,7 @@ class PredictionWriter:
         Parameters
         ----------
         library_size
-            `(n,)` library sizes that were imposed; None: those that the model gave.
+            `(k,)` library sizes that were imposed; None: those that the model gave.
         parameters
             What goes to `.uns`.
 
@@ -201,16 +209,21 @@ class PredictionWriter:
         names, out = self.names, self.out
         obs: dict[str, Any] = {}
         obsm: dict[str, Any] = {names.embedding: self.embedding}
-        used = self.library if library_size is None else library_size
-        if np.isfinite(used).any():
-            obs[names.library_size] = used
-        unlike = self.distance > 1
-        if np.isfinite(self.distance).all():
+        here = np.zeros(len(self.library), dtype=bool)
+        here[self.rows] = True
+        if library_size is not None:
+            self.library[self.rows] = library_size
+        # Cells without a nucleus have no library size.
+        if np.isfinite(self.library[here]).any():
+            obs[names.library_size] = self.library
+        unlike = self.distance[here] > 1
+        if np.isfinite(self.distance[here]).all():
             obs[names.tissue_distance] = self.distance
-            obs[names.unlike_training] = _categories(unlike.astype(int), keys.TISSUE)
+            obs[names.unlike_training] = _categories(np.where(here, self.distance > 1, -1), keys.TISSUE)
         if self.classes:
-            # Cells without a nucleus have no class.
-            best = np.where(np.isfinite(self.probability).all(axis=1), self.probability.argmax(axis=1), -1)
+            # Spots without a place, and cells without a nucleus, have no class.
+            known = here & np.isfinite(self.probability).all(axis=1)
+            best = np.where(known, self.probability.argmax(axis=1), -1)
             obs[names.cell_type] = _categories(best, self.classes)
             obs[names.cell_type_confidence] = self.probability.max(axis=1)
             obsm[names.cell_type_probability] = pd.DataFrame(
@@ -277,6 +290,23 @@ class PredictionWriter:
                 self._file.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
+
+
+def check_store(store: Path) -> None:
+    """Refuse a path to which no result can be streamed.
+
+    Raises
+    ------
+    ValueError
+        If it ends otherwise than AnnData do.
+    OSError
+        If something is there, or nothing can be written.
+    """
+    if store.suffix not in STORES:
+        raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
+    if store.exists():
+        raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
+    require_writable(store)
 
 
 def _categories(codes: NDArray[np.integer], names: Sequence[str]) -> pd.Categorical:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from hist2scrna.encoders.published import ENCODERS
-from hist2scrna.encoders.weights import hub_file
+from hist2scrna.encoders.weights import hub_file, read_state_dict
 
 
 class HubError(OSError):
@@ -101,3 +104,26 @@ def test_a_real_cache_is_read_without_a_connection(monkeypatch, tmp_path) -> Non
     file, origin = hub_file(ENCODERS["uni"])
     assert file.read_bytes() == b"weights"
     assert origin == f"hf://MahmoodLab/UNI@{'0' * 40}/pytorch_model.bin"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".safetensors"])
+def test_junk_is_refused_by_its_name(tmp_path, suffix) -> None:
+    """Whatever bytes a file holds, the error is ours: the unpickler alone raises eight kinds of its own."""
+    rng = np.random.default_rng(0)
+    good = io.BytesIO()
+    torch.save({"w": torch.zeros(3)}, good, _use_new_zipfile_serialization=False)
+    path = tmp_path / f"junk{suffix}"
+    junk = [rng.integers(0, 256, n, dtype=np.uint8).tobytes() for n in rng.integers(0, 400, 60)]
+    for place in rng.integers(0, len(good.getvalue()), 150):
+        flipped = bytearray(good.getvalue())
+        flipped[place] ^= int(rng.integers(1, 256))
+        junk.append(bytes(flipped))
+    refused = 0
+    for content in [*junk, b"", b"\x80\x02.", b"(lp0\n.", b"\x80\x02}q\x00h\x05."]:
+        path.write_bytes(content)
+        try:
+            read_state_dict(path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 100

@@ -109,6 +109,7 @@ def make_spots(kind):
     adata = anndata.AnnData(obs={"i": np.arange(len(xy))})
     return Spots(
         names=pd.Index([str(i) for i in range(len(xy))]),
+        rows=np.arange(len(xy)),
         sections=("a", "b", "c"),
         section=section,
         xy=xy,

@@ -22,3 +22,14 @@ def test_damaged_chunks_of_ome_zarr_are_named(marked_pixels, tmp_path):
     (tmp_path / "p.zarr" / "zarr.json").write_text(json.dumps(attributes))
     with pytest.raises(ValueError, match=r"p\.zarr.*not an OME-Zarr that can be read"):
         open_file(tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**40])
+def test_chunks_of_an_impossible_size_are_refused(marked_pixels, tmp_path, size):
+    header = ome_zarr(tmp_path / "p.zarr", marked_pixels) / "0" / "zarr.json"
+    said = json.loads(header.read_text())
+    shape = said["chunk_grid"]["configuration"]["chunk_shape"]
+    said["chunk_grid"]["configuration"]["chunk_shape"] = [shape[0], *(size for _ in shape[1:])]
+    header.write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"p\.zarr"):
+        open_file(tmp_path / "p.zarr").read(0, 0, 0, 8, 8)

@@ -33,7 +33,7 @@ def _spatial(function):
 
 
 def _nan(xy):
-    xy[5, 1] = np.nan
+    xy[5:9, 1] = np.nan
     return xy
 
 
@@ -244,3 +244,31 @@ def test_predict_refuses_what_is_no_model(make_section, tmp_path):
         predict(make_section(), tmp_path)
     with pytest.raises(TypeError, match="TrainedModel.*int"):
         predict(make_section(), 3)
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+def test_counts_in_raw_are_said_with_the_way_to_pass_them(make_section, fewer):
+    adata = make_section()
+    expected = fit(adata, **fast()).module.state_dict()
+    adata.raw = adata.copy()
+    if fewer:
+        # A gene that is not in raw.
+        adata.raw = adata[:, 1:].copy()
+    adata.X = np.log1p(adata.X.toarray() / 3)
+    with pytest.raises(ValueError, match=r"Counts are in adata\.raw") as said:
+        fit(adata, **fast())
+    steps = str(said.value).partition("Counts are in adata.raw: ")[2].partition(", then pass layer='counts'")[0]
+    scope = {"adata": adata}
+    exec(steps, scope)
+    model = fit(scope["adata"], **fast(layer="counts"))
+    assert model.genes == [f"g{i}" for i in range(int(fewer), 12)]
+    if not fewer:
+        assert all((value == expected[name]).all() for name, value in model.module.state_dict().items())
+
+
+def test_raw_that_is_normalized_too_is_not_recommended(make_section):
+    adata = make_section()
+    adata.X = np.log1p(adata.X.toarray() / 3)
+    adata.raw = adata.copy()
+    with pytest.raises(ValueError, match="not whole numbers.*Give raw counts"):
+        fit(adata, **fast())
