@@ -72,10 +72,10 @@ def placed_spots(opened: OpenedSections) -> OpenedSections:
             f"{int(away.sum())} of {int(tissue.sum())} spots have no coordinates or {lack} (the first is "
             f"{adata.obs_names[away][0]!r}): they are left out, and what is written for them is NaN."
         )
-    return _restricted(opened, np.flatnonzero(tissue & ~away))
+    return restricted(opened, np.flatnonzero(tissue & ~away))
 
 
-def _restricted(opened: OpenedSections, rows: NDArray[np.int64]) -> OpenedSections:
+def restricted(opened: OpenedSections, rows: NDArray[np.int64]) -> OpenedSections:
     """Return the sections with these rows alone; images that are open stay so, and sections without a row go."""
     if len(rows) == len(opened.codes):
         return opened

@@ -97,7 +97,8 @@ def fit(
         Counts of further donors without images, as AnnData or several, for models that have it (`kernel`): spots of
         the same kind, genes matched by name, donors by `group_key` and sections by `library_key` in their `.obs`.
         Which genes go together is learned from them too; the depth and the rate of each gene in tissue of another
-        donor are the means over all donors, and how far its depth may be off is theirs.
+        donor are the means over all donors, and how far its depth may be off is theirs. Sections of `adata` that have
+        no image, where others have one, are taken so too.
     spatial_key
         Key of `.obsm` with the coordinates.
     img_key
