@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 
 import hist2scrna
@@ -18,16 +17,17 @@ from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.trained.announce import announce_prediction
+from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.writer import PredictionWriter, check_store, checked_layers
+from hist2scrna.trained.store import check_store
+from hist2scrna.trained.writer import PredictionWriter, checked_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
 
@@ -158,8 +158,8 @@ def predict(
     UserWarning
         If spots off the image or without coordinates are left out; if more than 5 % are unlike the training tissue; if
         features, the size of what is predicted (spot,
-        bin or cell), or the way in which microns are known, differ from the training; if images are gray, or their pixels
-        more than one and a half times as wide as those of the training. Finer images are brought to these.
+        bin or cell), or the way in which microns are known, differ from the training; if images are gray, or their
+        pixels more than one and a half times as wide as in the training. Finer images are brought to those of it.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def predict(
         features_key=features_key,
         mpp=mpp,
     )
-    imposed = _imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
+    imposed = imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
         adata,
@@ -268,22 +268,6 @@ def default_layers(model: FittedModel) -> list[str]:
     if model.module.target == "log_counts":
         absent = {"dropout"}
     return [name for name in keys.DEFAULT_LAYERS if name not in absent]
-
-
-def _imposed_library(model: FittedModel, obs: pd.DataFrame, library_size: str) -> NDArray[np.float32] | None:
-    if model.likelihood == "mse" or library_size == "predicted":
-        return None
-    if library_size == "median":
-        return np.full(len(obs), model.baselines.median_library, dtype=np.float32)
-    if library_size not in obs:
-        raise ValueError(
-            "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
-            f"({list(obs.columns)}), found {library_size!r}."
-        )
-    sizes = pd.to_numeric(obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
-    if not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
-    return sizes
 
 
 def _written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
