@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 
 from hist2scrna import keys
@@ -18,18 +17,19 @@ from hist2scrna.messages import require_adata
 from hist2scrna.models.published import model_folder
 from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
+from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.writer import PredictionWriter, check_store, checked_layers
+from hist2scrna.trained.store import check_store
+from hist2scrna.trained.writer import PredictionWriter, checked_layers
 from hist2scrna.trained.written import written_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
 
@@ -206,7 +206,7 @@ def predict(
         mpp=mpp,
         nuclei=nuclei,
     )
-    imposed = _imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
+    imposed = imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
         adata,
@@ -292,22 +292,6 @@ def default_layers(model: FittedModel) -> list[str]:
     if model.module.target == "log_counts":
         absent = {"dropout"}
     return [name for name in keys.DEFAULT_LAYERS if name not in absent]
-
-
-def _imposed_library(model: FittedModel, obs: pd.DataFrame, library_size: str) -> NDArray[np.float32] | None:
-    if model.likelihood == "mse" or library_size == "predicted":
-        return None
-    if library_size == "median":
-        return np.full(len(obs), model.baselines.median_library, dtype=np.float32)
-    if library_size not in obs:
-        raise ValueError(
-            "Expected `library_size` to be 'predicted', 'median' or a column of adata.obs "
-            f"({list(obs.columns)}), found {library_size!r}."
-        )
-    sizes = pd.to_numeric(obs[library_size], errors="coerce").to_numpy(dtype=np.float32)
-    if not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise ValueError(f"Expected adata.obs[{library_size!r}] to hold positive library sizes in every spot.")
-    return sizes
 
 
 def _default_batch(model: FittedModel) -> int:

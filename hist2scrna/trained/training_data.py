@@ -42,7 +42,7 @@ COARSEST_UM = 2.0
 
 
 def apart_from_images(opened: OpenedSections, request: FitRequest) -> tuple[OpenedSections, FitRequest]:
-    """Return the sections with images, and the request with the counts of the others, for models that learn from them."""
+    """Return the sections with images, and the request with the counts of the others, which some models learn from."""
     source = opened.source
     on_images = source.features_key is None and source.image is None and not opened.patches_are_files
     without = [section for section in opened.members if not section.has_image] if on_images else []

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.files import require_writable
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
+from hist2scrna.trained.store import ZarrRows, backed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,25 +26,10 @@ if TYPE_CHECKING:
     from hist2scrna.models.contract import Prediction
 
 ROWS_PER_CHUNK = 256
-STORES = (".zarr", ".h5ad")
 # Of the spots; as far off as 1 % of the training spots are by definition.
 MOST_UNLIKE = 0.05
 # Of keys.TISSUE: light gray, and Okabe and Ito's vermilion.
 TISSUE_COLORS = ("#BBBBBB", "#D55E00")
-
-
-class Rows(Protocol):
-    """A matrix that takes whole rows, in memory or on disk."""
-
-    def __setitem__(self, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None: ...
-
-
-class _ZarrRows:
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __setitem__(self, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
-        self.array.oindex[rows, :] = block
 
 
 def plan(
@@ -156,7 +141,7 @@ class PredictionWriter:
             dataset = group.create_dataset if self.store.suffix == ".h5ad" else group.create_array
             array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks, **empty)
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-            self.arrays[name] = array if self.store.suffix == ".h5ad" else _ZarrRows(array)
+            self.arrays[name] = array if self.store.suffix == ".h5ad" else ZarrRows(array)
 
     def add(self, core: NDArray[np.int64], prediction: Prediction) -> None:
         """Take one block; the means of a prediction that has no such layer are refused."""
@@ -281,7 +266,7 @@ class PredictionWriter:
             self._file.close()
         (self._scratch / self.store.name).rename(self.store)
         self.discard()
-        return _backed(self.store, self.out)
+        return backed(self.store, self.out)
 
     def discard(self) -> None:
         """Remove what was streamed so far; the store itself appears only when it is complete."""
@@ -290,23 +275,6 @@ class PredictionWriter:
                 self._file.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
-
-
-def check_store(store: Path) -> None:
-    """Refuse a path to which no result can be streamed.
-
-    Raises
-    ------
-    ValueError
-        If it ends otherwise than AnnData do.
-    OSError
-        If something is there, or nothing can be written.
-    """
-    if store.suffix not in STORES:
-        raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
-    if store.exists():
-        raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
-    require_writable(store)
 
 
 def _categories(codes: NDArray[np.integer], names: Sequence[str]) -> pd.Categorical:
@@ -318,23 +286,6 @@ def _layer(prediction: Prediction, name: str) -> Tensor | None:
     """Return what one of :data:`hist2scrna.keys.LAYERS` holds: the attribute of that name."""
     layer: Tensor | None = getattr(prediction, name)
     return layer
-
-
-def _backed(store: Path, out: ad.AnnData) -> ad.AnnData:
-    """Return `out` with the layers of the store, read when they are used."""
-    from anndata.experimental import read_elem_lazy
-
-    if store.suffix == ".h5ad":
-        import h5py
-
-        group: Any = h5py.File(store, "r")
-    else:
-        import zarr
-
-        group = zarr.open_group(store, mode="r")
-    for key in group["layers"]:
-        out.layers[key] = read_elem_lazy(group["layers"][key])
-    return out
 
 
 def writable(value: Any) -> Any:
