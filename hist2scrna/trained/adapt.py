@@ -17,8 +17,9 @@ from hist2scrna.messages import listed, require_adata, require_key
 from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.counts import read_counts
+from hist2scrna.trained.encode import encode
 from hist2scrna.trained.model import TrainedModel, as_trained
-from hist2scrna.trained.predict import PREDICTION_BATCH, encode
+from hist2scrna.trained.predict import PREDICTION_BATCH
 from hist2scrna.trained.read import read_for
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from hist2scrna.fitting.inference import encode_spots
 from hist2scrna.fitting.saliency import EncodedPatches, saliency
 from hist2scrna.models.attention import graph_attention_layers
 from hist2scrna.models.registry import model_entry, model_names
-from hist2scrna.trained.predict import PREDICTION_BATCH, encode
+from hist2scrna.trained.encode import encode
+from hist2scrna.trained.predict import PREDICTION_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

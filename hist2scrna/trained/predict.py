@@ -9,9 +9,6 @@ import numpy as np
 import torch
 
 from hist2scrna import keys
-from hist2scrna.encoders import encoder_from_card, prepare_encoder
-from hist2scrna.encoders.prepare import check_card
-from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.models.published import model_folder
@@ -19,6 +16,7 @@ from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.donors import read_donors
+from hist2scrna.trained.encode import encode
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.read import read_for
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
 
@@ -253,37 +252,6 @@ def as_fitted(model: FittedModel | str | Path) -> FittedModel:
     if not isinstance(model, FittedModel):
         raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
     return model
-
-
-def encode(
-    model: FittedModel, spots: Spots, encoder: Any, *, batch_size: int, device: torch.device, progress: bool
-) -> None:
-    """Add the features of the spots by the model's encoder, if it has one and they were not read.
-
-    Raises
-    ------
-    ValueError
-        If the model has no encoder, but one was given; or it is not that of the training.
-    """
-    if model.encoder is None:
-        if encoder is not None:
-            raise ValueError(f"Model {model.name!r} was fitted without an encoder: leave `encoder` out.")
-        return
-    if spots.patches is None:
-        return
-    if encoder is not None:
-        model.encoder_in_memory = prepare_encoder(encoder)
-        check_card(model.encoder_in_memory, model.encoder)
-    elif model.encoder_in_memory is None:
-        model.encoder_in_memory = encoder_from_card(model.encoder)
-    spots.features = encode_patches(
-        model.encoder_in_memory,
-        spots,
-        np.arange(len(spots)),
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
 
 
 def default_layers(model: FittedModel) -> list[str]:

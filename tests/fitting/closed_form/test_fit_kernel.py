@@ -17,7 +17,7 @@ from scipy import sparse
 
 import hist2scrna as h2s
 from hist2scrna.encoders import Encoder, prepare_encoder
-from hist2scrna.fitting.closed_form.fit_kernel import SHRINKAGE, whiten
+from hist2scrna.fitting.closed_form.spaces import SHRINKAGE, whiten
 from hist2scrna.fitting.encode import encode_patches
 from hist2scrna.models.kernel import KernelRegression
 
