@@ -22,8 +22,9 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 demo: $(VENV)/.runtime
 	$(BIN)/hist2scrna demo --out demo
 
+# Two processes: files of tests side by side, one thread each.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The kernels of PyTorch, oneDNN and MKL are chosen one by one.
 test-kernels: $(VENV)/.development

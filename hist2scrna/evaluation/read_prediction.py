@@ -18,7 +18,7 @@ from hist2scrna.evaluation.predictors import (
     Sections,
     WithLogNormalized,
 )
-from hist2scrna.messages import require_key
+from hist2scrna.messages import listed, require_key
 from hist2scrna.metrics.blocks import blocks
 from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.predict import default_layers
@@ -167,6 +167,12 @@ def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, no
     columns = predicted.var_names.get_indexer(where.genes).astype(np.int64)
     found = {name: _slot(predicted, names, name) for name in (*LAYERS_OF["zinb"], LOG)}
     layers = {name: values for name, values in found.items() if values is not None}
+    another = [str(name) for name in parameters.get("another_donor", ())]
+    if another:
+        notes.remarks.append(
+            f"Predicted as tissue of another donor than those of the training: {listed(another)}. Intervals allow for a "
+            "sequencing depth that no picture tells."
+        )
     is_log = str(parameters.get("scale", "counts")) == "log_normalized"
     _check_finite(layers["mean"], where.rows, columns, names.layer("mean"), negative=is_log)
     if (is_log or LOG in layers) and names.modeled in predicted.var:
