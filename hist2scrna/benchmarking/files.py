@@ -112,7 +112,7 @@ def _line(row: dict[Any, Any]) -> list[str]:
         memory += f" (GPU {row['gpu_peak_memory_mib']:,.0f})"
     return [
         _escape(str(row["model"])),
-        f"{row['n_folds']} x {row['n_core']}" if of_model else f"{row['n_folds']}",
+        f"{row['n_folds']} x {row['n_seeds']}" if of_model else f"{row['n_folds']}",
         *(_score_cell(row, score) for score in benchmark_scores()),
         percent(row["score_over_ceiling"]),
         f"{row['folds_beating_depth_baseline']} of {row['n_folds']}" if of_model else "-",

@@ -170,8 +170,8 @@ def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, no
     another = [str(name) for name in parameters.get("another_donor", ())]
     if another:
         notes.remarks.append(
-            f"Predicted as tissue of another donor than those of the training: {listed(another)}. Intervals allow for a "
-            "sequencing depth that no picture tells."
+            f"Predicted as tissue of another donor than those of the training: {listed(another)}. Intervals allow for "
+            "a sequencing depth that no picture tells."
         )
     is_log = str(parameters.get("scale", "counts")) == "log_normalized"
     _check_finite(layers["mean"], where.rows, columns, names.layer("mean"), negative=is_log)

@@ -203,7 +203,7 @@ def test_summary_averages_seeds_then_folds(finished):
         depth = jobs[jobs["model"] == "depth baseline"].set_index("fold")["pearson"]
         assert row["folds_beating_depth_baseline"] == sum(by_fold[fold] > depth[fold] for fold in by_fold.index)
         assert row["n_collapsed"] == own["collapsed"].astype(bool).sum()
-        assert (row["n_folds"], row["n_core"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
+        assert (row["n_folds"], row["n_seeds"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
 
 
 def test_model_of_some_folds_is_run_on_these_alone_and_the_table_names_them(sections, tmp_path, in_process):
@@ -306,7 +306,7 @@ def test_adding_models_and_seeds_runs_only_these(sections, tmp_path, in_process)
     }
     table = one(sections, tmp_path, {"counts": FAST, "light": light}, seeds=(0, 1))
     assert in_process.started == 4
-    assert table["n_core"].tolist()[:2] == [2, 2]
+    assert table["n_seeds"].tolist()[:2] == [2, 2]
     assert (table["n_failed"] == 0).all()
 
 

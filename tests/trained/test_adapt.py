@@ -135,3 +135,23 @@ def test_whose_tissue_it_is_decides(fitted, new) -> None:
     forced = fitted.predict(new, another_donor=False, copy=True, layers=["uncertainty"], progress=False)
     wide, narrow = (a.layers["hist2scrna_uncertainty"] for a in (said["another"], forced))
     assert (wide > narrow).mean() > 0.95
+
+
+def test_sections_without_an_image_are_counts_alone(make_section) -> None:
+    """Ten slides, five of them with an image: the others tell which genes go together."""
+    sections = [make_section(f"s{i}", seed=i, n_spots=24) for i in range(3)]
+    whole = ad.concat(sections, uns_merge="unique", merge="same")
+    del whole.uns["spatial"]["s2"]
+    options = {"model": "kernel", "encoder": "morphology", "training": {"augment": False}, "progress": False}
+    model = h2s.tl.fit(whole, library_key="library_id", **options)
+    assert model.training["sections"] == ["s0", "s1"]
+    assert len(model.training["donors_without_images"]) == 1
+    explicit = h2s.tl.fit(
+        whole[whole.obs["library_id"] != "s2"].copy(),
+        expression=whole[whole.obs["library_id"] == "s2"].copy(),
+        library_key="library_id",
+        **options,
+    )
+    np.testing.assert_array_equal(model.module.loadings, explicit.module.loadings)
+    with pytest.raises(KeyError, match="s2"):
+        h2s.tl.fit(whole, model="ridge", encoder="morphology", library_key="library_id", progress=False)
