@@ -195,7 +195,7 @@ def summary_table(jobs: pd.DataFrame) -> pd.DataFrame:
     Student's t over the folds, and undefined for fewer than two.
     """
     rows = []
-    for (dataset, _), of_split in jobs.groupby(["dataset", "split"], sort=False, dropna=False):
+    for (dataset, _), of_split in jobs.groupby(["dataset", "split"], sort=False):
         references = of_split[of_split["kind"] != "model"]
         for part in (of_split[of_split["kind"] == "model"], references):
             for model, own in part.groupby("model", sort=False):
@@ -248,7 +248,7 @@ def by_split(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of each data set, by its name; where several splits of it were given, of each split."""
     parts: dict[str, pd.DataFrame] = {}
     for dataset, of_dataset in table.groupby("dataset", sort=False):
-        splits = dict(list(of_dataset.groupby("split", sort=False, dropna=False)))
+        splits = dict(list(of_dataset.groupby("split", sort=False)))
         parts |= {str(dataset) if len(splits) == 1 else f"{dataset}, {name}": rows for name, rows in splits.items()}
     return parts
 

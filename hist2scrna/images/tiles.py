@@ -124,7 +124,8 @@ class TiledImage(SectionImage):
         self.scales = tuple(scale * level_scale(sizes[kept[0]], sizes[level]) for level in kept)
         self._sizes = [sizes[level] for level in kept]
         self._tiles = [tiles[level] for level in kept]
-        self._key = (self.origin, path.stat().st_mtime_ns)
+        # Two readers of a file cut it into other tiles.
+        self._key = (type(self).__name__, self.origin, path.stat().st_mtime_ns)
         self.in_one_piece = all(edge <= tile for edge, tile in zip(self._sizes[0], self._tiles[0], strict=True))
         return kept
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Wider than any layer, and more than the blocks, that a computer trains; beyond, a slip of the key fills the memory.
 LARGEST, DEEPEST = 2**16, 1000
 LAYERS = ("depth", "n_layers")
+# There may be none of them: layers, augmented views.
+NONE_ALLOWED = (*LAYERS, "bake")
 
 
 def check_option(name: str, value: Any, parameter: inspect.Parameter) -> None:
@@ -27,7 +29,7 @@ def check_option(name: str, value: Any, parameter: inspect.Parameter) -> None:
     if value is None and "None" in kind:
         return
     if kind.startswith("int"):
-        _check_number(name, value, least=0 if name.startswith(LAYERS) or parameter.default == 0 else 1)
+        _check_number(name, value, least=0 if name.startswith(NONE_ALLOWED) or parameter.default == 0 else 1)
     elif kind.startswith("Sequence[int]"):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ValueError(

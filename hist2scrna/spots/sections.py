@@ -97,6 +97,8 @@ class Section:
         KeyError, ValueError
             If nothing tells the scale, or what tells it is not a positive number.
         """
+        if not self.entry and not self.has_image and self.source.mpp is None:
+            raise KeyError(no_library(self.libraries, self.name))
         return section_scale(self.name, self.entry, self.source.mpp, self.image if self.has_image else None)
 
 

@@ -66,7 +66,7 @@ def test_fit_predict_evaluate_save(name, sections, tmp_path) -> None:
     predicted = model.predict(sections, copy=True, progress=False)
     assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
     assert predicted.uns["hist2scrna"]["scale"] == "log_normalized"
-    assert predicted.obs["hist2scrna_cell_type"].cat.categories.tolist() == model.classes
+    assert set(predicted.obs["hist2scrna_cell_type"].cat.categories) <= set(model.classes)
     found = h2s.tl.evaluate(sections, model, library_key="library_id", progress=False)
     assert np.isfinite(found.headline["pearson"])
     again = h2s.TrainedModel.load(model.save(tmp_path / "model"))

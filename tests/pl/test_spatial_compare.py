@@ -13,13 +13,6 @@ from hist2scrna import keys, metrics, pl
 NAMES = keys.OutputKeys()
 
 
-@pytest.fixture
-def predicted(make_section):
-    adata = make_section(n_spots=40)
-    adata.layers[NAMES.layer("mean")] = adata.X.toarray() * 0.5 + 1
-    return adata
-
-
 def drawn(ax) -> EllipseCollection:
     (found,) = [c for c in ax.collections if isinstance(c, EllipseCollection)]
     return found

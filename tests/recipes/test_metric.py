@@ -138,7 +138,9 @@ def test_a_new_metric_is_a_column_of_a_benchmark(sections) -> None:
             name: value_of(results, score, "model", level=level) for name, (score, level) in benchmark_columns().items()
         }
         rows.append({"dataset": "made up", "fold": fold, "model": "ours", "kind": "model", "seed": 0, **numbers})
-    jobs = pd.DataFrame(rows, columns=job_columns()).assign(status="complete", n_genes=12, panel_sha256="0" * 64)
+    jobs = pd.DataFrame(rows, columns=job_columns()).assign(
+        status="complete", split="made up", n_genes=12, panel_sha256="0" * 64
+    )
     assert jobs["median_error"].notna().all()
     table = summary_table(jobs)
     assert table["median_error"].iloc[0] == pytest.approx(jobs["median_error"].mean())

@@ -79,7 +79,10 @@ def test_options_of_every_model_are_checked_before_it_is_built(name):
             "boo": [0, "yes"],
             "Seq": ["ab", [0], [2.5], 3, [10**9]],
         }.get(kind[:3], [])
-        if kind.startswith("int") and not option.startswith(("depth", "n_layers", "n_morphology")):
+        if kind.startswith("Sequence[str]"):
+            continue
+        none_allowed = option.startswith(("depth", "n_layers", "bake")) or entry.options[option].default == 0
+        if kind.startswith("int") and not none_allowed:
             wrong.append(0)
         if option == "dropout":
             wrong += [2, -0.1, 1]

@@ -59,7 +59,7 @@ def fit_decoder(
     true_scores: Floats,
     predicted_scores: Floats,
     likelihood: Likelihood,
-    donor: NDArray[np.int64],
+    donor: NDArray[np.int64] | None = None,
 ) -> CountDecoder:
     """Estimate what each program does to a gene from the true scores, and what is left over from predicted ones.
 
@@ -77,8 +77,10 @@ def fit_decoder(
         `"zinb"`, `"nb"` or `"poisson"`; `"mse"` estimates nothing.
     donor
         `(n,)`, number of the donor of each spot: each gene has a level of its own in each while loadings are estimated.
+        None: they are of one donor.
     """
     n, n_genes = counts.shape
+    donor = np.zeros(n, dtype=np.int64) if donor is None else donor
     loadings = np.zeros((true_scores.shape[1], n_genes))
     rest = np.zeros((3, n_genes))
     if likelihood != "mse":

@@ -189,7 +189,8 @@ def with_counts(predicted: ad.AnnData, measured: ad.AnnData) -> ad.AnnData:
 def test_by_donor_the_intervals_hold_for_another_donor() -> None:
     """Sections of one donor are alike: left out one by one, they say nothing of how donors differ."""
     train, other = draw_donors(0, sections_each=2), draw_donors(1, sections_each=1)
-    other.obs["library_id"] = "other " + other.obs["library_id"].astype(str)
+    for column in ("library_id", "donor"):
+        other.obs[column] = "other " + other.obs[column].astype(str)
     found = {}
     for key in (None, "donor"):
         model = h2s.tl.fit(train, group_key=key, likelihood="nb", **OPTIONS)
