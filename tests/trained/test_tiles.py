@@ -38,14 +38,20 @@ def fitted(adata: ad.AnnData, *, epochs: int = 1, **arguments: Any) -> Any:
     return tl.fit(adata, model="ghist", preset="tiny", training=training, progress=False, **options)
 
 
-@pytest.fixture(scope="module")
-def model(sections) -> Any:
+def with_reference(sections: list[ad.AnnData], epochs: int) -> Any:
     train = concat(sections[:2])
     how = {"batch_size": 2}
-    return fitted(train, epochs=20, reference=reference_profiles(train, "cell_type"), how=how)
+    return fitted(train, epochs=epochs, reference=reference_profiles(train, "cell_type"), how=how)
 
 
-def test_types_and_expression_of_an_unseen_section(sections, model) -> None:
+@pytest.fixture(scope="module")
+def model(sections) -> Any:
+    return with_reference(sections, epochs=1)
+
+
+@pytest.mark.slow
+def test_types_and_expression_of_an_unseen_section(sections) -> None:
+    model = with_reference(sections, epochs=20)
     test = sections[2]
     predicted = tl.predict(test, model, nuclei=nuclei_of(test), progress=False, copy=True)
     types = test.obs["cell_type"].astype(str)
