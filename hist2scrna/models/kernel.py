@@ -23,9 +23,9 @@ and a line the same with :math:`S = z / \sqrt{\overline{\lVert z \rVert^2}}`. Th
 Programs are the leading axes of log-normalized expression once :math:`\ell` is regressed out of it; :math:`w` is
 estimated from true scores, and :math:`b_g`, dispersion and dropout from those that were predicted for spots left out.
 
-On tissue of another donor than those of the training, where these were one, nobody knows how deep a section was
-sequenced, and most programs tell less. All means of the section are off by a factor :math:`\gamma` of mean 1 and
-variance :math:`v`, so that :math:`1/\theta_g` becomes :math:`1/\theta_g + v`; and each program is shrunk by
+On tissue of another donor than those of the training nobody knows how deep a section was sequenced. All means of the
+section are off by a factor :math:`\gamma` of mean 1 and variance :math:`v`, so that :math:`1/\theta_g` becomes
+:math:`1/\theta_g + v`. Where one donor was trained on, most programs tell less there, and each is shrunk by
 :math:`u_q / (u_q + c \max u)`, where :math:`u_q = \lVert w_q \rVert^2 \mathrm{var}(\hat s_q)` is what it moves.
 """
 
@@ -261,6 +261,8 @@ class KernelRegression(SpotModel):
                 prediction.log_dispersion = self.log_dispersion
                 if batch.donor is not None:
                     prediction.depth_variance = variance.squeeze(1)
+                    # One for all spots where these are all of one kind.
+                    variance = variance[0] if bool((variance == variance[0]).all()) else variance
                     prediction.log_dispersion = -torch.log(torch.exp(-self.log_dispersion) + variance)
             if self.likelihood == "zinb":
                 prediction.dropout_logits = self.dropout_logits.expand_as(prediction.log_mu)

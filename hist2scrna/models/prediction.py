@@ -138,7 +138,8 @@ class Prediction:
     def _over_factors(self, variance: float, rows: Tensor, total: Tensor) -> Tensor:
         """Return expected ln(1 + 1e4 x / library size) of some spots, the mean over the factor of their section."""
         assert self.log_mu is not None and self.log_dispersion is not None
-        within = -torch.log((torch.exp(-self.log_dispersion[rows].float()) - variance).clamp(min=LEAST_SPREAD))
+        widened = self.log_dispersion.float().expand_as(self.log_mu)[rows]
+        within = -torch.log((torch.exp(-widened) - variance).clamp(min=LEAST_SPREAD))
         dropout = None if self.dropout_logits is None else self.dropout_logits[rows]
         expected = torch.zeros_like(within)
         for factor, weight in _gamma_nodes(variance):

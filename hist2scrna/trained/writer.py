@@ -111,7 +111,9 @@ class PredictionWriter:
         self.composition: NDArray[np.float32] | None = None
         self.nucleus_px: NDArray[np.int64] | None = None
         self.embedding: NDArray[np.float32] | None = None
+        # Inverse dispersion of each gene, as long as all spots have the same.
         self.dispersion: NDArray[np.float32] | None = None
+        self.dispersion_by_spot = False
         self._scratch: Path | None = None
         self._file: Any = None
         self.arrays: dict[str, Any] = {}
@@ -170,9 +172,12 @@ class PredictionWriter:
             self.probability[core] = prediction.label_logits.float().softmax(dim=1).cpu().numpy()
         if prediction.log_library is not None:
             self.library[core] = prediction.log_library.float().exp().cpu().numpy()
-        if prediction.log_dispersion is not None and prediction.log_dispersion.ndim == 1:
-            self.dispersion = np.full(self.out.n_vars, np.nan, dtype=np.float32)
-            self.dispersion[self.columns] = prediction.log_dispersion.float().exp().cpu().numpy()
+        if prediction.log_dispersion is not None and prediction.log_dispersion.ndim > 1:
+            self.dispersion_by_spot = True
+        elif prediction.log_dispersion is not None:
+            dispersion = prediction.log_dispersion.float().exp().cpu().numpy()
+            self.dispersion = dispersion if self.dispersion is None else self.dispersion
+            self.dispersion_by_spot |= not np.array_equal(dispersion, self.dispersion)
         if prediction.tissue_distance is not None:
             self.distance[core] = prediction.tissue_distance.float().cpu().numpy()
 
@@ -233,8 +238,10 @@ class PredictionWriter:
         for key, matrix in obsm.items():
             out.obsm[key] = matrix
         out.var[names.modeled] = self.modeled
-        if self.dispersion is not None:
-            out.var[names.dispersion] = self.dispersion
+        if self.dispersion is not None and not self.dispersion_by_spot:
+            column = np.full(out.n_vars, np.nan, dtype=np.float32)
+            column[self.columns] = self.dispersion
+            out.var[names.dispersion] = column
         elif names.dispersion in out.var:
             # Of another model, that predicted before.
             del out.var[names.dispersion]

@@ -155,3 +155,23 @@ def test_sections_without_an_image_are_counts_alone(make_section) -> None:
     np.testing.assert_array_equal(model.module.loadings, explicit.module.loadings)
     with pytest.raises(KeyError, match="s2"):
         h2s.tl.fit(whole, model="ridge", encoder="morphology", library_key="library_id", progress=False)
+
+
+@pytest.mark.parametrize("seed", [3, None], ids=["own", "another"])
+def test_what_was_predicted_is_scored_without_predicting_again(fitted, new, monkeypatch, seed) -> None:
+    section = new.copy() if seed is None else donor("a", seed, n_sections=1)
+    h2s.tl.predict(section, fitted, progress=False)
+    widened = -np.log(
+        np.exp(-fitted.module.log_dispersion.numpy()) + (0 if seed else float(fitted.module.depth_variance))
+    )
+    np.testing.assert_allclose(np.log(section.var["hist2scrna_dispersion"]), widened, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(h2s.TrainedModel, "predict", None)
+    h2s.tl.evaluate(section, fitted, progress=False)
+
+
+def test_of_own_and_another_donor_together_no_gene_has_one_dispersion(fitted, new) -> None:
+    both = ad.concat([donor("a", 3, n_sections=1), new], merge="same")
+    out = fitted.predict(both, layers=["mean", "dispersion"], copy=True, progress=False)
+    assert "hist2scrna_dispersion" not in out.var
+    own = out.obs["donor"] == "a"
+    assert (out.layers["hist2scrna_dispersion"][own][0] > out.layers["hist2scrna_dispersion"][~own][0]).all()
