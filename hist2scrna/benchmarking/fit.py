@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna.messages import require_known
 from hist2scrna.models.choose import AUTO
-from hist2scrna.models.registry import model_entry, model_names, model_options
+from hist2scrna.models.create import model_options
+from hist2scrna.models.registry import model_entry, model_names
 from hist2scrna.models.training import as_training
 from hist2scrna.trained.fit import fit_model
 from hist2scrna.trained.plan import FIT_ARGUMENTS, request_of

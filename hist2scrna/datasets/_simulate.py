@@ -14,7 +14,9 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from hist2scrna import keys
-from hist2scrna.datasets.histology import MORPHOLOGIES, Domains, draw, place_nuclei
+from hist2scrna.datasets.histology import draw
+from hist2scrna.datasets.simulated_genes import Genes, draw_genes
+from hist2scrna.datasets.tissue import MORPHOLOGIES, Domains, place_nuclei
 
 Preset = Literal["small", "medium"]
 Level = Literal["spot", "cell"]
@@ -55,18 +57,6 @@ class _Parameters:
     level: str
     neighbor_effect: float
     mpp: float
-
-
-@dataclass(frozen=True)
-class _Genes:
-    """Parameters of the genes, which all sections of a call share. Effects are on the natural log of the rate."""
-
-    base: NDArray[np.float64]  # (genes,)
-    own: NDArray[np.float64]  # (types, genes)
-    neighbor: NDArray[np.float64]  # (types, genes)
-    theta: NDArray[np.float64]  # (genes,)
-    dropout: NDArray[np.float64]  # (genes,)
-    responds: NDArray[np.bool_]  # (genes,), true where neighbors matter
 
 
 def simulate(
@@ -172,33 +162,14 @@ def simulate(
 
     sizes = int(seed), int(n_spots), int(n_genes), int(n_types)
     parameters = _Parameters(*sizes, level, float(neighbor_effect), float(mpp))
-    genes = _draw_genes(np.random.default_rng([seed, 0]), parameters.n_genes, parameters.n_types)
+    genes = draw_genes(np.random.default_rng([seed, 0]), parameters.n_genes, parameters.n_types)
     return [
         _simulate_section(np.random.default_rng([seed, 1, i]), f"section_{i}", genes, parameters)
         for i in range(n_sections)
     ]
 
 
-def _draw_genes(rng: np.random.Generator, n_genes: int, n_types: int) -> _Genes:
-    base = rng.normal(0, 1.4, n_genes)
-    responds = rng.permutation(n_genes) < n_genes / 2
-    own = rng.normal(0, 1, (n_types, n_genes)) * np.where(responds, 0.1, 1.3)
-    neighbor = rng.normal(0, 1, (n_types, n_genes)) * np.where(responds, 2.4, 0.0)
-    # Centerd over types, so that a gene's level is that of its base, and scaled so that rates sum to about one.
-    own, neighbor = own - own.mean(axis=0), neighbor - neighbor.mean(axis=0)
-    base -= np.log(np.exp(base + own).sum(axis=1).mean())
-    rank = base.argsort().argsort() / max(1, n_genes - 1)
-    return _Genes(
-        base=base,
-        own=own,
-        neighbor=neighbor,
-        theta=np.exp(rng.uniform(0, np.log(20), n_genes)),
-        dropout=0.4 * (1 - rank) * rng.uniform(0.2, 1, n_genes),
-        responds=responds,
-    )
-
-
-def _simulate_section(rng: np.random.Generator, library: str, genes: _Genes, parameters: _Parameters) -> ad.AnnData:
+def _simulate_section(rng: np.random.Generator, library: str, genes: Genes, parameters: _Parameters) -> ad.AnnData:
     n_spots, n_types, level, mpp = parameters.n_spots, parameters.n_types, parameters.level, parameters.mpp
     scale = _SCALES[level]
     # Tissue, counts and image draw from streams of their own: the counts do not depend on the resolution, nor the

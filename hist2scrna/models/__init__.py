@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "create": ["create_model", "model_options"],
         "contract": ["Context", "Prediction", "SpotBatch", "SpotModel", "TrainingStatistics"],
         "ghist": ["GHIST"],
         "hist2rna": ["Hist2RNA"],
@@ -14,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "kernel": ["KernelRegression"],
         "lightweight": ["Hist2scRNALightweight"],
         "published": ["published"],
-        "registry": ["create_model", "model_names", "model_options", "register"],
+        "registry": ["model_names", "register"],
         "ridge": ["Ridge"],
         "stnet": ["STNet"],
         "transformerst": ["TransformerST"],

@@ -149,8 +149,6 @@ class Hist2ST(SpotModel):
             )
         if channel % 8:
             raise ValueError(f"Expected `channel` to be a multiple of 8, found {channel}.")
-        if policy not in ("mean", "max"):
-            raise ValueError(f"Expected `policy` to be 'mean' or 'max', found {policy!r}.")
         if depth3 < 1:
             raise ValueError(f"Expected `depth3` to be at least 1, found {depth3}: the prediction reads these layers.")
         self.context = Context("section")

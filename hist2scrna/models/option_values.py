@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -44,6 +45,10 @@ def check_option(name: str, value: Any, parameter: inspect.Parameter) -> None:
             raise ValueError(f"Expected `dropout` to be at least 0 and less than 1, found {value!r}.")
     elif kind == "bool" and not isinstance(value, bool):
         raise ValueError(f"Expected `{name}` to be True or False, found {value!r}.")
+    elif kind.startswith("Literal["):
+        known = ast.literal_eval(kind.removeprefix("Literal").removesuffix(" | None"))
+        if value not in known:
+            raise ValueError(f"Expected `{name}` to be {' or '.join(map(repr, known))}, found {value!r}.")
 
 
 def _check_number(name: str, value: Any, least: int) -> None:

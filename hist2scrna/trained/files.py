@@ -25,7 +25,8 @@ from hist2scrna.files import replaced_whole
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
-from hist2scrna.models.registry import create_model, model_names
+from hist2scrna.models.create import create_model
+from hist2scrna.models.registry import model_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

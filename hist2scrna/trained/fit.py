@@ -27,7 +27,8 @@ from hist2scrna.fitting.warm_start import start_from
 from hist2scrna.messages import require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB
-from hist2scrna.models.registry import create_model, model_entry
+from hist2scrna.models.create import create_model
+from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import with_pooled_features

@@ -11,7 +11,8 @@ from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
 from hist2scrna.fitting.processes import require_processes
 from hist2scrna.messages import nearest
-from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, check_uses, model_entry, model_names, model_options
+from hist2scrna.models.create import check_uses, model_options
+from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, model_entry, model_names
 from hist2scrna.models.training import FIELDS, Training, as_training
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.source import Source

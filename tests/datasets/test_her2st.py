@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
-import sys
 import threading
 import warnings
 import zipfile
@@ -18,9 +17,9 @@ import pytest
 from PIL import Image
 from skimage.filters import threshold_otsu
 
+import hist2scrna.datasets._her2st_files as FILES
 from hist2scrna.datasets import her2st, her2st_counts
 
-MODULE = sys.modules[her2st.__module__]
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
 
 
@@ -159,7 +158,7 @@ def test_real_images_pass_without_a_warning(folder: Path) -> None:
 
 
 def test_hashes_are_those_of_the_files(folder: Path) -> None:
-    for name, known in MODULE._SHA256.items():
+    for name, known in FILES.SHA256.items():
         if name.endswith(".zip"):
             continue
         kind, file = name.split("/")[1], name.split("/")[-1]
@@ -267,7 +266,7 @@ class CountingHandler(http.server.SimpleHTTPRequestHandler):
 def upstream(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The two made-up sections behind a local web server, laid out as in the authors' repository."""
     home = tmp_path / "upstream"
-    names = [name for name in MODULE._SHA256 if "C2" in name or "C3" in name]
+    names = [name for name in FILES.SHA256 if "C2" in name or "C3" in name]
     for name in names:
         section = "C2" if "C2" in name.split("/")[-1] + name.split("/")[-2] else "C3"
         suffix = {"ST-imgs": ".jpg", "ST-cnts": ".tsv.gz", "ST-spotfiles": "_selection.tsv"}[name.split("/")[1]]
@@ -284,8 +283,8 @@ def upstream(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(CountingHandler, directory=str(home)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setattr(MODULE, "_HOME", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(MODULE, "_SHA256", registry)
+    monkeypatch.setattr(FILES, "HOME", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(FILES, "SHA256", registry)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield home

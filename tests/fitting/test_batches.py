@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from hist2scrna.fitting.batches import BlockSampler, induced_edges, make_batch, spatial_blocks, with_halo
 from hist2scrna.models.contract import Context
-from hist2scrna.models.registry import create_model
+from hist2scrna.models.create import create_model
 from hist2scrna.spots.graph import build_graph
 from hist2scrna.spots.read import Spots
 

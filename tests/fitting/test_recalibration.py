@@ -16,8 +16,8 @@ from hist2scrna.fitting.inference import predict_blocks
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.metrics.calibration import count_scores
 from hist2scrna.models.contract import TrainingStatistics
+from hist2scrna.models.create import create_model
 from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS
-from hist2scrna.models.registry import create_model
 from hist2scrna.tl import fit
 from hist2scrna.trained.model import TrainedModel
 

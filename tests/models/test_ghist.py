@@ -10,7 +10,7 @@ import torch
 from hist2scrna.fitting.augment import TileAugmentation
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.models.contract import SpotBatch, TrainingStatistics
-from hist2scrna.models.registry import create_model
+from hist2scrna.models.create import create_model
 
 PX, GENES, TYPES = 32, 6, 3
 NAMES = ["B", "Malignant", "stroma"]

@@ -15,7 +15,8 @@ import pytest
 import hist2scrna as h2s
 from hist2scrna import models
 from hist2scrna.models import registry
-from hist2scrna.models.registry import check_uses, model_entry, model_names, model_options
+from hist2scrna.models.create import check_uses, model_options
+from hist2scrna.models.registry import model_entry, model_names
 from hist2scrna.models.training import DEFAULTS, Training, as_training
 
 MODULE = """

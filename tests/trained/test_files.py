@@ -12,7 +12,8 @@ import torch
 from builders import fast
 
 from hist2scrna import TrainedModel
-from hist2scrna.models.registry import OUR_MODELS, create_model, model_entry
+from hist2scrna.models.create import create_model
+from hist2scrna.models.registry import OUR_MODELS, model_entry
 from hist2scrna.tl import fit, predict
 from hist2scrna.trained.files import CARD, FILES, card_sha256
 

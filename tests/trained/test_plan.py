@@ -9,7 +9,7 @@ from builders import fast
 from PIL import Image
 
 from hist2scrna import Training, pp
-from hist2scrna.models import registry
+from hist2scrna.models import create_model, registry
 from hist2scrna.tl import fit
 
 NO_NUMBERS = ["ab", float("nan"), True, [3]]
@@ -89,7 +89,7 @@ def test_options_of_every_model_are_checked_before_it_is_built(name):
         for value in wrong:
             tried += 1
             with pytest.raises(ValueError, match=rf"`{option}") as said:
-                registry.create_model(name, n_genes=3, **{**needed, option: value})
+                create_model(name, n_genes=3, **{**needed, option: value})
             assert str(value).strip("[]") in str(said.value)
             assert said.traceback[-1].path.name == "option_values.py"
     assert tried or not entry.options.keys() - {"n_features", "target"}
