@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # One thread, unless asked for more: with a busy neighbor on one of two cores, two threads wait for each other at every
-# loop and take seven times as long. Processes that tests start inherit it. Before NumPy, whose BLAS reads it once.
+# loop and take seven times as long. Processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,14 @@ settings.load_profile("reproducible")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def blas_threads() -> None:
+    """Of NumPy and SciPy, which plugins of pytest import before the variable above is set."""
+    threadpool_limits(THREADS, user_api="blas")
+
+
+@pytest.fixture(autouse=True)
 def torch_threads() -> None:
+    """Before every test: the first parallel function of Numba leaves PyTorch with a thread for each core."""
     import torch
 
     torch.set_num_threads(THREADS)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hist2scrna.cli.adapt import adapt
 from hist2scrna.cli.benchmark import benchmark
 from hist2scrna.cli.data import convert, info, simulate
 from hist2scrna.cli.demo import demo
@@ -24,7 +25,20 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="rich",
 )
-for command in (simulate, fit, predict, evaluate, benchmark, report, extract_features, pool, convert, info, demo):
+for command in (
+    simulate,
+    fit,
+    adapt,
+    predict,
+    evaluate,
+    benchmark,
+    report,
+    extract_features,
+    pool,
+    convert,
+    info,
+    demo,
+):
     app.command()(command)
 
 

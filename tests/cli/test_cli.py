@@ -169,7 +169,19 @@ def test_wrong_flags_end_with_two() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["simulate", "fit", "predict", "evaluate", "benchmark", "report", "extract-features", "convert", "info", "demo"],
+    [
+        "simulate",
+        "fit",
+        "adapt",
+        "predict",
+        "evaluate",
+        "benchmark",
+        "report",
+        "extract-features",
+        "convert",
+        "info",
+        "demo",
+    ],
 )
 def test_help_says_what_a_command_does(command) -> None:
     said = run(command, "--help")

@@ -53,6 +53,7 @@ def test_no_argument_of_pool_patches_is_missing():
         ("evaluate", tl.evaluate, NOT_OF_EVALUATE, {"model"}),
         ("benchmark", tl.benchmark, NOT_OF_BENCHMARK, {"model", "models", "splits"}),
         ("extract-features", pp.extract_features, NOT_OF_EXTRACT_FEATURES, {"encoder"}),
+        ("adapt", tl.adapt, ("progress",), {"model"}),
     ],
 )
 def test_the_options_are_the_arguments_of_the_function(command, function, otherwise, positional):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from builders import negative_binomial
 from scipy import sparse
+from typer.testing import CliRunner
 
 import hist2scrna as h2s
+from hist2scrna.cli.app import app
 
 GENES = 30
 WORLD = np.random.default_rng(5)
@@ -70,6 +72,24 @@ def test_it_is_saved_and_loaded(fitted, new, tmp_path) -> None:
     again = h2s.TrainedModel.load(adapted.save(tmp_path / "model"))
     means = [m.predict(new, copy=True, progress=False).layers["hist2scrna_mean"] for m in (adapted, again)]
     np.testing.assert_array_equal(*means)
+
+
+def test_the_shell_adapts_as_python_does(fitted, new, tmp_path) -> None:
+    fitted.save(tmp_path / "model")
+    some = new.copy()
+    some.obs["sequenced"] = np.arange(80) < 16
+    some.write_h5ad(tmp_path / "b.h5ad")
+    command = ["adapt", "b.h5ad", "--measured", "sequenced", "--model", "model", "--out", "adapted"]
+    command[1::2] = [str(tmp_path / word) if word in ("b.h5ad", "model", "adapted") else word for word in command[1::2]]
+    said = CliRunner().invoke(app, command)
+    assert said.exit_code == 0, said.output
+    by_hand = h2s.tl.adapt(fitted, some, measured="sequenced", progress=False)
+    from_shell = h2s.TrainedModel.load(tmp_path / "adapted")
+    assert from_shell.training["adapted_to"] == by_hand.training["adapted_to"]
+    means = [m.predict(new, copy=True, progress=False).layers["hist2scrna_mean"] for m in (by_hand, from_shell)]
+    np.testing.assert_array_equal(*means)
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1 and "exists already" in again.output
 
 
 def test_what_cannot_be_adapted_is_refused(fitted, new) -> None:
