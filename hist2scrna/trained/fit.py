@@ -17,7 +17,7 @@ from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
 from hist2scrna.encoders.patch_statistics import feature_names
 from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
-from hist2scrna.fitting.encode import encode_patches, encoded_width
+from hist2scrna.fitting.encode import PLAIN, Look, encode_patches, encoded_width
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
@@ -116,19 +116,17 @@ def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
     if model.context.kind == "spot":
         needed = np.union1d(split.training, split.validating)
     varied = "augment" in plan.entry.uses and bool(plan.training.augment)
-    looks = [
-        encode_patches(
-            plan.encoder,
-            spots,
-            needed,
-            batch_size=plan.training.batch_size or 1,
-            device=pick_device(str(plan.training.accelerator)),
-            progress=plan.request.progress,
-            augmentation=variation,
-        )
-        for variation in ((StainVariation(), ImageVariation()) if varied else (None,))
-    ]
-    spots.features, spots.second_look = looks[0], looks[1] if varied else None
+    variations = (StainVariation(), ImageVariation()) if varied else ()
+    features = encode_patches(
+        plan.encoder,
+        spots,
+        needed,
+        batch_size=plan.training.batch_size or 1,
+        device=pick_device(str(plan.training.accelerator)),
+        progress=plan.request.progress,
+        looks=[Look.of(variation, spots, plan.request.seed) for variation in variations] or PLAIN,
+    )
+    spots.features, spots.second_look = features[0], features[1] if varied else None
     spots.patches = None
 
 
