@@ -55,19 +55,72 @@ def test_affinity_counts_and_a_machine_without_control_groups_has_no_quota(monke
     assert processors.usable_processors() == 3
 
 
-def test_threads_are_limited_within_and_put_back_afterwards(monkeypatch):
-    monkeypatch.setattr(processors, "usable_processors", lambda: 2)
+@pytest.mark.parametrize(
+    ("own", "all_busy", "expected"),
+    [(0.0, 0.0, 4), (4.0, 4.0, 4), (0.0, 1.0, 3), (2.0, 3.6, 2), (1.0, 5.0, 1), (1.0, 9.0, 1), (3.0, 3.2, 4)],
+)
+def test_what_others_take_is_what_is_busy_and_not_our_own(tmp_path, monkeypatch, own, all_busy, expected):
+    """Seconds of ten, by the columns of /proc/stat: user, nice, system, idle, waiting, interrupts, steal."""
+
+    def write(busy: float) -> None:
+        # A fifth each; processor 7 is none that this process may use.
+        columns = [round(20 * busy)] * 3 + [999999, 999999] + [round(20 * busy)] * 2 + [0]
+        rest = " ".join(["0"] * 8)
+        lines = [f"cpu  {rest}", f"cpu0 {' '.join(map(str, columns))}", *(f"cpu{i} {rest}" for i in (1, 2, 3))]
+        lines.append("cpu7 " + " ".join([str(round(100000 * busy))] * 8))
+        (tmp_path / "stat").write_text("\n".join([*lines, "intr 1 2", "ctxt 5"]))
+
+    clock = {"process": 0.0, "wall": 0.0}
+    monkeypatch.setattr(processors, "STATISTICS", tmp_path / "stat")
+    monkeypatch.setattr(processors, "usable_processors", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    monkeypatch.setattr(processors.time, "process_time", lambda: clock["process"])
+    monkeypatch.setattr(processors.time, "perf_counter", lambda: clock["wall"])
+    write(0.0)
+    neighbors = processors.Neighbors()
+    write(all_busy)
+    clock |= {"process": own, "wall": 1.0}
+    assert neighbors.left() == expected
+    (tmp_path / "stat").unlink()
+    assert neighbors.left() == 4
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_threads_follow_the_others_within_and_are_put_back_afterwards(monkeypatch):
+    for name in processors.CHOSEN_BY:
+        monkeypatch.delenv(name, raising=False)
+    left = iter([2, 1, 3, 9])
+    monkeypatch.setattr(processors.Neighbors, "left", lambda self: next(left))
     before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    blas = blas_threads()
     try:
-        for chosen, most, expected in ((4, None, 2), (4, 1, 1), (1, None, 1), (2, 3, 2)):
-            torch.set_num_threads(chosen)
-            blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-            with pytest.raises(KeyError), processors.threads(most) as n:
-                assert n == torch.get_num_threads() == expected
-                limited = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-                assert max(limited) <= expected
-                raise KeyError
-            assert torch.get_num_threads() == chosen
-            assert blas == [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+        with pytest.raises(KeyError), processors.threads() as look_again:
+            assert torch.get_num_threads() == 2 and max(blas_threads()) <= 2
+            look_again()
+            assert torch.get_num_threads() == 2, "not yet"
+            monkeypatch.setattr(processors, "NEXT_LOOK", 0.0)
+            for expected in (1, 3, 4):
+                look_again()
+                assert torch.get_num_threads() == expected
+            raise KeyError
+        assert torch.get_num_threads() == 4 and blas_threads() == blas
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_the_user_chose_is_kept(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(processors.Neighbors, "left", lambda self: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with processors.threads() as look_again:
+            look_again()
+            assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

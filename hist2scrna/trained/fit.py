@@ -28,6 +28,7 @@ from hist2scrna.messages import require_adata, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB
 from hist2scrna.models.registry import create_model, model_entry
+from hist2scrna.processors import threads
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import with_pooled_features
@@ -37,6 +38,8 @@ from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 from hist2scrna.trained.training_data import TrainingData, apart_from_images, choose, read_data, with_encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots
     from hist2scrna.spots.source import Source
@@ -52,6 +55,11 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)
     check_numbers(request)
+    with threads() as look_again:
+        return _fit(adata, request, look_again)
+
+
+def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) -> TrainedModel:
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened, request = apart_from_images(open_sections(adata, request.source), request)
@@ -70,7 +78,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         baselines = start(model, data, split, plan)
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
-        result = fit_and_keep(draft, data, split, objective, plan)
+        result = fit_and_keep(draft, data, split, objective, plan, look_again)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
             f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
@@ -208,12 +216,18 @@ def _parameters(source: Source, objective: Objective, plan: FitPlan) -> dict[str
 
 
 def fit_and_keep(
-    draft: TrainedModel, data: TrainingData, split: Split, objective: Objective, plan: FitPlan
+    draft: TrainedModel,
+    data: TrainingData,
+    split: Split,
+    objective: Objective,
+    plan: FitPlan,
+    look_again: Callable[[], None],
 ) -> FitResult:
     """Fit the model in place by its own fitter; the best so far is kept in `checkpoint_dir`, where there is one."""
     folder, request = plan.training.checkpoint_dir, plan.request
     on_best = None if folder is None else partial(keep_best, draft, folder)
-    settings = FitSettings(plan.training, objective, request.seed, request.progress, data.expression, on_best)
+    how = (plan.training, objective, request.seed, request.progress, data.expression, on_best, look_again)
+    settings = FitSettings(*how)
     result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
     if folder is not None:
