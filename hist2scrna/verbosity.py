@@ -1,14 +1,17 @@
-"""How much is said on the way, and where: `hist2scrna.settings.verbosity`."""
+"""The settings of the package, `hist2scrna.settings`: how much is said on the way, and where features are cached."""
 
 from __future__ import annotations
 
 import builtins
 import logging
+import os
 import sys
 from enum import IntEnum
+from pathlib import Path
 
 from hist2scrna.messages import require_known
 
+CACHE_VARIABLE = "HIST2SCRNA_CACHE_DIR"
 # Between info and debug, by the number and the name that Scanpy has given it.
 HINT = 15
 logging.addLevelName(HINT, "HINT")
@@ -37,6 +40,7 @@ class Settings:
 
     def __init__(self) -> None:
         self._verbosity: Verbosity | None = None
+        self._cache_dir: Path | None = None
 
     @property
     def verbosity(self) -> Verbosity:
@@ -73,8 +77,39 @@ class Settings:
                 )
             self._verbosity = Verbosity(level)
 
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder in which features by an encoder are kept, so that the same patches are never encoded twice.
+
+        None, the default: they are not kept. Where it was not set, it is what the environment variable
+        `HIST2SCRNA_CACHE_DIR` says, which the shell reads too. `fit`, `predict`, `evaluate` and `benchmark` then look
+        there first. Features are found by the image (path, size and time of change; pixels of one in memory), the
+        spots, the geometry of the patches, their random variation, and the encoder with the SHA-256 of its weights; so
+        that none is ever taken for another's. Encoders by name are cached; functions and modules of your own are not,
+        since nothing tells whether their code has changed. A spot takes some 15 kB, with variation 30. Nothing is ever
+        removed: delete the folder, or files in it, whenever you like.
+
+        Examples
+        --------
+        >>> hist2scrna.settings.cache_dir = "cache/"
+        """
+        if self._cache_dir is not None:
+            return self._cache_dir
+        named = os.environ.get(CACHE_VARIABLE)
+        return Path(named).expanduser() if named else None
+
+    @cache_dir.setter
+    def cache_dir(self, folder: str | Path | None) -> None:
+        if not isinstance(folder, str | Path | None):
+            raise TypeError(f"Expected `cache_dir` to be the path of a folder or None, found {type(folder).__name__}.")
+        path = None if folder is None else Path(folder).expanduser()
+        if path is not None and path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"Expected `cache_dir` to be a folder, but '{path}' is a file.")
+        self._cache_dir = path
+
     def __repr__(self) -> str:
-        return f"Settings(verbosity={self.verbosity.name!r})"
+        cache = self.cache_dir
+        return f"Settings(verbosity={self.verbosity.name!r}, cache_dir={None if cache is None else str(cache)!r})"
 
 
 class _Speaker(logging.Handler):

@@ -14,7 +14,7 @@ from hist2scrna.encoders.patch_statistics import describe_middle, feature_names
 from hist2scrna.encoders.precision import LOWER, check_precision, has_bfloat16, in_use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hist2scrna.encoders.precision import Precision
     from hist2scrna.encoders.published import Colors
@@ -171,7 +171,7 @@ class Encoder:
         with in_use(self.module, device), autocast:
             yield
 
-    def encode(self, patches: Tensor, um: float | None = None, *, plain: Tensor | None = None) -> Tensor:
+    def encode(self, patches: Tensor, um: float | None = None) -> Tensor:
         """Return the features of patches, `(n, width)` float32, on the device of the patches.
 
         Gradients flow to float patches where the network has any; features by hand have none.
@@ -182,8 +182,6 @@ class Encoder:
             `(n, 3, px, px)`, uint8, or float in 0..1, on the device of the network.
         um
             Side of the patches in microns, which features by hand need.
-        plain
-            The same patches before they were varied, which features by hand describe; None: `patches`.
 
         Raises
         ------
@@ -193,31 +191,57 @@ class Encoder:
             If it returns a tensor of another shape than `(n, d)`; if `um` is missing.
         """
         chunks = [patches] if self.at_once is None else patches.split(self.at_once)
-        features = torch.cat([self._encode(chunk) for chunk in chunks])
-        if not self.with_morphology:
-            return features
-        if um is None:
-            raise ValueError(f"Encoder {self.name!r} needs to know how wide the patches are: pass um=.")
-        by_hand = describe_middle(patches if plain is None else plain, um, um / self.widest)
-        return torch.cat([features, by_hand.to(features)], dim=1)
+        features = torch.cat([self.encode_views(self.views(chunk)) for chunk in chunks])
+        return self.joined(features, self.by_hand(patches, um))
 
-    def _encode(self, patches: Tensor) -> Tensor:
+    def views(self, patches: Tensor) -> list[Tensor]:
+        """Return the fields of view of patches as the network reads them, `(n, 3, side, side)` each, normalized.
+
+        Parameters
+        ----------
+        patches
+            `(n, 3, px, px)`, uint8, or float in 0..1.
+        """
         pixels = patches.float() / 255 if patches.dtype == torch.uint8 else patches
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in self.colors)
-        module = self.module
-        floats = () if module is None else (p.dtype for p in module.parameters() if p.is_floating_point())
-        dtype = next(iter(floats), pixels.dtype)
         side = pixels.shape[-1] // self.widest
-        features = []
+        views = []
         for wider in self.fields_of_view:
             start = (pixels.shape[-1] - wider * side) // 2
             view = pixels[..., start : start + wider * side, start : start + wider * side]
-            view = F.avg_pool2d(view, wider) if wider > 1 else view
-            encoded = self.network(((view - mean) / std).to(dtype))
-            self._check(encoded, len(patches))
+            views.append(((F.avg_pool2d(view, wider) if wider > 1 else view) - mean) / std)
+        return views
+
+    def encode_views(self, views: Sequence[Tensor]) -> Tensor:
+        """Return the features by the network of what :meth:`views` returned, `(n, d)` float32, on its device."""
+        module = self.module
+        floats = () if module is None else (p.dtype for p in module.parameters() if p.is_floating_point())
+        dtype = next(iter(floats), views[0].dtype)
+        features = []
+        for view in views:
+            encoded = self.network(view.to(dtype))
+            self._check(encoded, len(view))
             # Half precision is widened; a network in double precision stays so.
             features.append(encoded.to(torch.promote_types(encoded.dtype, torch.float32)))
         return torch.cat(features, dim=1)
+
+    def by_hand(self, patches: Tensor, um: float | None) -> Tensor | None:
+        """Return the features by hand of patches, `um` microns wide; None where the encoder joins none.
+
+        Raises
+        ------
+        ValueError
+            If it joins some, and `um` is missing.
+        """
+        if not self.with_morphology:
+            return None
+        if um is None:
+            raise ValueError(f"Encoder {self.name!r} needs to know how wide the patches are: pass um=.")
+        return describe_middle(patches, um, um / self.widest)
+
+    def joined(self, features: Tensor, by_hand: Tensor | None) -> Tensor:
+        """Return features by the network with those by hand, `(n, width)`."""
+        return features if by_hand is None else torch.cat([features, by_hand.to(features)], dim=1)
 
     def _check(self, encoded: Any, n: int) -> None:
         if not isinstance(encoded, Tensor):

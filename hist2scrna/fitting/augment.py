@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hist2scrna.models.contract import SpotBatch
+
+# Standard deviation of a blur, in pixels.
+LEAST_BLUR = 0.1
 
 
 class PatchAugmentation(nn.Module):
@@ -84,13 +89,21 @@ class StainVariation(nn.Module):
         self.to_stains = torch.tensor(hed_from_rgb, dtype=torch.float32)
         self.to_rgb = torch.tensor(rgb_from_hed, dtype=torch.float32)
 
+    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        """Draw the factor and the shift of each stain for `n` patches, `(n, 3)` each, on the CPU."""
+        scale, shift = self.amount * (2 * torch.rand(2, n, 3, generator=generator) - 1)
+        return 1 + scale, 0.2 * shift
+
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
         """Return the batch with float patches in 0..1, in other stains; batches of features as they are."""
         if batch.patches is None:
             return batch
-        scale, shift = self.amount * (2 * torch.rand(2, len(batch.patches), 3) - 1)
-        return replace(batch, patches=self.stain(batch.patches, 1 + scale, 0.2 * shift))
+        return replace(batch, patches=self.vary(batch.patches, self.draw(len(batch.patches))))
+
+    def vary(self, patches: torch.Tensor, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return patches `(n, 3, h, w)`, uint8 or 0..1, varied as was drawn; float in 0..1."""
+        return self.stain(patches, *drawn)
 
     def stain(self, patches: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Scale and shift, each `(n, 3)`, the stains of patches `(n, 3, h, w)`, uint8 or 0..1; float in 0..1."""
@@ -130,25 +143,35 @@ class ImageVariation(nn.Module):
         self.stains = StainVariation(amount)
         self.blur = blur
 
+    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, ...]:
+        """Draw, for `n` patches, what stains do, the quarter turns, what is mirrored, and the blur (0: none)."""
+        stains = self.stains.draw(n, generator)
+        dice = torch.randint(4, (3, n), generator=generator)
+        deviation = (self.blur * torch.rand(n, generator=generator)).clamp(min=LEAST_BLUR)
+        return (*stains, dice[0], dice[1] % 2, deviation * (dice[2] % 2))
+
     @torch.no_grad()
     def forward(self, batch: SpotBatch) -> SpotBatch:
         """Return the batch with float patches in 0..1, varied; batches of features as they are."""
-        from kornia.filters import gaussian_blur2d
-
-        batch = self.stains(batch)
         if batch.patches is None:
             return batch
-        quarters, mirrored, blurred = torch.randint(4, (3, len(batch.patches))) % torch.tensor([[4], [2], [2]])
-        deviations = (self.blur * torch.rand(len(batch.patches))).clamp(min=0.1)
+        return replace(batch, patches=self.vary(batch.patches, self.draw(len(batch.patches))))
+
+    def vary(self, patches: torch.Tensor, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return patches `(n, 3, h, w)`, uint8 or 0..1, varied as was drawn; float in 0..1."""
+        from kornia.filters import gaussian_blur2d
+
+        *stains, quarters, mirrored, deviations = drawn
+        stained = self.stains.vary(patches, stains)
         size = 2 * round(2.5 * self.blur) + 1
-        seen = torch.empty_like(batch.patches)
+        seen = torch.empty_like(stained)
         # One at a time, an exact quarter turn is a fifth of the work of Kornia's, which interpolates.
-        for i, patch in enumerate(batch.patches):
+        for i, patch in enumerate(stained):
             turned = torch.rot90(patch, int(quarters[i]), (1, 2))
             turned = turned.flip(2) if mirrored[i] else turned
             deviation = float(deviations[i])
-            seen[i] = gaussian_blur2d(turned[None], (size, size), (deviation, deviation))[0] if blurred[i] else turned
-        return replace(batch, patches=seen)
+            seen[i] = gaussian_blur2d(turned[None], (size, size), (deviation, deviation))[0] if deviation else turned
+        return seen
 
 
 class SectionView(nn.Module):

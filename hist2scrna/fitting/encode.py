@@ -1,23 +1,90 @@
-"""Patches to features, by a frozen encoder: each patch once."""
+"""Patches to features, by a frozen encoder: each patch is read once, however often it is looked at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hist2scrna.encoders.compiled import compiled_on
-from hist2scrna.fitting.inference import encode_members
+from hist2scrna.files import require_writable
+from hist2scrna.fitting.duration import Duration
+from hist2scrna.fitting.feature_cache import features_key, store_features, stored_features
+from hist2scrna.fitting.read_ahead import read_ahead, readers
+from hist2scrna.verbosity import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from hist2scrna.encoders import Encoder
-    from hist2scrna.models.contract import SpotBatch
+    from hist2scrna.encoders.precision import Precision
     from hist2scrna.spots.read import Spots
+
+log = logging.getLogger(__name__)
+
+
+class Variation(Protocol):
+    """What a look does to patches at random: first it is drawn for each patch, then done."""
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Return what is done to each of `n` patches, tensors with `n` rows on the CPU."""
+
+    def vary(self, patches: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """Return patches `(n, 3, h, w)`, uint8 or 0..1, varied as was drawn; float in 0..1."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at each patch: as it is, or varied as was drawn for all spots.
+
+    Attributes
+    ----------
+    variation
+        What varies patches; None: they are seen as they are.
+    drawn
+        What was drawn, tensors with a row for each spot.
+    """
+
+    variation: Variation | None = None
+    drawn: tuple[Tensor, ...] = field(default=())
+
+    @classmethod
+    def of(cls, variation: Variation, spots: Spots, seed: int) -> Look:
+        """Draw for all spots, section by section.
+
+        What a spot gets depends on the seed, the name of its section and its place there: so it is the same whichever
+        other sections are read with it, and its features can be found again.
+        """
+        drawn: list[Tensor] = []
+        for code, name in enumerate(spots.sections):
+            members = torch.from_numpy(np.flatnonzero(spots.section == code))
+            text = f"{seed} {type(variation).__name__} {name}"
+            number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+            own = variation.draw(len(members), torch.Generator().manual_seed(number))
+            drawn = drawn or [values.new_empty((len(spots), *values.shape[1:])) for values in own]
+            for values, part in zip(drawn, own, strict=True):
+                values[members] = part
+        return cls(variation, tuple(drawn))
+
+    def drawn_for(self, members: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Return what was drawn for some spots."""
+        return tuple(values[torch.from_numpy(members)] for values in self.drawn)
+
+    def at(self, patches: Tensor, members: NDArray[np.int64]) -> Tensor:
+        """Return the patches of some spots as they are seen."""
+        return patches if self.variation is None else self.variation.vary(patches, self.drawn_for(members))
+
+
+PLAIN = (Look(),)
 
 
 def encode_patches(
@@ -28,11 +95,14 @@ def encode_patches(
     batch_size: int,
     device: torch.device,
     progress: bool,
-    augmentation: Callable[[SpotBatch], SpotBatch] | None = None,
-) -> NDArray[np.float32]:
-    """Return the features of all spots, `(n, d)` float32, NaN for those that are not among `members`.
+    looks: Sequence[Look] = PLAIN,
+) -> list[NDArray[np.float32]]:
+    """Return the features of all spots for each look, `(n, d)` float32, NaN for those that are not among `members`.
 
-    They are computed in the precision that the encoder has on the device; on a CPU in float32, by OpenVINO.
+    They are computed in the precision that the encoder has on the device; on a CPU in float32, by OpenVINO. Patches
+    are read, and on a CPU varied and described by hand, in threads of their own while others pass through the network.
+    Encoders by name, whose weights nobody changes, keep the features of each section in `settings.cache_dir`, where
+    there is one, and take them from there.
 
     Parameters
     ----------
@@ -41,46 +111,127 @@ def encode_patches(
     spots, members
         All spots, with patches; the numbers of those to encode.
     batch_size
-        Patches encoded at once.
+        Most patches encoded at once.
     device
         Where to compute.
     progress
         Show a bar.
-    augmentation
-        What is done to each batch of patches first; features by hand describe the patches as they were.
+    looks
+        How each patch is looked at; features by hand describe it as it is.
+
+    Raises
+    ------
+    ValueError
+        If a feature is NaN or infinite, or there is no spot.
+    OSError
+        If nothing can be written to the cache.
     """
-    assert spots.geometry is not None
-    um = spots.geometry.um
+    from tqdm.auto import tqdm
 
-    def encode(batch: SpotBatch) -> torch.Tensor:
-        plain = batch.patches
-        if augmentation is not None:
-            with torch.autocast(device.type, enabled=False):
-                batch = augmentation(batch)
-        assert batch.patches is not None
-        return encoder.encode(batch.patches, um, plain=plain)
+    if not len(members):
+        raise ValueError("There is no spot to encode.")
+    cache = settings.cache_dir if encoder.by_name else None
+    if cache is not None:
+        require_writable(cache / "features")
+    precision = encoder.precision_on(device)
+    tables: list[NDArray[np.float32]] = []
+    with (
+        encoder.on(device),
+        tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar,
+    ):
+        pass_through = _Pass(encoder, spots, looks, device, precision, len(members), batch_size, bar)
+        for code in np.unique(spots.section[members]):
+            own = members[spots.section[members] == code]
+            encoded = pass_through.section(own) if cache is None else pass_through.cached_section(own, cache)
+            tables = tables or [np.full((len(spots), look.shape[1]), np.nan, dtype=np.float32) for look in encoded]
+            for table, look in zip(tables, encoded, strict=True):
+                table[own] = look.numpy()
+    return tables
 
-    with encoder.on(device):
-        precision = encoder.precision_on(device)
-        encoder = compiled_on(encoder, device, precision, px=spots.geometry.px, n_patches=len(members))
-        encoded = encode_members(
-            encode,
-            spots,
-            members,
-            batch_size=batch_size,
-            device=device,
-            progress=progress,
-        )
-    if not torch.isfinite(encoded).all():
-        raise ValueError(f"Encoder {encoder.name!r} returned NaN or infinite features. Look at its weights.")
-    features = np.full((len(spots), encoded.shape[1]), np.nan, dtype=np.float32)
-    features[members] = encoded.numpy()
-    return features
+
+class _Pass:
+    """One pass over the patches of some spots, section by section."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        spots: Spots,
+        looks: Sequence[Look],
+        device: torch.device,
+        precision: Precision,
+        n: int,
+        batch_size: int,
+        bar: Any,
+    ) -> None:
+        assert spots.geometry is not None and spots.patches is not None
+        self.encoder, self.spots, self.patches, self.geometry = encoder, spots, spots.patches, spots.geometry
+        self.looks, self.device, self.precision, self.n, self.bar = looks, device, precision, n, bar
+        self.size = min(batch_size, encoder.at_once or batch_size)
+        self.duration = Duration(f"encoding {n:,} spots on {device}", n)
+        self.done = 0
+
+    def cached_section(self, members: NDArray[np.int64], folder: Path) -> list[Tensor]:
+        """Return the features of some spots of one section from the cache, into which they go where they are new."""
+        key, about = features_key(self.encoder, self.precision, self.spots, members, self.looks)
+        stored = stored_features(folder, key, len(self.looks), len(members))
+        if stored is None:
+            stored = self.section(members)
+            store_features(folder, key, about, stored)
+        else:
+            log.info("Features of %d spots of section %s: from the cache", len(members), about["section"])
+            self._step(len(members))
+        return stored
+
+    def section(self, members: NDArray[np.int64]) -> list[Tensor]:
+        """Return the features of some spots of one section, for each look."""
+        chunks = [members[start : start + self.size] for start in range(0, len(members), self.size)]
+        tables: list[Tensor] = []
+        for number, (chunk, read) in enumerate(read_ahead(chunks, self._read, workers=readers(len(chunks)))):
+            for look, features in enumerate(self._encode(read, chunk)):
+                if number == 0:
+                    tables.append(features.new_empty((len(members), features.shape[1])))
+                tables[look][number * self.size : number * self.size + len(chunk)] = features
+            self._step(len(chunk))
+        self.patches.release(int(self.spots.section[members[0]]))
+        if not all(bool(torch.isfinite(table).all()) for table in tables):
+            raise ValueError(f"Encoder {self.encoder.name!r} returned NaN or infinite features. Look at its weights.")
+        return tables
+
+    @torch.no_grad()
+    def _read(self, chunk: NDArray[np.int64]) -> Any:
+        """Read patches, and do what the CPU is to do to them."""
+        patches = torch.from_numpy(self.patches.cut(chunk))
+        if self.device.type == "cuda":
+            return patches.pin_memory()
+        return patches if self.device.type != "cpu" else self._see(patches, chunk)
+
+    def _see(self, patches: Tensor, chunk: NDArray[np.int64]) -> tuple[list[list[Tensor]], Tensor | None]:
+        """Return the fields of view at each look, and the features by hand."""
+        by_hand = self.encoder.by_hand(patches, self.geometry.um)
+        return [self.encoder.views(look.at(patches, chunk)) for look in self.looks], by_hand
+
+    @torch.no_grad()
+    def _encode(self, read: Any, chunk: NDArray[np.int64]) -> list[Tensor]:
+        """Return the features of patches that were read, on the CPU."""
+        if self.device.type != "cpu":
+            read = self._see(read.to(self.device, non_blocking=True), chunk)
+        views, by_hand = read
+        encoded = [self.encoder.joined(self.network.encode_views(seen), by_hand) for seen in views]
+        return [features.float().cpu() for features in encoded]
+
+    @cached_property
+    def network(self) -> Encoder:
+        """The encoder, compiled where that pays; nothing is compiled where all comes from the cache."""
+        return compiled_on(self.encoder, self.device, self.precision, px=self.geometry.px, n_patches=self.n)
+
+    def _step(self, n: int) -> None:
+        self.done += n
+        self.bar.update(n)
+        self.duration.step(self.done)
 
 
 def encoded_width(encoder: Encoder, spots: Spots, device: torch.device) -> int:
     """Return the number of features of a patch; where it is not known, the first patch is encoded."""
     if encoder.width is not None:
         return encoder.width
-    first = encode_patches(encoder, spots, np.arange(1), batch_size=1, device=device, progress=False)
-    return first.shape[1]
+    return encode_patches(encoder, spots, np.arange(1), batch_size=1, device=device, progress=False)[0].shape[1]

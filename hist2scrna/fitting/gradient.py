@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.tile_batches import TileBatches, TileSampler, tiles_of
 
 if TYPE_CHECKING:
-    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.models.contract import SpotBatch, SpotModel
     from hist2scrna.models.training import Precision, Training
     from hist2scrna.spots.read import Spots
 
@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 class _BestEpoch(Callback):
     """Keep history, the weights of the best epoch (the last, without a monitor), and one line of progress an epoch."""
 
-    def __init__(self, monitor: str | None, progress: bool, on_best: Callable[[FitResult], None] | None) -> None:
+    def __init__(self, monitor: str | None, settings: FitSettings) -> None:
         self.monitor = monitor
         self.best_value = float("inf")
         self.best_epoch = -1
         self.weights: dict[str, Tensor] = {}
         self.rows: list[dict[str, float]] = []
-        self.progress = progress
-        self.on_best = on_best
+        self.progress = settings.progress
+        self.on_best = settings.on_best
+        self.look_again = settings.look_again
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         from tqdm.auto import tqdm
@@ -51,6 +52,12 @@ class _BestEpoch(Callback):
         self.start = time.perf_counter()
         epochs = int(trainer.max_epochs or 1)
         self.duration = Duration(f"training for {epochs} epochs, or fewer, on {pl_module.device}", epochs)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: SpotBatch, batch_idx: int
+    ) -> None:
+        if self.look_again is not None:
+            self.look_again()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -134,7 +141,7 @@ def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -
     """
     training = settings.training
     monitor = "validation_loss" if len(split.validating) else None
-    best = _BestEpoch(monitor, settings.progress, settings.on_best)
+    best = _BestEpoch(monitor, settings)
     with _quiet():
         trainer = _trainer(training, _callbacks(best, monitor, training))
         module = TrainingModule(model, settings.objective, training)

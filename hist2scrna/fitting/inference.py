@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, make_batch
 from hist2scrna.fitting.duration import Duration
+from hist2scrna.fitting.read_ahead import read_ahead
 from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
 from hist2scrna.models.contract import Context
 
@@ -88,17 +90,23 @@ def encode_members(
     tokens: Tensor | None = None
     duration = Duration(f"encoding {len(members):,} spots on {device}", len(members))
     with tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar:
-        for start in range(0, len(members), batch_size):
-            chunk = members[start : start + batch_size]
-            batch, _ = make_batch(spots, chunk, Context("spot"), supervised=False)
-            encoded = encode(batch.to(device)).float().cpu()
+        chunks = [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+        done = 0
+        for chunk, batch in read_ahead(chunks, partial(_inputs, spots, pinned=device.type == "cuda")):
+            encoded = encode(batch.to(device, non_blocking=True)).float().cpu()
             tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
-            tokens[start : start + len(chunk)] = encoded
+            tokens[done : done + len(chunk)] = encoded
+            done += len(chunk)
             bar.update(len(chunk))
-            duration.step(start + len(chunk))
+            duration.step(done)
     if tokens is None:
         raise ValueError("There is no spot to encode.")
     return tokens
+
+
+def _inputs(spots: Spots, members: NDArray[np.int64], *, pinned: bool) -> SpotBatch:
+    batch = make_batch(spots, members, Context("spot"), supervised=False)[0]
+    return batch.pinned() if pinned else batch
 
 
 @torch.no_grad()

@@ -44,6 +44,9 @@ class FitSettings:
         Counts of further donors, without images.
     on_best
         Called with the result so far each time that an epoch is the best; None: nobody asks.
+    look_again
+        Called at every step, so that the number of threads follows other programs
+        (:func:`~hist2scrna.processors.threads`); None: it stays.
     """
 
     training: Training
@@ -52,6 +55,7 @@ class FitSettings:
     progress: bool = True
     expression: tuple[DonorCounts, ...] = ()
     on_best: Callable[[FitResult], None] | None = None
+    look_again: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

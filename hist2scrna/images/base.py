@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,20 @@ class SectionImage(ABC):
     @abstractmethod
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read a window that lies within the level, `(height, width, 3)`."""
+
+    def fingerprint(self) -> str:
+        """Return what tells this image from others: the SHA-256 of its pixels, unless a subclass knows it sooner.
+
+        It is read a band at a time.
+        """
+        if self.parts:
+            return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()
+        width, height = self.size()
+        digest = hashlib.sha256(f"{width} {height} ".encode())
+        band = max(1, BAND_PIXELS // max(1, width))
+        for y in range(0, height, band):
+            digest.update(np.ascontiguousarray(self.read(0, 0, y, width, min(band, height - y))).data)
+        return digest.hexdigest()
 
     def release(self) -> None:
         """Forget what was decoded; reading decodes it again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class PatchSource:
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the patches of the spots `index`, `(len(index), channels, px, px)` uint8."""
         if self._cache is None:
-            return self._read(index)
+            return self.cut(index)
         missing = np.unique(index[~self._cut[index]])
         if len(missing):
             ahead = [code for code in np.unique(self.section[missing]) if self._in_one_piece(code)]
@@ -86,7 +87,7 @@ class PatchSource:
             missing = missing[np.argsort(self.section[missing], kind="stable")]
             for start in range(0, len(missing), AHEAD):
                 chunk = missing[start : start + AHEAD]
-                self._cache[chunk] = self._read(chunk)
+                self._cache[chunk] = self.cut(chunk)
                 self._cut[chunk] = True
                 self._release(np.unique(self.section[chunk]))
         return self._cache[index]
@@ -99,7 +100,25 @@ class PatchSource:
             if code < len(self.images) and self._cut[self.section == code].all():
                 self.images[code].release()
 
-    def _read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def release(self, code: int) -> None:
+        """Forget what was decoded of the image of a section."""
+        if code < len(self.images):
+            self.images[code].release()
+
+    def fingerprint(self, index: NDArray[np.int64]) -> str:
+        """Return what the patches of the spots `index`, of one section, depend on: the image, and where they are cut.
+
+        An image in a file is told by path, size and time of change, another by its pixels.
+        """
+        code = int(self.section[index[0]])
+        first = self.first_px[code] if self.first_px else self.px
+        digest = hashlib.sha256(f"{self.images[code].fingerprint()} {self.images[code].scales} ".encode())
+        digest.update(f"{self.side[code]!r} {first} {self.px} ".encode())
+        digest.update(np.ascontiguousarray(self.xy[index]).data)
+        return digest.hexdigest()
+
+    def cut(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the patches of the spots `index` as :meth:`read` does, and keep none; threads may call it at once."""
         patches = np.empty((len(index), self.channels, self.px, self.px), dtype=np.uint8)
         for code in np.unique(self.section[index]):
             within = self.section[index] == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
@@ -28,8 +29,8 @@ CACHE_BYTES = 512 * 2**20
 class TileCache:
     """Decoded tiles of all images, those used last, in at most `limit` bytes (or the last one, if it is larger).
 
-    There is one in each process, and a worker begins with none. Threads share it; two that miss the same tile at once
-    both decode it.
+    There is one in each process, and a worker begins with none. Threads share it; of several that miss the same tile,
+    one decodes it, and the others wait for that.
     """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
@@ -37,29 +38,47 @@ class TileCache:
         self.nbytes = 0
         self._tiles: OrderedDict[Hashable, NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
+        self._decoding: dict[Hashable, threading.Lock] = {}
         # Another thread of the parent may hold the lock at the very moment of the fork.
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        self._decoding = {}
         self.clear()
 
     def get(self, key: Hashable, decode: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Return the tile `key`, read-only; `decode` makes it where it is not kept."""
         with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
+            if (tile := self._kept(key)) is not None:
                 return tile
-        tile = np.ascontiguousarray(decode())
-        tile.flags.writeable = False
+            alone = self._decoding.setdefault(key, threading.Lock())
+        with alone:
+            with self._lock:
+                if (tile := self._kept(key)) is not None:
+                    return tile
+            try:
+                tile = np.ascontiguousarray(decode())
+                tile.flags.writeable = False
+                self._keep(key, tile)
+            finally:
+                with self._lock:
+                    self._decoding.pop(key, None)
+        return tile
+
+    def _kept(self, key: Hashable) -> NDArray[np.uint8] | None:
+        tile = self._tiles.get(key)
+        if tile is not None:
+            self._tiles.move_to_end(key)
+        return tile
+
+    def _keep(self, key: Hashable, tile: NDArray[np.uint8]) -> None:
         with self._lock:
             if key not in self._tiles:
                 self._tiles[key] = tile
                 self.nbytes += tile.nbytes
             while self.nbytes > self.limit and len(self._tiles) > 1:
                 self.nbytes -= self._tiles.popitem(last=False)[1].nbytes
-        return tile
 
     def holds(self, key: Hashable) -> bool:
         """Whether a tile is at hand."""
@@ -145,6 +164,15 @@ class TiledImage(SectionImage):
     def size(self, level: int = 0) -> tuple[int, int]:
         """Width and height of a level."""
         return self._sizes[level]
+
+    def fingerprint(self) -> str:
+        """Return the path, and size and time of change of the file, or of all files of the folder."""
+        files = [self.path] if self.path.is_file() else sorted(f for f in self.path.rglob("*") if f.is_file())
+        digest = hashlib.sha256(f"{type(self).__name__} {self.path.resolve()}".encode())
+        for file in files:
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def release(self) -> None:
         """Forget the decoded tiles of this image."""

@@ -97,12 +97,16 @@ class SpotBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> Self:
+        """Return the batch in page-locked memory, from which a GPU takes it while it computes."""
+        return self._with_each(Tensor.pin_memory)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {n: change(value) for n, value in given.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
     @property
     def core_edges(self) -> Tensor:

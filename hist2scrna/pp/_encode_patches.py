@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from hist2scrna.fitting.read_ahead import read_ahead, readers
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -60,6 +61,7 @@ def encode_spots(
     """
     from tqdm.auto import tqdm
 
+    assert spots.patches is not None
     finished = store.finished
     _check_same(spots, encode, store, finished)
     missing = np.flatnonzero(~finished)
@@ -67,7 +69,7 @@ def encode_spots(
     chunks = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
     with tqdm(total=len(spots), initial=int(finished.sum()), desc="encoding", unit="spot", disable=not progress) as bar:
         try:
-            for chunk, patches in _ahead(spots, chunks):
+            for chunk, patches in read_ahead(chunks, spots.patches.cut, workers=readers(len(chunks))):
                 values = encode(patches)
                 _check_values(values, store, spots, chunk)
                 store.write(chunk, values)
@@ -100,7 +102,7 @@ def _check_same(
         return
     first = np.flatnonzero(finished)[:1]
     assert spots.patches is not None
-    stored, now = store.rows[first], encode(spots.patches.read(first))
+    stored, now = store.rows[first], encode(spots.patches.cut(first))
     distance = np.inf if now.shape != stored.shape else float(np.linalg.norm(now - stored))
     if not distance <= SAME_ENCODER * float(np.linalg.norm(stored)) + ROUNDING:
         raise ValueError(
@@ -108,17 +110,3 @@ def _check_same(
             f"other features there, of shape {stored.shape[1:]}, than now, {now.shape[1:]}. Pass the same, or another "
             "store=."
         )
-
-
-def _ahead(spots: Spots, chunks: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yield the patches of each chunk, while those of the next are read."""
-    if not chunks:
-        return
-    assert spots.patches is not None
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        next_patches = pool.submit(spots.patches.read, chunks[0])
-        for number, chunk in enumerate(chunks):
-            patches = next_patches.result()
-            if number + 1 < len(chunks):
-                next_patches = pool.submit(spots.patches.read, chunks[number + 1])
-            yield chunk, patches

@@ -15,6 +15,7 @@ from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
+from hist2scrna.processors import threads
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.placed import placed_spots, spread
 from hist2scrna.spots.read import read_spots
@@ -181,7 +182,7 @@ def extract_features(
     description = _describe(prepared, spots.geometry, precision)
     settings = {} if store is None else {**_settings(description), **spots_identity(spots)}
     rows = FeatureStore(len(spots), store, settings)
-    with prepared.on(device, precision):
+    with threads(), prepared.on(device, precision):
         fastest = compiled_on(prepared, device, precision, px=spots.geometry.px, n_patches=len(spots))
         encode_spots(spots, encode_by(fastest, spots.geometry.um, device), rows, batch_size, progress)
     features = rows.array()

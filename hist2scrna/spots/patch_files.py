@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from pathlib import Path
@@ -118,7 +119,17 @@ class PatchFiles(PatchSource):
         self.files = files
         self.part = part
 
-    def _read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def fingerprint(self, index: NDArray[np.int64]) -> str:
+        """Return what the patches of the spots `index` depend on: paths, sizes and times of change of their files."""
+        digest = hashlib.sha256(f"{self.px} ".encode())
+        for spot in index:
+            stat = self.files[spot].stat()
+            about = f"{self.files[spot].resolve()} {stat.st_size} {stat.st_mtime_ns} {self.part[self.section[spot]]!r}"
+            digest.update(f"{about}\n".encode())
+        return digest.hexdigest()
+
+    def cut(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the patches of the spots `index`, from their files."""
         patches = np.empty((len(index), 3, self.px, self.px), dtype=np.uint8)
         for i, spot in enumerate(index):
             pixels = read_png(self.files[spot])

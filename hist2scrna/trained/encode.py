@@ -38,7 +38,7 @@ def encode(
         check_card(model.encoder_in_memory, model.encoder)
     elif model.encoder_in_memory is None:
         model.encoder_in_memory = encoder_from_card(model.encoder)
-    spots.features = encode_patches(
+    (spots.features,) = encode_patches(
         model.encoder_in_memory,
         spots,
         np.arange(len(spots)),

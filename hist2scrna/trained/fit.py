@@ -17,7 +17,7 @@ from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
 from hist2scrna.encoders.patch_statistics import feature_names
 from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
-from hist2scrna.fitting.encode import encode_patches, encoded_width
+from hist2scrna.fitting.encode import PLAIN, Look, encode_patches, encoded_width
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
@@ -29,6 +29,7 @@ from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB
 from hist2scrna.models.create import create_model
 from hist2scrna.models.registry import model_entry
+from hist2scrna.processors import threads
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import with_pooled_features
@@ -38,6 +39,8 @@ from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 from hist2scrna.trained.training_data import TrainingData, apart_from_images, choose, read_data, with_encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots
     from hist2scrna.spots.source import Source
@@ -53,6 +56,11 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)
     check_numbers(request)
+    with threads() as look_again:
+        return _fit(adata, request, look_again)
+
+
+def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) -> TrainedModel:
     if request.model == AUTO or model_entry(request.model).model.needs == "features":
         request = replace(request, source=with_pooled_features(adata, request.source, request.encoder))
     opened, request = apart_from_images(open_sections(adata, request.source), request)
@@ -71,7 +79,7 @@ def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
         baselines = start(model, data, split, plan)
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
-        result = fit_and_keep(draft, data, split, objective, plan)
+        result = fit_and_keep(draft, data, split, objective, plan, look_again)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
             f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
@@ -117,19 +125,17 @@ def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
     if model.context.kind == "spot":
         needed = np.union1d(split.training, split.validating)
     varied = "augment" in plan.entry.uses and bool(plan.training.augment)
-    looks = [
-        encode_patches(
-            plan.encoder,
-            spots,
-            needed,
-            batch_size=plan.training.batch_size or 1,
-            device=pick_device(str(plan.training.accelerator)),
-            progress=plan.request.progress,
-            augmentation=variation,
-        )
-        for variation in ((StainVariation(), ImageVariation()) if varied else (None,))
-    ]
-    spots.features, spots.second_look = looks[0], looks[1] if varied else None
+    variations = (StainVariation(), ImageVariation()) if varied else ()
+    features = encode_patches(
+        plan.encoder,
+        spots,
+        needed,
+        batch_size=plan.training.batch_size or 1,
+        device=pick_device(str(plan.training.accelerator)),
+        progress=plan.request.progress,
+        looks=[Look.of(variation, spots, plan.request.seed) for variation in variations] or PLAIN,
+    )
+    spots.features, spots.second_look = features[0], features[1] if varied else None
     spots.patches = None
 
 
@@ -211,12 +217,18 @@ def _parameters(source: Source, objective: Objective, plan: FitPlan) -> dict[str
 
 
 def fit_and_keep(
-    draft: TrainedModel, data: TrainingData, split: Split, objective: Objective, plan: FitPlan
+    draft: TrainedModel,
+    data: TrainingData,
+    split: Split,
+    objective: Objective,
+    plan: FitPlan,
+    look_again: Callable[[], None],
 ) -> FitResult:
     """Fit the model in place by its own fitter; the best so far is kept in `checkpoint_dir`, where there is one."""
     folder, request = plan.training.checkpoint_dir, plan.request
     on_best = None if folder is None else partial(keep_best, draft, folder)
-    settings = FitSettings(plan.training, objective, request.seed, request.progress, data.expression, on_best)
+    how = (plan.training, objective, request.seed, request.progress, data.expression, on_best, look_again)
+    settings = FitSettings(*how)
     result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
     if folder is not None:

@@ -12,6 +12,7 @@ from hist2scrna import keys
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.messages import require_adata
 from hist2scrna.models.published import model_folder
+from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.depth import imposed_library
@@ -219,20 +220,23 @@ def predict(
         store=store,
     )
     try:
-        # Encoders that are built anew draw numbers.
-        with torch.random.fork_rng(devices=[]):
-            encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
-        spots.donor = read_donors(fitted, adata.obs.iloc[spots.rows], spots, group_key=group_key, another=another_donor)
-        blocks = predict_blocks(
-            fitted.module,
-            spots,
-            batch_size=size,
-            device=device,
-            log_library=None if imposed is None else np.log(imposed),
-            progress=progress and fitted.encoder is None,
-        )
-        for core, prediction in blocks:
-            writer.add(core, prediction)
+        with threads() as look_again:
+            # Encoders that are built anew draw numbers.
+            with torch.random.fork_rng(devices=[]):
+                encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+            about = adata.obs.iloc[spots.rows]
+            spots.donor = read_donors(fitted, about, spots, group_key=group_key, another=another_donor)
+            blocks = predict_blocks(
+                fitted.module,
+                spots,
+                batch_size=size,
+                device=device,
+                log_library=None if imposed is None else np.log(imposed),
+                progress=progress and fitted.encoder is None,
+            )
+            for core, prediction in blocks:
+                writer.add(core, prediction)
+                look_again()
         writer.nucleus_px = _nucleus_px(spots)
         return writer.finish(imposed, written_parameters(fitted, library_size, spots))
     finally:

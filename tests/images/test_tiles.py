@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -113,3 +115,29 @@ def test_memory_of_an_image_is_given_back_when_its_patches_are_cut(marked_pixels
     patches = source.read(np.arange(40))
     assert tiles.CACHE.nbytes == 0
     np.testing.assert_array_equal(patches, cut_patches(ArrayImage(marked_pixels, 1.0, "test"), xy, 40, 20))
+
+
+def test_of_threads_that_miss_the_same_tile_one_decodes_it():
+    """An image in one piece would else be decoded, and held, once for each thread."""
+    cache, made, together = TileCache(), [], threading.Barrier(4)
+
+    def decode():
+        made.append(1)
+        time.sleep(0.05)
+        return np.zeros(10, np.uint8)
+
+    def get(_):
+        together.wait()
+        return cache.get(("whole",), decode)
+
+    with ThreadPoolExecutor(4) as pool:
+        tiles_found = list(pool.map(get, range(4)))
+    assert made == [1] and cache.nbytes == 10
+    assert all(tile is tiles_found[0] for tile in tiles_found)
+
+    def fail():
+        raise ValueError("damaged")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged"):
+            cache.get(("broken",), fail)

@@ -341,7 +341,7 @@ def test_training_patches_are_varied_unless_told_not_to(make_section) -> None:
     torch.testing.assert_close(varied.kernel_distances(x @ varied.metric), by_kernel, rtol=1e-3, atol=1e-2)
     assert (by_kernel / varied.distances(x) - 1).abs().median() > 0.1
     spots = spots_of(section, spatial_key="spatial", patch_px=256, patch_per_spot=6.0)
-    features = encode_patches(
+    (features,) = encode_patches(
         small_encoder(), spots, np.arange(24), batch_size=8, device=torch.device("cpu"), progress=False
     )
     np.testing.assert_allclose(plain.feature_mean, features.mean(axis=0), atol=1e-5, rtol=1e-4)
