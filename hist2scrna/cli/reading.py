@@ -1,17 +1,12 @@
-"""Data of any form that has a command of its own, as one AnnData; and AnnData as a file."""
+"""Data of any form that has a command of its own, as one AnnData."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from hist2scrna import keys
-from hist2scrna.files import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,52 +118,6 @@ def _named(adata: AnnData, path: Path) -> AnnData:
         adata.obs[keys.LIBRARY] = libraries[0] if len(libraries) == 1 else path.stem
         adata.obs[keys.LIBRARY] = adata.obs[keys.LIBRARY].astype("category")
     return adata
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path to which no AnnData can be written, before the work is done.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there and `overwrite` is false.
-    ValueError
-        If the path ends otherwise than AnnData do.
-    OSError
-        If nothing can be written there.
-    """
-    if path.suffix not in STORES:
-        raise ValueError(f"Expected the output to end in one of {list(STORES)}, found '{path}'.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"'{path}' exists already. Pass --overwrite to replace it, or another --out.")
-    require_writable(path)
-
-
-def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
-    """Write an AnnData to a `.h5ad` or `.zarr`, which appears only once it is complete.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there and `overwrite` is false.
-    ValueError
-        If the path ends otherwise.
-    """
-    check_output(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        if path.suffix == ".h5ad":
-            adata.write_h5ad(scratch / path.name)
-        else:
-            adata.write_zarr(scratch / path.name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        (scratch / path.name).replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    typer.echo(f"Wrote {path}")
-    return path
 
 
 def label_key(adata: AnnData, given: str | None) -> str | None:

@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import hist2scrna
 from hist2scrna.encoders.weights import file_sha256
-from hist2scrna.files import replaced_whole
+from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
@@ -83,7 +83,7 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     Raises
     ------
     FileExistsError
-        If something is there already, and is no model or may not be replaced.
+        If something is there already, and is no model, or may not be replaced, or holds other files.
     """
     if not is_first_process():
         return folder
@@ -105,12 +105,14 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
     Raises
     ------
     FileExistsError
-        If it is a model and `overwrite` is false, or no model.
+        If it is a model and `overwrite` is false, or no model, or other files lie in it.
     """
     if folder.exists() and not overwrite:
         raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
     if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
+    if folder.exists():
+        require_own(folder, (CARD, *FILES), "a model")
 
 
 def card_of(model: FittedModel) -> dict[str, Any]:
