@@ -162,7 +162,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     require_own(folder, layout.FILES, "a folder of patches")
     spots = [row[0] for _, row in layout.table_rows(folder / layout.COORDINATES)][1:]
     patches = folder / layout.PATCHES
-    require_own(patches, {layout.find_patch(patches, spot) for spot in spots}, "a folder of patches")
+    require_own(patches, {layout.find_patch(patches, spot) or "" for spot in spots}, "a folder of patches")
 
 
 def _counts(adata: AnnData, layer: str | None) -> Any:
