@@ -215,7 +215,7 @@ def _check_files(folder: Path, card: dict[str, Any]) -> None:
 
 def _read_history(path: Path, card: dict[str, Any]) -> pd.DataFrame:
     """Return the losses by epoch; the epoch that the card calls the best must be one of them."""
-    history = pd.read_csv(path)
+    history = pd.read_csv(path, float_precision="round_trip")
     training = card["training"]
     if "epoch" not in history or training["monitor"] not in history or training["best_epoch"] >= len(history):
         raise DamagedModel(f"{path.name} has no epoch {training['best_epoch']} with {training['monitor']!r}")
