@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hist2scrna import datasets, keys, pl, tl
+from hist2scrna.files import replaced_whole
 from hist2scrna.reporting.page import report
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _predict_and_write(model: TrainedModel, unseen: ad.AnnData, out: Path) -> Ev
     out.mkdir(exist_ok=True)
     model.save(out / "model", overwrite=True)
     predicted = tl.predict(unseen.copy(), model, layers=keys.LAYERS, progress=False)
-    predicted.write_h5ad(out / "prediction.h5ad")
+    with replaced_whole(out / "prediction.h5ad") as scratch:
+        predicted.write_h5ad(scratch)
     evaluation = tl.evaluate(predicted, model, labels_key=keys.CELL_TYPE, progress=False)
     evaluation.to_json(out / "metrics.json")
     report(evaluation, out / "report.html", history=model)

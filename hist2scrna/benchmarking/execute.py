@@ -152,8 +152,6 @@ def run_job(job: Job, folder: Path, keep_model: bool, accelerator: str) -> JobRe
         If it ended with an error; what it printed is kept.
     """
     place, failure = job.folder(folder), job.failure(folder)
-    for left_by_killed in place.parent.glob(f".{place.name}.*"):
-        shutil.rmtree(left_by_killed, ignore_errors=True)
     with replaced_whole(place, folder=True) as scratch:
         request = {
             "train": str((folder / SECTIONS / "train.h5ad").resolve()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,8 @@ from scipy import sparse
 from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
-from hist2scrna.cli.reading import STORES, read_data, write_one
+from hist2scrna.cli.reading import STORES, read_data
+from hist2scrna.cli.writing import check_output, check_spatialdata_output, write_one, write_spatialdata
 from hist2scrna.messages import listed
 
 if TYPE_CHECKING:
@@ -82,15 +82,13 @@ def convert(
     from hist2scrna import io
     from hist2scrna.cli.reading import label_key
 
+    if spatialdata:
+        check_spatialdata_output(out, overwrite=overwrite)
+    elif out.suffix in STORES:
+        check_output(out, overwrite=overwrite)
     adata = read_data(data, image=image, table=table, region=region)
     if spatialdata:
-        if out.exists() and not overwrite:
-            raise FileExistsError(f"'{out}' exists already. Pass --overwrite to replace it, or another --out.")
-        converted = io.to_spatialdata(adata)
-        if out.exists():
-            shutil.rmtree(out)
-        converted.write(out)
-        typer.echo(f"Wrote {out}")
+        write_spatialdata(io.to_spatialdata(adata), out, overwrite=overwrite)
     elif out.suffix in STORES:
         write_one(adata, out, overwrite=overwrite)
     else:

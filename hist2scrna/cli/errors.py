@@ -32,7 +32,7 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
             typer.echo(f"Error: {' '.join(str(said).split())}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            typer.echo("Interrupted.", err=True)
+            typer.echo(str(error) or "Interrupted.", err=True)
             raise typer.Exit(130) from error
 
     return run

@@ -10,7 +10,8 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import Argument, arguments_of, given, with_options
-from hist2scrna.cli.reading import STORES, check_output, is_patch_folder, read_data, write_one
+from hist2scrna.cli.reading import STORES, is_patch_folder, read_data
+from hist2scrna.cli.writing import check_output, write_one
 
 if TYPE_CHECKING:
     from anndata import AnnData

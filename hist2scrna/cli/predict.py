@@ -10,7 +10,8 @@ import typer
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import arguments_of, given, with_options
-from hist2scrna.cli.reading import check_output, read_data, write_one
+from hist2scrna.cli.reading import read_data
+from hist2scrna.cli.writing import check_output, write_one
 
 # What is written goes to --out, as a copy or in place is no question there; the bar always shows.
 OTHERWISE = ("store", "copy", "progress")

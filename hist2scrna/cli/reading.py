@@ -1,19 +1,15 @@
-"""Data of any form that has a command of its own, as one AnnData; and AnnData as a file."""
+"""Data of any form that has a command of its own, as one AnnData."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from hist2scrna import keys
-from hist2scrna.files import require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
 
@@ -75,25 +71,44 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
     if path.is_dir() and path.suffix != ".zarr":
         return io.read_patch_folder(path)
     if path.suffix == ".h5ad":
-        return _named(ad.read_h5ad(path), path)
+        with _undamaged(path):
+            return _named(ad.read_h5ad(path), path)
     if path.suffix == ".zarr":
         import zarr
 
-        kind = zarr.open_group(path, mode="r").attrs.asdict()
-        if "spatialdata_attrs" in kind or not str(kind.get("encoding-type", "")).startswith("anndata"):
-            import spatialdata
-
-            sdata = spatialdata.read_zarr(path)
-            if image is None and len(sdata.images) != 1:
-                raise ValueError(
-                    f"'{path}' holds {len(sdata.images)} images: {list(sdata.images)}. Take one section out first: "
-                    "hist2scrna convert --image NAME --table NAME --region NAME --out section.h5ad."
-                )
-            return io.from_spatialdata(sdata, image=image or next(iter(sdata.images)), table=table, region=region)
-        return _named(ad.read_zarr(path), path)
+        with _undamaged(path):
+            kind = zarr.open_group(path, mode="r").attrs.asdict()
+            if "spatialdata_attrs" not in kind and str(kind.get("encoding-type", "")).startswith("anndata"):
+                return _named(ad.read_zarr(path), path)
+        return _read_spatialdata(path, image=image, table=table, region=region)
     raise ValueError(
         f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. An image alone: predict --spacing-um."
     )
+
+
+def _read_spatialdata(path: Path, *, image: str | None, table: str | None, region: str | None) -> AnnData:
+    import spatialdata
+
+    from hist2scrna import io
+
+    with _undamaged(path):
+        sdata = spatialdata.read_zarr(path)
+    if image is None and len(sdata.images) != 1:
+        raise ValueError(
+            f"'{path}' holds {len(sdata.images)} images: {list(sdata.images)}. Take one section out first: "
+            "hist2scrna convert --image NAME --table NAME --region NAME --out section.h5ad."
+        )
+    return io.from_spatialdata(sdata, image=image or next(iter(sdata.images)), table=table, region=region)
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Say which file is damaged, whatever the readers of AnnData and SpatialData make of it."""
+    try:
+        yield
+    except Exception as error:
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"'{path}' is damaged, or holds no AnnData: {cause}. Copy or write it again.") from error
 
 
 def _named(adata: AnnData, path: Path) -> AnnData:
@@ -103,52 +118,6 @@ def _named(adata: AnnData, path: Path) -> AnnData:
         adata.obs[keys.LIBRARY] = libraries[0] if len(libraries) == 1 else path.stem
         adata.obs[keys.LIBRARY] = adata.obs[keys.LIBRARY].astype("category")
     return adata
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path to which no AnnData can be written, before the work is done.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there and `overwrite` is false.
-    ValueError
-        If the path ends otherwise than AnnData do.
-    OSError
-        If nothing can be written there.
-    """
-    if path.suffix not in STORES:
-        raise ValueError(f"Expected the output to end in one of {list(STORES)}, found '{path}'.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"'{path}' exists already. Pass --overwrite to replace it, or another --out.")
-    require_writable(path)
-
-
-def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
-    """Write an AnnData to a `.h5ad` or `.zarr`, which appears only once it is complete.
-
-    Raises
-    ------
-    FileExistsError
-        If something is there and `overwrite` is false.
-    ValueError
-        If the path ends otherwise.
-    """
-    check_output(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        if path.suffix == ".h5ad":
-            adata.write_h5ad(scratch / path.name)
-        else:
-            adata.write_zarr(scratch / path.name)
-        if path.is_dir():
-            shutil.rmtree(path)
-        (scratch / path.name).replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    typer.echo(f"Wrote {path}")
-    return path
 
 
 def label_key(adata: AnnData, given: str | None) -> str | None:

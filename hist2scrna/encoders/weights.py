@@ -31,6 +31,7 @@ DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,

@@ -96,23 +96,29 @@ class Evaluation:
         ValueError
             If it is no evaluation, or one of a newer version.
         """
-        text = (
-            source if isinstance(source, str) and source.lstrip().startswith("{") else Path(source).read_text("utf-8")
-        )
         try:
-            content = json.loads(text)
+            inline = isinstance(source, str) and source.lstrip().startswith("{")
+            content = json.loads(str(source) if inline else Path(source).read_text("utf-8"))
             version, columns = content["schema_version"], content.pop("genes")
             plot_data = content.pop("plot_data", {})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            newer = version > SCHEMA_VERSION
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"This is no evaluation that hist2scrna wrote: {error!r}.") from error
         if version != SCHEMA_VERSION:
-            way_out = "Install a newer one." if version > SCHEMA_VERSION else "Call tl.evaluate again."
+            way_out = "Install a newer one." if newer else "Call tl.evaluate again."
             raise ValueError(
                 f"The evaluation has schema version {version}, but this hist2scrna reads version {SCHEMA_VERSION}. "
                 f"{way_out}"
             )
-        genes = pd.DataFrame({k: [np.nan if v is None else v for v in values] for k, values in columns.items()})
-        return cls(content, genes.set_index("gene"), plot_data)
+        try:
+            read = cls(content, _gene_table(columns), plot_data)
+            # What cannot be shown, or laid beside itself, lacks something or holds a value of another kind.
+            str(read)
+            read.to_frame()
+            compare.check_comparable(content, content)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise ValueError(f"The evaluation is damaged: {error!r}. Call tl.evaluate again.") from error
+        return read
 
     def to_frame(self) -> pd.DataFrame:
         """Return all numbers in long form: `section`, `part`, `scale`, `predictor`, `metric`, `value`.
@@ -198,3 +204,12 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return table.as_html(self.results)
+
+
+def _gene_table(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table of genes of a file: numbers, but for the names of genes and the words of their levels."""
+    genes = pd.DataFrame({k: [np.nan if v is None else v for v in values] for k, values in columns.items()})
+    for name in genes.columns.difference(["gene", "level"]):
+        if not (pd.api.types.is_bool_dtype(genes[name]) or pd.api.types.is_numeric_dtype(genes[name])):
+            raise ValueError(f"the column {name!r} of the genes holds what is no number")
+    return genes.set_index("gene")

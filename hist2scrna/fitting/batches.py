@@ -173,23 +173,26 @@ class BlockSampler(Sampler["NDArray[np.int64]"]):
         self.members = members
         self.context = context
         self.size = size
-        self.rng = None if seed is None else np.random.default_rng(seed)
+        self.seed = seed
+        # Set by whoever trains; an epoch is drawn from seed and number alone, not from those before it.
+        self.epoch = 0
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        rng = None if self.seed is None else np.random.default_rng([self.seed, self.epoch])
         if self.context.kind == "section":
             blocks = list(self.by_section)
-        elif self.context.kind == "spot" and self.rng is not None:
-            shuffled = self.rng.permutation(self.members)
+        elif self.context.kind == "spot" and rng is not None:
+            shuffled = rng.permutation(self.members)
             blocks = [shuffled[i : i + self.size] for i in range(0, len(shuffled), self.size)]
         else:
-            blocks = [b for rows in self.by_section for b in spatial_blocks(self.xy, rows, self.size, self.rng)]
-        if self.rng is not None:
-            blocks = [blocks[i] for i in self.rng.permutation(len(blocks))]
+            blocks = [b for rows in self.by_section for b in spatial_blocks(self.xy, rows, self.size, rng)]
+        if rng is not None:
+            blocks = [blocks[i] for i in rng.permutation(len(blocks))]
         return iter(blocks)
 
     def __len__(self) -> int:
         if self.context.kind == "section":
             return len(self.by_section)
-        if self.context.kind == "spot" and self.rng is not None:
+        if self.context.kind == "spot" and self.seed is not None:
             return -(-len(self.members) // self.size)
         return sum(-(-len(rows) // self.size) for rows in self.by_section)

@@ -1,26 +1,24 @@
-"""Training by gradient, on Lightning: early stopping, the best epoch, history and progress; then the dispersion."""
+"""Training by gradient, on Lightning: early stopping, the best epoch, going on after a kill; then the dispersion."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import pandas as pd
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, SpotBlocks
-from hist2scrna.fitting.duration import Duration
+from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
+from hist2scrna.fitting.epochs import BestEpoch, EpochSeed, KeepTraining
 from hist2scrna.fitting.inference import pick_device
+from hist2scrna.fitting.interruption import Interrupted, interruptible
 from hist2scrna.fitting.lightning_module import TrainingModule
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
@@ -32,57 +30,7 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
 
 
-class _BestEpoch(Callback):
-    """Keep history, the weights of the best epoch (the last, without a monitor), and one line of progress an epoch."""
-
-    def __init__(self, monitor: str | None, settings: FitSettings) -> None:
-        self.monitor = monitor
-        self.best_value = float("inf")
-        self.best_epoch = -1
-        self.weights: dict[str, Tensor] = {}
-        self.rows: list[dict[str, float]] = []
-        self.progress = settings.progress
-        self.on_best = settings.on_best
-        self.look_again = settings.look_again
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=trainer.max_epochs, desc="training", unit="epoch", disable=not self.progress)
-        self.start = time.perf_counter()
-        epochs = int(trainer.max_epochs or 1)
-        self.duration = Duration(f"training for {epochs} epochs, or fewer, on {pl_module.device}", epochs)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: SpotBatch, batch_idx: int
-    ) -> None:
-        if self.look_again is not None:
-            self.look_again()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, **metrics, "seconds": time.perf_counter() - self.start})
-        value = -trainer.current_epoch if self.monitor is None else metrics[self.monitor]
-        if value < self.best_value:
-            self.best_value, self.best_epoch = value, trainer.current_epoch
-            model = pl_module.model
-            assert isinstance(model, torch.nn.Module)
-            if self.monitor is not None:
-                self.weights = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
-            if self.on_best is not None:
-                self.on_best(self.result())
-        shown = {k: f"{v:.4f}" for k, v in metrics.items() if k.endswith("_loss")}
-        self.bar.set_postfix({**shown, "best": self.best_epoch})
-        self.bar.update()
-        self.duration.step(trainer.current_epoch + 1)
-
-    def result(self) -> FitResult:
-        """Return the result so far."""
-        return FitResult(pd.DataFrame(self.rows).set_index("epoch"), self.best_epoch, time.perf_counter() - self.start)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
+log = logging.getLogger(__name__)
 
 
 def default_precision(accelerator: str) -> Precision:
@@ -139,13 +87,18 @@ def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -
     settings
         Loss, epochs, batch size, optimizer, device.
     """
-    training = settings.training
     monitor = "validation_loss" if len(split.validating) else None
-    best = _BestEpoch(monitor, settings)
-    with _quiet():
-        trainer = _trainer(training, _callbacks(best, monitor, training))
-        module = TrainingModule(model, settings.objective, training)
-        trainer.fit(module, **_loaders(model, spots, split, settings))
+    best = BestEpoch(monitor, settings)
+    state = None if settings.checkpoint is None else settings.checkpoint.load()
+    if state is not None:
+        best.load_state_dict(state["best"])
+        log.info(
+            "going on after %d epochs, kept in %s", state["epoch"], settings.checkpoint and settings.checkpoint.path
+        )
+    if state is None or not state["finished"]:
+        _run(model, spots, split, settings, best, state)
+    elif not best.weights:
+        model.load_state_dict(state["model"])
     if best.best_epoch < 0:
         raise RuntimeError("Training ended before its first epoch was complete, so there is no model to keep.")
     model.cpu()
@@ -155,11 +108,43 @@ def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -
     return best.result()
 
 
-def _callbacks(best: _BestEpoch, monitor: str | None, training: Training) -> list[Callback]:
-    if not training.patience:
-        return [best]
-    watched = monitor or "train_loss"
-    return [EarlyStopping(watched, patience=training.patience, check_on_train_epoch_end=True), best]
+def _run(
+    model: SpotModel, spots: Spots, split: Split, settings: FitSettings, best: BestEpoch, state: dict[str, Any] | None
+) -> None:
+    """Train, from the state that was kept if there is one.
+
+    Raises
+    ------
+    KeyboardInterrupt, SystemExit
+        If a signal ended it; what was saved has been logged.
+    """
+    training, kept = settings.training, settings.checkpoint
+    loaders = _loaders(model, spots, split, settings)
+    stopping: list[Callback] = []
+    if training.patience:
+        watched = best.monitor or "train_loss"
+        stopping = [EarlyStopping(watched, patience=training.patience, check_on_train_epoch_end=True)]
+    keeping = [] if kept is None else [KeepTraining(kept, state, best, stopping)]
+    callbacks = [*stopping, *keeping, best, EpochSeed(settings.seed, loaders["train_dataloaders"].sampler)]
+    try:
+        with _quiet(), interruptible():
+            trainer = _trainer(training, callbacks)
+            trainer.fit(TrainingModule(model, settings.objective, training), **loaders)
+    except Interrupted as interruption:
+        message = f"Training was {interruption} after {len(best.rows)} whole epochs. {_saved(best, kept)}"
+        log.warning("%s", message)
+        interruption.leave(message)
+
+
+def _saved(best: BestEpoch, kept: TrainingCheckpoint | None) -> str:
+    if kept is None:
+        return "Nothing was saved: with checkpoint_dir= in training= the same call goes on from the last whole epoch."
+    if not kept.path.exists():
+        return f"There is nothing in '{kept.folder}' to go on from yet."
+    return (
+        f"The same call goes on from the last whole epoch, in '{kept.path}'; the best model so far, that of epoch "
+        f"{best.best_epoch}, is in '{kept.folder / BEST}'."
+    )
 
 
 def _loaders(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> dict[str, Any]:

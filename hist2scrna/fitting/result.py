@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from hist2scrna.fitting.checkpoint import TrainingCheckpoint
     from hist2scrna.fitting.closed_form.donors import DonorCounts
     from hist2scrna.fitting.objective import Objective
     from hist2scrna.models.contract import SpotModel
@@ -44,6 +45,8 @@ class FitSettings:
         Counts of further donors, without images.
     on_best
         Called with the result so far each time that an epoch is the best; None: nobody asks.
+    checkpoint
+        Where training is kept after each epoch, and goes on from; None: nowhere.
     look_again
         Called at every step, so that the number of threads follows other programs
         (:func:`~hist2scrna.processors.threads`); None: it stays.
@@ -55,6 +58,7 @@ class FitSettings:
     progress: bool = True
     expression: tuple[DonorCounts, ...] = ()
     on_best: Callable[[FitResult], None] | None = None
+    checkpoint: TrainingCheckpoint | None = None
     look_again: Callable[[], None] | None = None
 
 

@@ -117,10 +117,14 @@ class TileSampler(Sampler["NDArray[np.int64]"]):
     def __init__(self, tiles: NDArray[np.int64], size: int, seed: int | None = None) -> None:
         self.tiles = tiles
         self.size = size
-        self.rng = None if seed is None else np.random.default_rng(seed)
+        self.seed = seed
+        # Set by whoever trains; an epoch is drawn from seed and number alone, not from those before it.
+        self.epoch = 0
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        tiles = self.tiles if self.rng is None else self.rng.permutation(self.tiles)
+        tiles = self.tiles
+        if self.seed is not None:
+            tiles = np.random.default_rng([self.seed, self.epoch]).permutation(tiles)
         return iter([tiles[i : i + self.size] for i in range(0, len(tiles), self.size)])
 
     def __len__(self) -> int:

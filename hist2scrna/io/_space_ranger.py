@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.images.pixels import DAMAGE
 from hist2scrna.spots.scale import VISIUM_SPOT_UM
 
 if TYPE_CHECKING:
@@ -156,8 +157,11 @@ def read_10x(path: Path) -> ad.AnnData:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Variable names are not unique", category=UserWarning)
+            if not path.is_dir():
+                _check_indices(path)
             adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:
+        # HDF5, SciPy and Scanpy raise whatever they meet in a damaged file.
         raise ValueError(f"'{path}' holds no matrix of 10x Genomics that can be read: {error}.") from error
     values = adata.X.data
     if not np.isfinite(values).all() or (values < 0).any() or (values != np.round(values)).any():
@@ -166,6 +170,22 @@ def read_10x(path: Path) -> ad.AnnData:
         log.info("%d gene names repeat and are numbered", int(adata.var_names.duplicated().sum()))
         adata.var_names_make_unique()
     return adata
+
+
+def _check_indices(path: Path) -> None:
+    """Refuse a compressed matrix whose indices point out of it: SciPy would take them for sizes, and allocate these."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "matrix" not in file:
+            return
+        group = file["matrix"]
+        starts, indices = group["indptr"][:].astype(np.int64), group["indices"][:].astype(np.int64)
+        n_rows, n_columns = (int(length) for length in group["shape"][:])
+        whole = len(starts) == n_columns + 1 and starts[0] == 0 and starts[-1] == len(indices) == len(group["data"])
+        inside = indices.size == 0 or (indices.min() >= 0 and indices.max() < n_rows)
+        if not (whole and inside and (np.diff(starts) >= 0).all()):
+            raise ValueError("its indices do not fit its shape")
 
 
 def existing_image(path: str | Path) -> str:
@@ -224,8 +244,11 @@ def _attributes(path: Path) -> dict[str, Any]:
             return [text(item) for item in value]
         return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
-    with h5py.File(path, "r") as file:
-        return {key: text(value) for key, value in file.attrs.items()}
+    try:
+        with h5py.File(path, "r") as file:
+            return {key: text(value) for key, value in file.attrs.items()}
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"'{path}' is damaged: {error}. Copy or download it again.") from error
 
 
 def _read_positions(folder: Path) -> pd.DataFrame:
@@ -240,7 +263,7 @@ def _read_positions(folder: Path) -> pd.DataFrame:
             with path.open(encoding="utf-8-sig") as file:
                 has_header = COLUMNS[0] in file.readline().strip().split(",")
             table = pd.read_csv(path, header=0 if has_header else None, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise ValueError(f"'{path}' is no table that can be read: {error}.") from error
     if path.suffix != ".parquet" and not has_header and len(table.columns) == len(COLUMNS):
         table.columns = pd.Index(COLUMNS)
@@ -261,7 +284,7 @@ def _read_scalefactors(path: Path) -> dict[str, float]:
     try:
         factors = json.loads(existing(path).read_text(encoding="utf-8"))
         return {str(key): float(value) for key, value in factors.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"'{path}' holds no scale factors that can be read: {error}.") from error
 
 
@@ -271,5 +294,5 @@ def _read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise ValueError(f"Image '{path}' is damaged: {error}. Copy or download it again.") from error

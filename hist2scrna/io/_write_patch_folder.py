@@ -14,7 +14,7 @@ from scipy import sparse
 
 import hist2scrna
 from hist2scrna import keys
-from hist2scrna.files import replaced_whole
+from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.io import patch_layout as layout
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.counts import choose_genes, read_counts
@@ -98,7 +98,7 @@ def write_patch_folder(
     mpp
         Microns per full-resolution pixel, where the metadata do not tell.
     overwrite
-        Replace a folder of patches that is there. A folder that holds anything else is never replaced.
+        Replace a folder of patches that is there. A folder that holds anything else as well is never replaced.
 
     Returns
     -------
@@ -134,7 +134,6 @@ def write_patch_folder(
         spots.patches = PatchFiles(stored.files, stored.part, stored.xy, stored.section, px)
 
     with replaced_whole(folder, folder=True) as scratch:
-        scratch.chmod(0o755)
         _write_patches(spots, files, scratch / layout.PATCHES)
         sections = spots.sections if library_key is not None or len(spots.sections) > 1 else None
         _write_coordinates(spots, names, sections, scratch / layout.COORDINATES)
@@ -158,6 +157,12 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     ours = (folder / layout.COORDINATES).is_file() and (folder / layout.PATCHES).is_dir()
     if not ours and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"'{folder}' exists and is no folder of patches: it is left as it is.")
+    if not ours:
+        return
+    require_own(folder, layout.FILES, "a folder of patches")
+    spots = [row[0] for _, row in layout.table_rows(folder / layout.COORDINATES)][1:]
+    patches = folder / layout.PATCHES
+    require_own(patches, {layout.find_patch(patches, spot) or "" for spot in spots}, "a folder of patches")
 
 
 def _counts(adata: AnnData, layer: str | None) -> Any:

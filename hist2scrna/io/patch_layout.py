@@ -19,6 +19,7 @@ COORDINATES = "spatial_coordinates.csv"
 EDGES = "spatial_edges.csv"
 LABELS = "cell_types.csv"
 METADATA = "metadata.json"
+FILES = (PATCHES, EXPRESSION, COORDINATES, EDGES, LABELS, METADATA)
 
 SPOT = "spot_id"
 COORDINATE_HEADER = [SPOT, "x", "y"]

@@ -68,7 +68,10 @@ class Training:
         Number of devices. Default: 1. More than one need a process each: start your script with `torchrun
         --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna fit ...`.
     checkpoint_dir
-        Folder in which the best model so far is kept while training goes on, as `best/`. Default: none is kept.
+        Folder in which training is kept after each epoch: the best model so far as `best/`, and all that it takes to go
+        on as `last.safetensors`. After a kill or an interruption the same call goes on from the last whole epoch, and
+        ends (same machine, CPU, `"32-true"`) with the weights that it would have had; once it has ended, it returns
+        the same model again. Models in closed form keep `best/` alone. Default: nothing is kept.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.result import Evaluation
+from hist2scrna.files import replaced_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +101,12 @@ def finish(ax: Axes, save: str | Path | None, show: bool) -> None:
     import matplotlib.pyplot as plt
 
     if save is not None:
-        ax.get_figure(root=True).savefig(save, dpi=150, bbox_inches="tight")  # type: ignore[union-attr]
+        figure = ax.get_figure(root=True)
+        assert figure is not None
+        path = Path(save)
+        if not path.suffix:
+            path = path.with_name(f"{path.name}.{plt.rcParams['savefig.format']}")
+        with replaced_whole(path) as scratch:
+            figure.savefig(scratch, dpi=150, bbox_inches="tight")
     if show:
         plt.show()

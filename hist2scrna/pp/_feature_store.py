@@ -64,7 +64,7 @@ class FeatureStore:
         assert self.folder is not None
         try:
             stored = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"'{self.folder / MANIFEST}' is damaged: {error}. Delete the folder.") from error
         differing = [name for name in manifest if stored.get(name) != manifest[name]]
         if differing:
@@ -81,7 +81,7 @@ class FeatureStore:
             return
         try:
             rows = np.load(file, mmap_mode="r+")
-        except (ValueError, OSError) as error:
+        except Exception as error:
             raise ValueError(f"'{file}' is damaged: {error}. Delete the folder '{self.folder}'.") from error
         if rows.ndim != 2 or len(rows) != self.n or rows.dtype != np.float32:
             raise ValueError(

@@ -21,12 +21,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import hist2scrna
 from hist2scrna.encoders.weights import file_sha256
-from hist2scrna.files import replaced_whole
+from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.create import create_model
 from hist2scrna.models.registry import model_names
+from hist2scrna.trained.card_fields import wrong_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,7 @@ DAMAGE = (
     RuntimeError,
     RecursionError,
     pd.errors.ParserError,
+    pd.errors.EmptyDataError,
 )
 
 
@@ -84,7 +86,7 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     Raises
     ------
     FileExistsError
-        If something is there already, and is no model or may not be replaced.
+        If something is there already, and is no model, or may not be replaced, or holds other files.
     """
     if not is_first_process():
         return folder
@@ -106,12 +108,14 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
     Raises
     ------
     FileExistsError
-        If it is a model and `overwrite` is false, or no model.
+        If it is a model and `overwrite` is false, or no model, or other files lie in it.
     """
     if folder.exists() and not overwrite:
         raise FileExistsError(f"'{folder}' exists already. Pass overwrite=True to replace the model there.")
     if folder.exists() and not (folder / CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise FileExistsError(f"'{folder}' exists and holds no {CARD}: it is no model, and is left as it is.")
+    if folder.exists():
+        require_own(folder, (CARD, *FILES), "a model")
 
 
 def card_of(model: FittedModel) -> dict[str, Any]:
@@ -162,7 +166,7 @@ def load_fields(folder: Path) -> dict[str, Any]:
             "geometry": None if geometry is None else PatchGeometry(**geometry),
             "fingerprints": arrays.pop("fingerprints"),
             "baselines": Baselines.from_arrays(arrays),
-            "history": pd.read_csv(folder / HISTORY, index_col="epoch"),
+            "history": _read_history(folder / HISTORY, card),
             **{name: card[name] for name in FIELDS if name not in ("geometry", "likelihood")},
         }
     except DAMAGE as error:
@@ -186,6 +190,8 @@ def _read_card(folder: Path) -> dict[str, Any]:
     for name, needed in WITHIN.items():
         if card[name] is not None and (absent := [key for key in needed if key not in card[name]]):
             raise DamagedModel(f"{name!r} in {CARD} lacks {absent}")
+    if (wrong := wrong_value(card)) is not None:
+        raise DamagedModel(f"{wrong} in {CARD}")
     for name in ("genes", "classes"):
         if not all(isinstance(word, str) for word in card[name]) or len(set(card[name])) < len(card[name]):
             raise DamagedModel(f"{name!r} in {CARD} are not names that each occur once")
@@ -206,6 +212,17 @@ def _check_files(folder: Path, card: dict[str, Any]) -> None:
             raise DamagedModel(f"{name} is not the file that was saved: its SHA-256 is another")
     if card_sha256(card) != card["sha256"][CARD]:
         raise DamagedModel(f"{CARD} is not the file that was saved: its SHA-256 is another")
+
+
+def _read_history(path: Path, card: dict[str, Any]) -> pd.DataFrame:
+    """Return the losses by epoch; the epoch that the card calls the best must be one of them."""
+    history = pd.read_csv(path, float_precision="round_trip")
+    training = card["training"]
+    if "epoch" not in history or training["monitor"] not in history or training["best_epoch"] >= len(history):
+        raise DamagedModel(f"{path.name} has no epoch {training['best_epoch']} with {training['monitor']!r}")
+    if not all(pd.api.types.is_numeric_dtype(history[name]) for name in history):
+        raise DamagedModel(f"{path.name} holds what is no number")
+    return history.set_index("epoch")
 
 
 def _load_module(folder: Path, card: dict[str, Any]) -> Any:

@@ -15,9 +15,12 @@ from anndata import AnnData
 
 from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
 from hist2scrna.encoders.patch_statistics import feature_names
-from hist2scrna.encoders.weights import read_state_dict
+from hist2scrna.encoders.weights import read_state_dict, state_sha256
+from hist2scrna.files import require_writable
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
+from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
 from hist2scrna.fitting.encode import PLAIN, Look, encode_patches, encoded_width
+from hist2scrna.fitting.identity import sha256, spots_identity
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
@@ -29,17 +32,19 @@ from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB
 from hist2scrna.models.create import create_model
 from hist2scrna.models.registry import model_entry
+from hist2scrna.models.training import as_training
 from hist2scrna.processors import threads
 from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import with_pooled_features
 from hist2scrna.trained.announce import announce_fit
+from hist2scrna.trained.files import check_replaceable
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 from hist2scrna.trained.training_data import TrainingData, apart_from_images, choose, read_data, with_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots
@@ -49,13 +54,13 @@ log = logging.getLogger(__name__)
 
 CHANNELS, N_MORPHOLOGY = "channels", "n_morphology"
 CLASSES, N_REFERENCE = "classes", "n_reference"
-BEST = "best"
 
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)
     check_numbers(request)
+    check_checkpoint_folder(as_training(request.training).checkpoint_dir)
     with threads() as look_again:
         return _fit(adata, request, look_again)
 
@@ -70,6 +75,7 @@ def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) ->
         torch.manual_seed(request.seed)
         plan = plan_fit(choice, with_encoder(opened, choice, request))
         data = read_data(opened, plan)
+        seen = {} if plan.training.checkpoint_dir is None else spots_identity(data.spots)
         model = create(data, plan)
         announce_fit(plan.entry, plan.training, plan.encoder, data.spots, int(data.usable.sum()), len(data.genes))
         split = split_spots(
@@ -79,7 +85,7 @@ def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) ->
         baselines = start(model, data, split, plan)
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
-        result = fit_and_keep(draft, data, split, objective, plan, look_again)
+        result = fit_and_keep(draft, data, split, objective, plan, seen, look_again)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
             f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
@@ -222,18 +228,56 @@ def fit_and_keep(
     split: Split,
     objective: Objective,
     plan: FitPlan,
+    seen: Mapping[str, Any],
     look_again: Callable[[], None],
 ) -> FitResult:
-    """Fit the model in place by its own fitter; the best so far is kept in `checkpoint_dir`, where there is one."""
+    """Fit the model in place by its own fitter.
+
+    Where there is a `checkpoint_dir`, the best so far and the whole training are kept there, and it goes on from there.
+    """
     folder, request = plan.training.checkpoint_dir, plan.request
-    on_best = None if folder is None else partial(keep_best, draft, folder)
-    how = (plan.training, objective, request.seed, request.progress, data.expression, on_best, look_again)
+    on_best, checkpoint = None, None
+    if folder is not None:
+        on_best = partial(keep_best, draft, folder)
+        checkpoint = TrainingCheckpoint(folder, training_identity(draft, split, plan, seen))
+    how = (plan.training, objective, request.seed, request.progress, data.expression, on_best, checkpoint, look_again)
     settings = FitSettings(*how)
     result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
     if folder is not None:
         keep_best(draft, folder, result)
     return result
+
+
+def training_identity(draft: TrainedModel, split: Split, plan: FitPlan, seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same for a training to go on: arguments, counts, spots and what was seen of them."""
+    trained = {k: v for k, v in draft.parameters["training"].items() if k not in ("checkpoint_dir", "accelerator")}
+    start = plan.request.init_from
+    return {
+        "model": draft.name,
+        "options": draft.options,
+        "genes": draft.genes,
+        "classes": draft.classes,
+        "encoder": draft.encoder,
+        "parameters": {**draft.parameters, "training": trained},
+        "counts": sha256(draft.fingerprints),
+        "split": sha256(split.training, split.validating),
+        "init_from": str(start) if isinstance(start, str | Path | None) else state_sha256(start.module.state_dict()),
+        **seen,
+    }
+
+
+def check_checkpoint_folder(folder: str | Path | None) -> None:
+    """Refuse a `checkpoint_dir` in which nothing can be kept, before anything is read.
+
+    Raises
+    ------
+    FileExistsError, OSError
+        If something else lies where the best model is kept, or nothing can be written there.
+    """
+    if folder is not None:
+        check_replaceable(Path(folder) / BEST, overwrite=True)
+        require_writable(Path(folder) / BEST)
 
 
 def keep_best(draft: TrainedModel, folder: str | Path, result: FitResult) -> None:

@@ -34,7 +34,7 @@ class TrainedModel(FittedModel):
         folder
             Where to; it appears only once it is complete.
         overwrite
-            Replace a model that is there. A folder that holds anything else is never replaced.
+            Replace a model that is there. A folder that holds anything else as well is never replaced.
 
         Returns
         -------
@@ -43,7 +43,7 @@ class TrainedModel(FittedModel):
         Raises
         ------
         FileExistsError
-            If something is there already.
+            If a model is there already and `overwrite` is false, or anything else is.
         """
         return save_model(self, Path(folder), overwrite)
 

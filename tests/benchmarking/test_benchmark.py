@@ -272,7 +272,7 @@ def test_interrupted_and_started_again_gives_the_same_table(sections, finished, 
     assert len(list(tmp_path.rglob("job.json"))) == 5
     assert list(tmp_path.rglob(".[!.]*")) == [tmp_path / ".lock"]
     # What a process that was killed leaves behind.
-    left = tmp_path / "sim" / "section_1" / "counts" / ".3.abc"
+    left = tmp_path / "sim" / "section_1" / "counts" / ".3.abc.partial"
     left.mkdir(parents=True)
     (left / "evaluation.json").write_text("{")
     (tmp_path / ".sections").mkdir()
