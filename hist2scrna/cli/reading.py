@@ -92,7 +92,8 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
             return io.from_spatialdata(sdata, image=image or next(iter(sdata.images)), table=table, region=region)
         return _named(ad.read_zarr(path), path)
     raise ValueError(
-        f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. An image alone: predict --spacing-um."
+        f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. Images without an assay are read by "
+        "predict and pool."
     )
 
 
