@@ -39,16 +39,18 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-# The tables of the benchmark are included in its page.
+# The tables of the benchmark are included in its pages.
 exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark/*.md"]
 templates_path = ["_templates"]
 default_role = "code"
 html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"hist2scrna {version}"
 html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True, "navbar_persistent": []}
 html_show_sourcelink = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 # Progress bars are stored as widgets, with a text that serves as well.

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
 from hist2scrna.cli.options import Argument, arguments_of, given, with_options
-from hist2scrna.cli.reading import STORES, is_patch_folder, read_data
+from hist2scrna.cli.reading import read_data
+from hist2scrna.cli.slides import slide_files, slide_grids
 from hist2scrna.cli.writing import check_output, write_one
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-IMAGES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".vms", ".bif", ".jpg", ".jpeg", ".png")
 # What is written goes to --out; the bar always shows.
 OTHERWISE = ("progress",)
 POOL = [
@@ -54,29 +51,6 @@ def pool(
     from hist2scrna import pp
 
     check_output(out, overwrite=overwrite)
-    files = [file for path in data for file in _image_files(path)]
-    if files and any(not _image_files(path) for path in data):
-        raise ValueError("DATA mixes whole-slide files with data sets. Pool them one after the other.")
-    patches = _grids(files, spacing_um, mpp) if files else read_data(data)
+    files = slide_files(data)
+    patches = slide_grids(files, spacing_um, mpp) if files else read_data(data)
     write_one(pp.pool_patches(patches, **given(options, POOL)), out, overwrite=overwrite)
-
-
-def _image_files(path: Path) -> list[Path]:
-    """Return the whole-slide files that a path names or holds; none of a data set."""
-    if path.suffix in STORES or is_patch_folder(path):
-        return []
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
-    return [path] if path.suffix.lower() in IMAGES else []
-
-
-def _grids(files: list[Path], spacing_um: float, mpp: float | None) -> AnnData:
-    """Return the patches of all files, each a section with the name of its file."""
-    from hist2scrna import io, pp
-
-    names = [file.stem for file in files]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"Several files have the name {repeated[0]!r}, so their slides could not be told apart.")
-    grids = [pp.tissue_grid(file, spacing_um=spacing_um, mpp=mpp, library_id=file.stem) for file in files]
-    return io.concat(grids)

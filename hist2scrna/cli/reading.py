@@ -82,7 +82,8 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
                 return _named(ad.read_zarr(path), path)
         return _read_spatialdata(path, image=image, table=table, region=region)
     raise ValueError(
-        f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. An image alone: predict --spacing-um."
+        f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. Images without an assay are read by "
+        "predict and pool."
     )
 
 

@@ -93,6 +93,10 @@ def her2st(
     ValueError
         If an argument is out of range, a downloaded file does not have the expected hash, or a file does not hold what
         it should.
+
+    Examples
+    --------
+    >>> sections = h2s.datasets.her2st(sections=["B4", "C2"])  # doctest: +SKIP
     """
     sections = checked_sections(sections, SECTIONS)
     if not 0 < img_scale <= 1:

@@ -55,8 +55,8 @@ def her2st_counts(
 
     Examples
     --------
-    >>> others = hist2scrna.datasets.her2st_counts()
-    >>> model = hist2scrna.tl.fit(train, group_key="donor", expression=others)
+    >>> others = h2s.datasets.her2st_counts()  # doctest: +SKIP
+    >>> model = h2s.tl.fit(train, group_key="donor", expression=others)  # doctest: +SKIP
     """
     sections = checked_sections(sections, COUNTS_ALONE)
     parts = []

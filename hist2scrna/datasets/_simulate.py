@@ -138,10 +138,9 @@ def simulate(
 
     Examples
     --------
-    >>> import hist2scrna as h2s
-    >>> train, test = h2s.datasets.simulate("small", n_sections=2)
+    >>> train, test = h2s.datasets.simulate("small", n_sections=2, n_spots=30, n_genes=12)
     >>> train.shape
-    (50, 500)
+    (30, 12)
     """
     for name, value, choices in (("preset", preset, tuple(PRESETS)), ("level", level, get_args(Level))):
         if value not in choices:

@@ -75,10 +75,12 @@ class Encoder:
 
     Examples
     --------
-    A network that was trained on patches of 112 microns, 224 pixels wide, in colors of its own:
-
-    >>> encoder = hist2scrna.encoders.Encoder("mine", network, um=112, colors=((0.7, 0.6, 0.7), (0.2, 0.2, 0.2)))
-    >>> model = hist2scrna.tl.fit(adata, encoder=encoder)
+    >>> def network(patches):
+    ...     return patches.mean(dim=(2, 3))
+    ...
+    >>> encoder = h2s.encoders.Encoder("mean color", network, um=112, px=224)
+    >>> h2s.tl.fit(train, model="ridge", encoder=encoder, progress=False).encoder["name"]
+    'mean color'
     """
 
     name: str

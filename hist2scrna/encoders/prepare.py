@@ -51,8 +51,10 @@ def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
 
     Examples
     --------
-    >>> encoder = hist2scrna.encoders.prepare_encoder("imagenet")
-    >>> encoder.encode(patches)
+    >>> import torch
+    >>> encoder = h2s.encoders.prepare_encoder("morphology")
+    >>> encoder.encode(torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)).shape
+    torch.Size([2, 104])
     """
     if isinstance(encoder, str) and encoder.lower().endswith(WITH_MORPHOLOGY):
         return _with_morphology(prepare_encoder(encoder[: -len(WITH_MORPHOLOGY)], weights))
@@ -96,8 +98,9 @@ def encoder_from_card(card: Mapping[str, Any], weights: str | Path | None = None
 
     Examples
     --------
-    >>> card = hist2scrna.encoders.prepare_encoder("imagenet").card()
-    >>> encoder = hist2scrna.encoders.encoder_from_card(card)
+    >>> card = h2s.encoders.prepare_encoder("morphology").card()
+    >>> h2s.encoders.encoder_from_card(card).name
+    'morphology'
     """
     name = card["name"]
     if not card["by_name"]:

@@ -25,7 +25,7 @@ from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.tile_batches import TileBatches, TileSampler, tiles_of
 
 if TYPE_CHECKING:
-    from hist2scrna.models.contract import SpotBatch, SpotModel
+    from hist2scrna.models.contract import SpotModel
     from hist2scrna.models.training import Precision, Training
     from hist2scrna.spots.read import Spots
 

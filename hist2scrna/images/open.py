@@ -67,6 +67,8 @@ FORMATS: list[Format] = [
     Format(RasterImage),
 ]
 LONGEST_START = 16
+# Files of a folder that are images, where only their names are looked at.
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"}.union(*(kind.suffixes for kind in FORMATS)))
 
 
 def open_file(path: str | Path, scale: float = 1.0) -> SectionImage:

@@ -66,8 +66,8 @@ def concat(
 
     Examples
     --------
-    >>> adata = hist2scrna.io.concat([hist2scrna.io.read_visium(path) for path in folders])
-    >>> model = hist2scrna.tl.fit(adata, library_key="library_id")
+    >>> h2s.io.concat([train, test]).shape
+    (90, 12)
     """
     if not adatas:
         raise ValueError("No section to join: `adatas` is empty.")

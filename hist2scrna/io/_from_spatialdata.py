@@ -85,7 +85,9 @@ def from_spatialdata(
 
     Examples
     --------
-    >>> adata = hist2scrna.io.from_spatialdata(sdata, image="he_image", table="table", region="cell_circles")
+    >>> sdata = h2s.io.to_spatialdata(test)
+    >>> h2s.io.from_spatialdata(sdata, image=next(iter(sdata.images))).shape
+    (30, 12)
     """
     from spatialdata import get_centroids, get_pyramid_levels
 

@@ -73,8 +73,10 @@ def read_patch_folder(folder: str | Path, *, patch_um: float | None = None, coun
 
     Examples
     --------
-    >>> adata = hist2scrna.io.read_patch_folder("section/")
-    >>> model = hist2scrna.tl.fit(adata, labels_key="cell_type")
+    >>> h2s.io.write_patch_folder(test, "section", labels_key="cell_type", patch_px=32, overwrite=True)
+    PosixPath('section')
+    >>> h2s.io.read_patch_folder("section").shape
+    (30, 12)
     """
     folder = Path(folder).expanduser()
     for needed in (folder, folder / layout.PATCHES, folder / layout.COORDINATES):

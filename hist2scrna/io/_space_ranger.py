@@ -74,7 +74,7 @@ def read_visium(
 
     Examples
     --------
-    >>> adata = hist2scrna.io.read_visium("outs/", source_image_path="tissue.tif")
+    >>> section = h2s.io.read_visium("outs/", source_image_path="tissue.tif")  # doctest: +SKIP
     """
     path = _folder(path)
     adata = _read_section(path, counts_file, library_id, path.name, source_image_path)
@@ -116,7 +116,7 @@ def read_visium_hd(
 
     Examples
     --------
-    >>> adata = hist2scrna.io.read_visium_hd("outs/", bin_um=16, source_image_path="tissue.btf")
+    >>> section = h2s.io.read_visium_hd("outs/", bin_um=16, source_image_path="tissue.btf")  # doctest: +SKIP
     """
     path = _folder(path)
     binned = path / BINNED / f"square_{bin_um:03d}um"

@@ -64,8 +64,9 @@ def to_spatialdata(
 
     Examples
     --------
-    >>> sdata = hist2scrna.io.to_spatialdata(adata, library_key="library_id")
-    >>> sdata.write("section.zarr")
+    >>> sdata = h2s.io.to_spatialdata(test)
+    >>> sorted(sdata.tables)
+    ['table']
     """
     import spatialdata as sd
     from spatialdata.models import Image2DModel, ShapesModel, TableModel

@@ -116,7 +116,11 @@ def write_patch_folder(
 
     Examples
     --------
-    >>> hist2scrna.io.write_patch_folder(adata, "section/", labels_key="cell_type")
+    >>> import os
+    >>> h2s.io.write_patch_folder(test, "section", labels_key="cell_type", patch_px=32, overwrite=True)
+    PosixPath('section')
+    >>> sorted(os.listdir("section"))[:2]
+    ['cell_types.csv', 'gene_expression.csv']
     """
     folder = Path(folder)
     _check_target(folder, overwrite)

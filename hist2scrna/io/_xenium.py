@@ -70,7 +70,9 @@ def read_xenium(
 
     Examples
     --------
-    >>> adata = hist2scrna.io.read_xenium("outs/", source_image_path="he.ome.tif", alignment="he_imagealignment.csv")
+    >>> cells = h2s.io.read_xenium(  # doctest: +SKIP
+    ...     "outs/", source_image_path="he.ome.tif", alignment="he_imagealignment.csv"
+    ... )
     """
     path = Path(path).expanduser().resolve()
     if (source_image_path is None) != (alignment is None):

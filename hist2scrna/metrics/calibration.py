@@ -216,6 +216,14 @@ def count_scores(
     References
     ----------
     Czado, Gneiting and Held, Predictive model assessment for count data, Biometrics 65:1254 (2009).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> counts = rng.poisson(4.0, size=(500, 2))
+    >>> scores = h2s.metrics.count_scores(counts, np.full(counts.shape, 4.0))
+    >>> 0.75 < scores.scores["coverage"]["80"] < 0.85
+    True
     """
     table, mean = as_table(counts, "counts"), np.asarray(mu)
     if mean.shape != table.shape:

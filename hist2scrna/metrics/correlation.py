@@ -203,12 +203,25 @@ def pearson_by_gene(truth: Table, prediction: Table) -> Floats:
     ------
     ValueError
         If the shapes differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    >>> h2s.metrics.pearson_by_gene(truth, truth[:, ::-1]).round(2)
+    array([0.5, 0.5])
     """
     return _joined([pearson(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=0)])
 
 
 def spearman_by_gene(truth: Table, prediction: Table) -> Floats:
-    """Spearman correlation of each gene over the spots; ties share their mean rank. See :func:`pearson_by_gene`."""
+    """Spearman correlation of each gene over the spots; ties share their mean rank. See :func:`pearson_by_gene`.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    >>> h2s.metrics.spearman_by_gene(truth, truth**2).round(2)
+    array([1., 1.])
+    """
     return _joined([spearman(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=0)])
 
 
@@ -216,12 +229,25 @@ def pearson_by_spot(truth: Table, prediction: Table) -> Floats:
     """Pearson correlation of each spot over the genes, `(spots,)`.
 
     Gene means alone often reach .9 here: compare it with the mean baseline.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 2.0]])
+    >>> h2s.metrics.pearson_by_spot(truth, -truth).round(2)
+    array([-1., -1.])
     """
     return _joined([pearson(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=1)])
 
 
 def spearman_by_spot(truth: Table, prediction: Table) -> Floats:
-    """Spearman correlation of each spot over the genes, `(spots,)`. See :func:`pearson_by_spot`."""
+    """Spearman correlation of each spot over the genes, `(spots,)`. See :func:`pearson_by_spot`.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 2.0]])
+    >>> h2s.metrics.spearman_by_spot(truth, truth**3).round(2)
+    array([1., 1.])
+    """
     return _joined([spearman(Rows(TruthRows(t), p)) for t, p in pairs(truth, prediction, axis=1)])
 
 
@@ -246,6 +272,15 @@ def depth_partial_pearson(truth: Table, prediction: Table, library: ArrayLike) -
     ------
     ValueError
         If the shapes differ, a value is not finite, or a library size is not positive.
+
+    Examples
+    --------
+    >>> total = np.array([10.0, 20.0, 40.0, 80.0])
+    >>> truth = np.log(total)[:, None] + np.array([[0.1], [-0.1], [-0.1], [0.1]])
+    >>> h2s.metrics.depth_partial_pearson(truth, truth, total).round(2)
+    array([1.])
+    >>> h2s.metrics.depth_partial_pearson(truth, np.log(total)[:, None], total).round(2)
+    array([0.])
     """
     sizes = np.asarray(library, dtype=np.float64).ravel()
     if not (np.isfinite(sizes) & (sizes > 0)).all():

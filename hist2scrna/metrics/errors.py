@@ -32,6 +32,12 @@ def errors_by_gene(truth: Table, prediction: Table) -> pd.DataFrame:
     ------
     ValueError
         If the shapes differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> h2s.metrics.errors_by_gene(truth, truth + 1)["mse"].to_list()
+    [1.0, 1.0]
     """
     columns = ("mse", "mae", "truth_mean", "truth_sd", "prediction_mean", "prediction_sd", "spread_ratio")
     parts = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
@@ -59,6 +65,12 @@ def overall(truth: Table, prediction: Table, *, most_ranked: int = MOST_RANKED, 
     ------
     ValueError
         If the shapes differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> round(h2s.metrics.overall(truth, truth + 1)["rmse"], 2)
+    1.0
     """
     parts = [moments(t, p) for t, p in pairs(truth, prediction, axis=0)]
     t, p = as_table(truth, "truth"), as_table(prediction, "prediction")

@@ -118,6 +118,11 @@ def cell_type_scores(
     ------
     ValueError
         If there is no spot, or the lengths differ.
+
+    Examples
+    --------
+    >>> h2s.metrics.cell_type_scores(["tumor", "stroma"], ["tumor", "tumor"])["accuracy"]
+    0.5
     """
     true, predicted = np.asarray(truth).astype(str), np.asarray(prediction).astype(str)
     if true.shape != predicted.shape or true.ndim != 1 or len(true) == 0:
@@ -152,6 +157,11 @@ def cluster_agreement(truth: ArrayLike, prediction: ArrayLike) -> dict[str, floa
     References
     ----------
     Hubert and Arabie, Comparing partitions, Journal of Classification 2:193 (1985).
+
+    Examples
+    --------
+    >>> h2s.metrics.cluster_agreement([0, 0, 1, 1], ["b", "b", "a", "a"])
+    {'ari': 1.0, 'nmi': 1.0}
     """
     a, b = np.asarray(truth), np.asarray(prediction)
     return {"ari": adjusted_rand(a, b), "nmi": normalized_mutual_information(a, b)}
@@ -186,6 +196,11 @@ def expected_calibration_error(right: ArrayLike, confidence: ArrayLike, *, n_bin
     References
     ----------
     Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
+
+    Examples
+    --------
+    >>> round(h2s.metrics.expected_calibration_error([True, True, False, True], [0.75] * 4), 2)
+    0.0
     """
     yes, sure = np.asarray(right, dtype=np.float64), np.asarray(confidence, dtype=np.float64)
     if yes.shape != sure.shape or not ((sure >= 0) & (sure <= 1)).all():

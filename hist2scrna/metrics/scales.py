@@ -33,6 +33,12 @@ def log_normalize(counts: Table, target_sum: float = TARGET_SUM) -> Any:
     Returns
     -------
     float64, sparse (of the same format) if `counts` is sparse. Spots without counts stay zero.
+
+    Examples
+    --------
+    >>> h2s.metrics.log_normalize(np.array([[1, 3], [0, 4]])).round(2)
+    array([[7.82, 8.92],
+           [0.  , 9.21]])
     """
     table = as_table(counts, "counts")
     library = np.asarray(table.sum(axis=1, dtype=np.float64)).ravel()
@@ -68,6 +74,12 @@ def pearson_residuals(counts: Table, theta: float = RESIDUAL_THETA) -> Floats:
     ----------
     Lause, Berens and Kobak, Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data, Genome
     Biology 22:258 (2021).
+
+    Examples
+    --------
+    >>> h2s.metrics.pearson_residuals(np.array([[1, 3], [3, 1]])).round(2)
+    array([[-0.7,  0.7],
+           [ 0.7, -0.7]])
     """
     table = as_table(counts, "counts")
     library = np.asarray(table.sum(axis=1, dtype=np.float64)).ravel()

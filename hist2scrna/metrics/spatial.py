@@ -31,6 +31,12 @@ def morans_i_by_gene(values: Table, weights: Table) -> Floats:
     ------
     ValueError
         If the shapes do not fit.
+
+    Examples
+    --------
+    >>> line = np.diag(np.ones(3), 1) + np.diag(np.ones(3), -1)
+    >>> h2s.metrics.morans_i_by_gene(np.array([[0.0], [0.0], [1.0], [1.0]]), line).round(2)
+    array([0.5])
     """
     table = as_table(values, "values")
     graph: Any = sparse.csr_array(weights, dtype=np.float64)

@@ -63,6 +63,11 @@ def thinning_reliability(
     ----------
     Spearman (1910) and Brown (1910), British Journal of Psychology 3. Thinning: Neufeld et al., Inference after latent
     variable estimation for single-cell RNA sequencing data, Biostatistics 25 (2023).
+
+    Examples
+    --------
+    >>> h2s.metrics.thinning_reliability(test.X).shape
+    (12,)
     """
     if scale not in get_args(Scale):
         raise ValueError(f"Expected `scale` to be one of {list(get_args(Scale))}, found {scale!r}.")
@@ -114,6 +119,12 @@ def noise_ceiling(
     Returns
     -------
     `(genes,)` float64 in 0..1: NaN for genes that are constant.
+
+    Examples
+    --------
+    >>> ceiling = h2s.metrics.noise_ceiling(test.X)
+    >>> bool(np.nanmax(ceiling) <= 1)
+    True
     """
     return np.sqrt(thinning_reliability(counts, scale=scale, n_repeats=n_repeats, seed=seed, library=library))
 

@@ -35,6 +35,11 @@ def auroc(positive: ArrayLike, score: ArrayLike) -> float:
     Returns
     -------
     0..1; NaN if all are of one kind.
+
+    Examples
+    --------
+    >>> h2s.metrics.auroc([True, False, True], [0.9, 0.2, 0.4])
+    1.0
     """
     yes = np.asarray(positive, dtype=bool).ravel()
     return float(auroc_rows(yes[None], np.asarray(score, dtype=np.float64).reshape(1, -1))[0])
@@ -144,6 +149,12 @@ def zero_scores(counts: Table, p_zero: ArrayLike, mean: ArrayLike) -> dict[str, 
     ------
     ValueError
         If the shapes differ, or a value is not finite.
+
+    Examples
+    --------
+    >>> counts, mean = np.array([[0, 1], [2, 0]]), np.array([[0.5, 1.0], [2.0, 0.1]])
+    >>> h2s.metrics.zero_scores(counts, np.exp(-mean), mean)["auroc"]
+    1.0
     """
     tally = ZeroTally()
     for (x, p), (_, m) in zip(pairs(counts, p_zero, axis=0), pairs(counts, mean, axis=0), strict=True):

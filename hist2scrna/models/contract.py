@@ -38,6 +38,11 @@ class Context:
         `"tile"`: a tile of the image with all nuclei in it.
     hops
         Number of edges, for `"hops"`.
+
+    Examples
+    --------
+    >>> h2s.models.Context("hops", 2)
+    Context(kind='hops', hops=2)
     """
 
     kind: Literal["spot", "hops", "section", "tile"]
@@ -78,6 +83,19 @@ class SpotBatch:
         `(t, H, W)` integers: at each pixel 0, or 1 + the row in the batch of the nucleus that it belongs to.
     tile
         `(n,)` int64, the tile of each nucleus.
+
+    Examples
+    --------
+    >>> import torch
+    >>> batch = h2s.models.SpotBatch(
+    ...     n_core=2,
+    ...     xy=torch.zeros(3, 2),
+    ...     edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]),
+    ...     section=torch.zeros(3, dtype=torch.int64),
+    ... )
+    >>> batch.core_edges
+    tensor([[0, 1],
+            [1, 0]])
     """
 
     n_core: int
@@ -171,6 +189,27 @@ class SpotModel(nn.Module):
         What a row of AnnData is: a `"spot"` (or a cell), or a `"slide"`, which has no place in an image.
     has_attention
         It has layers that give attention weights between neighboring spots when asked, as those of PyTorch Geometric.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class MeanColor(h2s.models.SpotModel):
+    ...     needs, likelihood, context = "patches", "mse", h2s.models.Context("spot")
+    ...
+    ...     def __init__(self, n_genes, n_classes=0, *, patch_px=32):
+    ...         super().__init__()
+    ...         self.head = torch.nn.Linear(3, n_genes)
+    ...
+    ...     def encode(self, batch):
+    ...         return batch.patches.float().mean(dim=(2, 3)) / 255
+    ...
+    ...     def decode(self, tokens, batch):
+    ...         core = tokens[: batch.n_core]
+    ...         return h2s.models.Prediction(embedding=core, value=self.head(core))
+    ...
+    >>> h2s.models.register("mean color", MeanColor)
+    >>> h2s.tl.fit(train, model="mean color", training={"max_epochs": 1}, progress=False).n_parameters
+    48
     """
 
     context: Context

@@ -39,6 +39,11 @@ def model_options(name: str, preset: str | None = None, **options: Any) -> dict[
     ValueError
         If the model, the preset or an option is not known; models that have the option, or the nearest known name,
         are given.
+
+    Examples
+    --------
+    >>> h2s.models.model_options("ridge")
+    {'n_components': 256, 'penalty': None}
     """
     entry = model_entry(name, preset)
     allowed = entry.options
@@ -87,6 +92,12 @@ def create_model(
     ------
     ValueError
         If a name is not known, or a number is out of range.
+
+    Examples
+    --------
+    >>> module = h2s.models.create_model("ridge", n_genes=20, n_features=104)
+    >>> module.needs
+    'features'
     """
     if n_genes < 1:
         raise ValueError(f"Expected `n_genes` to be at least 1, found {n_genes}.")

@@ -107,6 +107,11 @@ class GHIST(SpotModel):
         Number of reference profiles, told by `reference=` of `fit`; 0: expression is not a mixture of these.
     classes
         Names of the cell types, told by the data.
+
+    Examples
+    --------
+    >>> h2s.models.GHIST(20, 2, width=4, embedding=32, classes=("B", "T"), special={"immune": ("B",)}).special
+    {'immune': (0,)}
     """
 
     needs = "tiles"

@@ -53,6 +53,11 @@ class Hist2RNA(SpotModel):
         `"log_counts"`: log2(1 + x) of the expression as it is, as published. `"log_normalized"`: log2 of
         1 + 1e4 x / library size, for pseudobulks, which differ in how many spots they add up. None: `fit` takes
         `"log_counts"` for measured bulk and for values that are not whole, `"log_normalized"` for pseudobulk.
+
+    Examples
+    --------
+    >>> h2s.models.Hist2RNA(20, n_features=64).target
+    'log_counts'
     """
 
     needs = "features"

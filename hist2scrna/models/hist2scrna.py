@@ -93,6 +93,11 @@ class Hist2scRNA(SpotModel):
         publication.
     channels
         Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the images.
+
+    Examples
+    --------
+    >>> h2s.models.Hist2scRNA(20, patch_px=48, token_px=8, width=96, depth=2, heads=4).token_grid
+    (6, 6)
     """
 
     needs = "patches"

@@ -113,6 +113,11 @@ class Hist2ST(SpotModel):
         How a graph block reads the neighbors: their `"mean"` or `"max"`.
     n_pos
         Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
+
+    Examples
+    --------
+    >>> h2s.models.Hist2ST(20, depth1=1, depth2=1, depth3=1, fig_size=56, channel=8).context.kind
+    'section'
     """
 
     needs = "patches"

@@ -32,6 +32,11 @@ class HisToGene(SectionTransformer):
         Rate throughout.
     n_pos
         Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
+
+    Examples
+    --------
+    >>> h2s.models.HisToGene(20, n_layers=1, dim=64, patch_size=28).log_base
+    10.0
     """
 
     log_base = 10.0

@@ -92,6 +92,11 @@ class KernelRegression(SpotModel):
     ------
     ValueError
         If a number is out of range, or the likelihood is not known.
+
+    Examples
+    --------
+    >>> h2s.models.KernelRegression(20, n_features=64, n_programs=2).context.kind
+    'spot'
     """
 
     needs = "features"

@@ -77,6 +77,11 @@ class Hist2scRNALightweight(SpotModel):
         each gene and spot, as in the first publication.
     graph
         False cuts all edges: each spot is predicted from its own features. For ablations.
+
+    Examples
+    --------
+    >>> h2s.models.Hist2scRNALightweight(20, n_features=104, depth=3).context
+    Context(kind='hops', hops=3)
     """
 
     needs = "features"

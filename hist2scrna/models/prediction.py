@@ -65,6 +65,21 @@ class Prediction:
         `(n_core, C)`, estimated share of each class in the tile that shows the nucleus.
     extras
         What only the model's own loss terms read.
+
+    Examples
+    --------
+    >>> import torch
+    >>> prediction = h2s.models.Prediction(
+    ...     embedding=torch.zeros(2, 1),
+    ...     log_mu=torch.zeros(2, 3),
+    ...     log_dispersion=torch.zeros(3),
+    ...     dropout_logits=torch.zeros(2, 3),
+    ... )
+    >>> prediction.mean
+    tensor([[0.5000, 0.5000, 0.5000],
+            [0.5000, 0.5000, 0.5000]])
+    >>> type(prediction.distribution).__name__
+    'ZINB'
     """
 
     embedding: Tensor

@@ -26,8 +26,8 @@ def published() -> pd.DataFrame:
 
     Examples
     --------
-    >>> hist2scrna.models.published()
-    >>> hist2scrna.tl.predict(slide, "her2-breast")
+    >>> h2s.models.published().index.to_list()
+    ['her2-breast']
     """
     import pandas as pd
 

@@ -159,9 +159,12 @@ def register(
 
     Examples
     --------
-    >>> training = hist2scrna.Training(lr=1e-3)
-    >>> hist2scrna.models.register("mine", MyModel, training=training, presets={"wide": {"width": 64}})
-    >>> model = hist2scrna.tl.fit(train, model="mine", preset="wide")
+    >>> class Mine(h2s.models.Ridge):
+    ...     pass  # a model of your own
+    ...
+    >>> h2s.models.register("mine", Mine, training=h2s.Training(lr=1e-3), presets={"wide": {}})
+    >>> "mine" in h2s.models.model_names()
+    True
     """
     from hist2scrna.models.contract import SpotModel
 
@@ -198,7 +201,13 @@ def register(
 
 
 def model_names() -> list[str]:
-    """Return the names of all models: ours, then those that were registered."""
+    """Return the names of all models: ours, then those that were registered.
+
+    Examples
+    --------
+    >>> h2s.models.model_names()[:4]
+    ['hist2scrna', 'hist2scrna-lightweight', 'kernel', 'ridge']
+    """
     return [*OUR_MODELS, *(name for name in _entries if name not in OUR_MODELS)]
 
 

@@ -35,6 +35,11 @@ class Ridge(SpotModel):
     ------
     ValueError
         If a number is out of range.
+
+    Examples
+    --------
+    >>> h2s.models.Ridge(20, n_features=64, n_components=16).components.shape
+    torch.Size([16, 64])
     """
 
     needs = "features"

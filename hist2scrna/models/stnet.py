@@ -41,6 +41,11 @@ class STNet(SpotModel):
         Side of a patch in pixels.
     dropout
         Rate inside the dense layers.
+
+    Examples
+    --------
+    >>> h2s.models.STNet(20).context.kind
+    'spot'
     """
 
     needs = "patches"

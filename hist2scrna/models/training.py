@@ -80,7 +80,9 @@ class Training:
 
     Examples
     --------
-    >>> model = hist2scrna.tl.fit(train, model="hist2scrna", training=hist2scrna.Training(max_epochs=20, lr=3e-4))
+    >>> training = h2s.Training(max_epochs=20, lr=3e-4)
+    >>> training.given
+    {'max_epochs': 20, 'lr': 0.0003}
     """
 
     max_epochs: int | None = None

@@ -48,6 +48,12 @@ class TransformerST(SectionTransformer):
         Number of array columns, and of rows, that are told apart. A section that is larger is shrunk onto so many.
     trained
         What learns: `"head"`, or `"all"`.
+
+    Examples
+    --------
+    >>> module = h2s.models.TransformerST(20, n_layers=1, dim=64, patch_size=28)
+    >>> sorted({name.split(".")[0] for name, p in module.named_parameters() if p.requires_grad})
+    ['heads', 'norm']
     """
 
     log_base = math.e

@@ -94,9 +94,9 @@ def attention(
 
     Examples
     --------
-    >>> hist2scrna.tl.attention(slide, model, genes=["ERBB2"])
-    >>> hist2scrna.pl.attention(slide, spot=slide.obs_names[0])
-    >>> hist2scrna.pl.attention(slide, kind="saliency", gene="ERBB2")
+    >>> network = h2s.tl.fit(train, model="hist2scrna", preset="tiny", training={"max_epochs": 1}, progress=False)
+    >>> test = h2s.tl.attention(test, network, progress=False)
+    >>> ax = h2s.pl.attention(test, spot=test.obs_names[0])
     """
     if kind not in get_args(Kind):
         raise ValueError(f"Expected `kind` to be one of {list(get_args(Kind))}, found {kind!r}.")

@@ -89,7 +89,9 @@ def benchmark(
 
     Examples
     --------
-    >>> hist2scrna.pl.benchmark("benchmark/", metric="depth_partial", save="benchmark.png")
+    >>> models = {"ridge": {"model": "ridge", "encoder": "morphology"}}
+    >>> table = h2s.tl.benchmark(train, models, folder="benchmark", folds=["section_0"], progress=False)
+    >>> ax = h2s.pl.benchmark("benchmark", metric="depth_partial")
     """
     labels = metrics()
     require_known("metric", metric, labels)

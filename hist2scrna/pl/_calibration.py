@@ -63,7 +63,7 @@ def calibration(
 
     Examples
     --------
-    >>> hist2scrna.pl.calibration(evaluation, save="calibration.png")
+    >>> axes = h2s.pl.calibration(evaluation)
     """
     import matplotlib.pyplot as plt
 

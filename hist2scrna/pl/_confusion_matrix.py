@@ -58,8 +58,7 @@ def confusion_matrix(
 
     Examples
     --------
-    >>> evaluation = hist2scrna.tl.evaluate(test, model, labels_key="cell_type")
-    >>> hist2scrna.pl.confusion_matrix(evaluation)
+    >>> ax = h2s.pl.confusion_matrix(evaluation)
     """
     result = as_evaluation(evaluation)
     types = result.results["cell_types"]

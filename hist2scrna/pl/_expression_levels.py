@@ -56,7 +56,7 @@ def expression_levels(
 
     Examples
     --------
-    >>> hist2scrna.pl.expression_levels(evaluation, metric="depth_partial")
+    >>> ax = h2s.pl.expression_levels(evaluation, metric="depth_partial")
     """
     from matplotlib.patheffects import withStroke
 

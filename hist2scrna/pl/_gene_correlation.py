@@ -57,7 +57,7 @@ def gene_correlation(
 
     Examples
     --------
-    >>> hist2scrna.pl.gene_correlation(evaluation, save="genes.png")
+    >>> ax = h2s.pl.gene_correlation(evaluation, save="genes.png")
     """
     result = as_evaluation(evaluation)
     table, head = result.genes, result.headline

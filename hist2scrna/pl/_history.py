@@ -64,7 +64,7 @@ def history(
 
     Examples
     --------
-    >>> hist2scrna.pl.history(model, save="history.png")
+    >>> ax = h2s.pl.history(model)
     """
     table, best = _losses(history_or_model)
     ax = new_axes(ax, figsize)

@@ -70,7 +70,7 @@ def ranked_genes(
 
     Examples
     --------
-    >>> hist2scrna.pl.ranked_genes(evaluation, save="genes.png")
+    >>> axes = h2s.pl.ranked_genes(evaluation, save="ranked.png")
     """
     result = as_evaluation(evaluation)
     maps = plot_data(result, "maps", "This evaluation holds no maps. Call tl.evaluate again to have them.")

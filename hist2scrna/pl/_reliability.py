@@ -59,7 +59,7 @@ def reliability(
 
     Examples
     --------
-    >>> hist2scrna.pl.reliability(evaluation)
+    >>> ax = h2s.pl.reliability(evaluation)
     """
     result = as_evaluation(evaluation)
     if not result.results["cell_types"]:

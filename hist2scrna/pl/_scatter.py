@@ -62,7 +62,7 @@ def scatter(
 
     Examples
     --------
-    >>> hist2scrna.pl.scatter(evaluation, save="scatter.png")
+    >>> ax = h2s.pl.scatter(evaluation, save="scatter.png")
     """
     result = as_evaluation(evaluation)
     points = plot_data(result, "scatter", "This evaluation holds no points. Call tl.evaluate again to draw some.")

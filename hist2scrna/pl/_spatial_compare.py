@@ -107,7 +107,9 @@ def spatial_compare(
 
     Examples
     --------
-    >>> hist2scrna.pl.spatial_compare(slide, ["ERBB2", "CD74"], library="C2", residual=True, save="compare.png")
+    >>> axes = h2s.pl.spatial_compare(test, ["gene_0000", "gene_0001"], residual=True)
+    >>> axes.shape
+    (2, 3)
     """
     names, genes = keys.OutputKeys(key), [genes] if isinstance(genes, str) else list(genes)
     section = find_section(adata, None, library, library_key, spatial_key, img_key)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hist2scrna.spots.window import window_corners
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 UNIT = "log(1 + count per 10,000)"
 DIVERGING = "RdBu_r"
@@ -69,7 +72,7 @@ def draw_spots(
     tissue: Tissue,
     values: NDArray[np.float64],
     between: tuple[float, float],
-    cmap: str,
+    cmap: str | Colormap,
     outline: str | None = None,
 ) -> Any:
     """Draw spots at their true size, gray where the value is NaN, and return the collection."""
@@ -87,7 +90,7 @@ def draw_spots(
         units="xy",
         offsets=tissue.xy,
         offset_transform=ax.transData,
-        cmap=mpl.colormaps[cmap].with_extremes(bad="0.75"),
+        cmap=mpl.colormaps.get_cmap(cmap).with_extremes(bad="0.75"),
         norm=Normalize(*between),
         edgecolors="none" if outline is None else outline,
         linewidths=0 if outline is None else 0.4,

@@ -56,7 +56,7 @@ def zero_inflation(
 
     Examples
     --------
-    >>> hist2scrna.pl.zero_inflation(evaluation)
+    >>> ax = h2s.pl.zero_inflation(evaluation)
     """
     result = as_evaluation(evaluation)
     zeros = result.results["zeros"].get("model")

@@ -161,9 +161,10 @@ def extract_features(
 
     Examples
     --------
-    >>> hist2scrna.pp.extract_features(adata, library_key="library_id")
-    >>> hist2scrna.pp.extract_features(adata, "uni", weights="uni/pytorch_model.bin", library_key="library_id")
-    >>> model = hist2scrna.tl.fit(adata, model="ridge", features_key="X_uni", library_key="library_id")
+    >>> h2s.pp.extract_features(train, "morphology", progress=False)
+    >>> train.obsm["X_morphology"].shape
+    (60, 104)
+    >>> ridge = h2s.tl.fit(train, model="ridge", features_key="X_morphology", progress=False)
     """
     if batch_size < 1:
         raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")

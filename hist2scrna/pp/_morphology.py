@@ -108,8 +108,9 @@ def morphology_features(
 
     Examples
     --------
-    >>> hist2scrna.pp.morphology_features(adata, library_key="library_id")
-    >>> model = hist2scrna.tl.fit(adata, model="ridge", features_key="X_morphology", library_key="library_id")
+    >>> h2s.pp.morphology_features(train, progress=False)
+    >>> train.obsm["X_morphology"].shape
+    (60, 104)
     """
     encoder = morphology_encoder()
     opened = open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp))

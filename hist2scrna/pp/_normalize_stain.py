@@ -47,7 +47,8 @@ def normalize_stain(patch: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Examples
     --------
-    >>> patch = hist2scrna.pp.normalize_stain(patch)
+    >>> h2s.pp.normalize_stain(picture).shape == picture.shape
+    True
     """
     patch = np.asarray(patch)
     if patch.ndim != 3 or patch.shape[2] != 3 or patch.dtype != np.uint8:

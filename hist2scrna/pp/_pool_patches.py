@@ -111,9 +111,10 @@ def pool_patches(
 
     Examples
     --------
-    >>> tiles = h2s.io.concat([h2s.pp.tissue_grid(path, library_id=path.stem) for path in Path("slides").glob("*.svs")])
-    >>> slides = h2s.pp.pool_patches(tiles, bulk="bulk.csv")
-    >>> model = h2s.tl.fit(slides, model="hist2rna")
+    >>> h2s.pp.extract_features(train, "morphology", progress=False)
+    >>> slides = h2s.pp.pool_patches(train, features_key="X_morphology")
+    >>> slides.shape
+    (2, 12)
     """
     if features_key is not None and encoder is not None:
         raise ValueError(f"Features are read from {features_key!r} or extracted by `encoder`: pass one of the two.")

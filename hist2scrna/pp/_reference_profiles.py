@@ -51,8 +51,9 @@ def reference_profiles(
 
     Examples
     --------
-    >>> profiles = hist2scrna.pp.reference_profiles(atlas, "cell_subtype")
-    >>> model = hist2scrna.tl.fit(cells, model="ghist", labels_key="cell_type", reference=profiles)
+    >>> profiles = h2s.pp.reference_profiles(train, "cell_type")
+    >>> list(profiles.obs_names)
+    ['epithelial', 'lymphoid', 'stromal', 'muscle']
     """
     require_adata(adata)
     everything, chosen = choose_genes(adata, None), choose_genes(adata, genes)

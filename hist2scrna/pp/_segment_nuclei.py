@@ -87,8 +87,9 @@ def segment_nuclei(
 
     Examples
     --------
-    >>> nuclei = hist2scrna.pp.segment_nuclei("slide.svs")
-    >>> nuclei = hist2scrna.tl.predict(nuclei, "breast-model/")
+    >>> nuclei = h2s.pp.segment_nuclei(picture[:200, :200], mpp=1.0, progress=False)
+    >>> list(nuclei.obs.columns[:3])
+    ['library_id', 'area_um2', 'perimeter_um']
     """
     from tqdm.auto import tqdm
 

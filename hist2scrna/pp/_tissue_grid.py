@@ -94,9 +94,10 @@ def tissue_grid(
 
     Examples
     --------
-    >>> slide = hist2scrna.pp.tissue_grid("slide.svs", spacing_um=50)
-    >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
-    >>> sq.pl.spatial_scatter(slide, color="hist2scrna_cell_type")
+    >>> slide = h2s.pp.tissue_grid(picture, spacing_um=100, mpp=1.0)
+    >>> slide = h2s.tl.predict(slide, model, progress=False)
+    >>> slide.n_vars
+    12
     """
     spacing = positive(spacing_um, "spacing_um")
     diameter = spacing if spot_um is None else positive(spot_um, "spot_um")

@@ -11,7 +11,6 @@ from hist2scrna.evaluation import table
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.scores import by_section, scores_of
 from hist2scrna.fitting.result import useless
-from hist2scrna.provenance import package_versions
 from hist2scrna.reporting.verdict import verdict
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
     sections = list(results["sections"])
     named = ", ".join(sections[:NAMED_SECTIONS]) + (", ..." if len(sections) > NAMED_SECTIONS else "")
     return {
+        "kind": "evaluation",
         "title": title or f"{results['model']['name']} on {named}",
         "results": results,
         "head": results["headline"],
@@ -60,7 +60,6 @@ def page_content(evaluation: Evaluation, source: str | None, out: str, title: st
             ["hist2scrna", "report", PurePath(source or "evaluation.json").name, "--out", out],
         ),
         "call": _call(results, out),
-        "versions": package_versions(),
     }
 
 

@@ -188,19 +188,19 @@ def draw_all(evaluation: Evaluation, history: TrainedModel | pd.DataFrame | None
 
 def _figure(plot: Plot, drawn: Any, results: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {"heading": plot.heading, "caption": plot.caption, "wide": plot.wide, "reason": None}
-    with _own_figures() as close:
+    with own_figures() as close:
         try:
             axes = getattr(pl, plot.name)(drawn)
         except ValueError as error:
             return {**shown, "reason": str(error)}
         figure = np.ravel(np.asarray(axes, dtype=object))[0].get_figure(root=True)
-        source = _embedded(figure)
+        source = embedded(figure)
         close(figure)
     return {**shown, "source": source, "alt": plot.alt(results)}
 
 
 @contextmanager
-def _own_figures() -> Iterator[Callable[[Any], None]]:
+def own_figures() -> Iterator[Callable[[Any], None]]:
     """Draw without windows, in Matplotlib's own style, and leave the figures and settings of the caller as they are."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -217,7 +217,7 @@ def _own_figures() -> Iterator[Callable[[Any], None]]:
                 plt.close(extra)
 
 
-def _embedded(figure: Figure) -> str:
+def embedded(figure: Figure) -> str:
     """Return the figure on white as a data URI: SVG if that is small, else WebP. Equal figures give equal text."""
     options: dict[str, Any] = {"facecolor": "white", "bbox_inches": "tight"}
     vector, pixels = io.BytesIO(), io.BytesIO()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined, UndefinedError
-from markupsafe import Markup
+from anndata import AnnData
+from jinja2 import UndefinedError
 
-from hist2scrna.evaluation.plain import number, percent
+from hist2scrna import keys
 from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.files import replaced_whole
 from hist2scrna.reporting.content import page_content
 from hist2scrna.reporting.figures import draw_all
 from hist2scrna.reporting.gene_table import gene_data
+from hist2scrna.reporting.overview import overview_content
+from hist2scrna.reporting.render import render
 from hist2scrna.trained.model import TrainedModel, as_trained
 
 if TYPE_CHECKING:
@@ -24,29 +23,36 @@ if TYPE_CHECKING:
 
 
 def report(
-    evaluation: Evaluation | str | Path,
+    source: Evaluation | AnnData | str | Path,
     out: str | Path,
     *,
     title: str | None = None,
     history: TrainedModel | pd.DataFrame | str | Path | None = None,
+    key: str | None = None,
 ) -> Path:
-    """Write an evaluation as one self-contained HTML page: no network, no other file.
+    """Write an evaluation, or a prediction, as one self-contained HTML page: no network, no other file.
 
-    The page says what was scored and how. It shows the headline next to the baselines and the noise ceiling, all plots
-    of the evaluation, a table of genes to sort, search and download, the cell types, how to reproduce the numbers, and
-    what they do not show. A plot that cannot be drawn is named with the reason.
+    The page of an evaluation says what was scored and how. It shows the headline next to the baselines and the noise
+    ceiling, all plots of the evaluation, a table of genes to sort, search and download, the cell types, how to
+    reproduce the numbers, and what they do not show. A plot that cannot be drawn is named with the reason.
+
+    The page of a prediction needs no measured counts. For each section it maps cell types, library size, uncertainty,
+    the distance from the training tissue and the genes that vary most, and says what share is unlike the training.
 
     Parameters
     ----------
-    evaluation
-        What :func:`hist2scrna.tl.evaluate` returned, or the path of the JSON that its `to_json` wrote.
+    source
+        What :func:`hist2scrna.tl.evaluate` returned, or the path of the JSON that its `to_json` wrote; or the AnnData
+        that :func:`hist2scrna.tl.predict` returned.
     out
         Path of the page. A file of that name is replaced once the new page is complete; missing folders are created.
     title
-        Heading of the page; None: the name of the model and the sections scored.
+        Heading of the page; None: the name of the model and the sections.
     history
-        A model, its folder, or its `.history`, whose losses are drawn too; None: they are left out, as an evaluation
-        does not hold them.
+        Of an evaluation: a model, its folder, or its `.history`, whose losses are drawn too; None: they are left out,
+        as an evaluation does not hold them.
+    key
+        Of a prediction: its prefix, as `key_added` of :func:`hist2scrna.tl.predict`; None: `"hist2scrna"`.
 
     Returns
     -------
@@ -58,31 +64,54 @@ def report(
         If there is no such evaluation, or no such model.
     IsADirectoryError
         If `out` is a folder.
+    KeyError
+        If the AnnData has no prediction under `key`.
     TypeError
-        If `evaluation` is neither.
+        If `source` is neither.
     ValueError
-        If the JSON is damaged, no evaluation, or one of a newer version; or `out` is neither free nor a file.
+        If the JSON is damaged, no evaluation, or one of a newer version; `out` is neither free nor a file; no spot has
+        a prediction; or an argument is of the other kind of page.
 
     Examples
     --------
-    >>> evaluation = hist2scrna.tl.evaluate(test, model)
-    >>> hist2scrna.report(evaluation, "report.html", history=model)
+    >>> h2s.report(h2s.tl.evaluate(test, model, progress=False), "report.html")
+    PosixPath('report.html')
+    >>> h2s.report(h2s.tl.predict(test, model, progress=False), "prediction.html")
+    PosixPath('prediction.html')
     """
     path = _checked(Path(out))
-    source = None if isinstance(evaluation, Evaluation) else str(evaluation)
-    read = _read(evaluation)
-    losses = as_trained(history) if isinstance(history, str | Path) else history
-    try:
-        content = page_content(read, source, path.name, title)
-        text = _render({**content, "figures": draw_all(read, losses), "gene_data": gene_data(read.genes)})
-    except (AttributeError, KeyError, TypeError, UndefinedError) as error:
-        raise ValueError(
-            f"The evaluation{f' {source!r}' * bool(source)} lacks what a report shows ({error!r}): it is damaged, or "
-            "another version wrote it. Call tl.evaluate again."
-        ) from error
+    if isinstance(source, AnnData):
+        if history is not None:
+            raise ValueError("`history` belongs to the page of an evaluation. Draw it with pl.history(model).")
+        content = overview_content(source, keys.KEY_ADDED if key is None else key, path.name, title)
+        text = render("overview.html", content)
+    else:
+        if key is not None:
+            raise ValueError("`key` belongs to the page of a prediction; an evaluation is of one key already.")
+        text = _page_of_evaluation(source, path.name, title, history)
     with replaced_whole(path) as scratch:
         scratch.write_text(text, encoding="utf-8", newline="\n")
     return path
+
+
+def _page_of_evaluation(
+    source: Evaluation | str | Path,
+    out: str,
+    title: str | None,
+    history: TrainedModel | pd.DataFrame | str | Path | None,
+) -> str:
+    name = None if isinstance(source, Evaluation) else str(source)
+    read = _read(source)
+    losses = as_trained(history) if isinstance(history, str | Path) else history
+    try:
+        content = page_content(read, name, out, title)
+        plots = {"figures": draw_all(read, losses), "gene_data": gene_data(read.genes)}
+        return render("page.html", {**content, **plots}, script="page.js")
+    except (AttributeError, KeyError, TypeError, UndefinedError) as error:
+        raise ValueError(
+            f"The evaluation{f' {name!r}' * bool(name)} lacks what a report shows ({error!r}): it is damaged, or "
+            "another version wrote it. Call tl.evaluate again."
+        ) from error
 
 
 def _checked(out: Path) -> Path:
@@ -100,7 +129,8 @@ def _read(evaluation: Evaluation | str | Path) -> Evaluation:
         return evaluation
     if not isinstance(evaluation, str | Path):
         raise TypeError(
-            f"Expected `evaluation` to be an Evaluation or the path of its JSON, found {type(evaluation).__name__}."
+            "Expected `source` to be an Evaluation, the path of its JSON, or an AnnData with a prediction, found "
+            f"{type(evaluation).__name__}."
         )
     path = Path(evaluation)
     if not path.is_file():
@@ -111,18 +141,3 @@ def _read(evaluation: Evaluation | str | Path) -> Evaluation:
         return Evaluation.from_json(path)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an evaluation. {error}") from error
-
-
-def _render(content: dict[str, Any]) -> str:
-    files = {f"page.{end}": resources.files(__package__).joinpath(f"page.{end}") for end in ("html", "css", "js")}
-    text = {name: file.read_text(encoding="utf-8") for name, file in files.items()}
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters.update(number=number, percent=percent)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    # The browser runs this one script and no other, whatever the data holds.
-    digest = base64.b64encode(hashlib.sha256(text["page.js"].encode()).digest()).decode()
-    return environment.from_string(text["page.html"]).render(
-        **content, css=Markup(text["page.css"]), script=Markup(text["page.js"]), script_hash=Markup(f"sha256-{digest}")
-    )

@@ -45,6 +45,11 @@ class Neighbors:
     ------
     ValueError
         If a value is wrong, or `n_neighbors` is given with a kind that does not use it.
+
+    Examples
+    --------
+    >>> h2s.Neighbors("delaunay", radius_um=30)
+    Neighbors(kind='delaunay', n_neighbors=None, radius_um=30)
     """
 
     kind: Kind | None = None

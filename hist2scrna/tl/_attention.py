@@ -102,8 +102,10 @@ def attention(
 
     Examples
     --------
-    >>> hist2scrna.tl.attention(slide, model, genes=["ERBB2"])
-    >>> hist2scrna.pl.attention(slide, spot=slide.obs_names[0])
+    >>> network = h2s.tl.fit(train, model="hist2scrna", preset="tiny", training={"max_epochs": 1}, progress=False)
+    >>> test = h2s.tl.attention(test, network, progress=False)
+    >>> test.obsp["hist2scrna_attention"].shape
+    (30, 30)
     """
     trained = as_trained(model)
     genes = [] if genes is None else [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))

@@ -131,16 +131,10 @@ def benchmark(
 
     Examples
     --------
-    >>> table = hist2scrna.tl.benchmark(
-    ...     {"her2st": "her2st.h5ad"}, ["hist2scrna", "stnet"], folder="benchmark/", group_key="donor", n_genes=250
-    ... )
-    >>> jobs = pd.read_csv("benchmark/jobs.csv")
-
-    From one donor to another, and back:
-
-    >>> splits = {"B to C": (["B"], ["C"]), "C to B": (["C"], ["B"])}
-    >>> table = hist2scrna.tl.benchmark(adata, folder="donors/", group_key="donor", splits=splits)
-    >>> hist2scrna.pl.benchmark("benchmark/")
+    >>> models = {"ridge": {"model": "ridge", "encoder": "morphology"}}
+    >>> table = h2s.tl.benchmark(train, models, folder="benchmark", folds=["section_0"], progress=False)
+    >>> list(table["model"])
+    ['ridge', 'mean baseline', 'depth baseline', 'noise ceiling']
     """
     spec = BenchmarkSpec(
         datasets=datasets,

@@ -93,10 +93,11 @@ def evaluate(
 
     Examples
     --------
-    >>> evaluation = hist2scrna.tl.evaluate(test, model, labels_key="cell_type")
-    >>> evaluation.headline["score_over_ceiling"]
-    >>> evaluation.genes.sort_values("pearson", ascending=False).head()
-    >>> evaluation.to_json("evaluation.json")
+    >>> evaluation = h2s.tl.evaluate(test, model, labels_key="cell_type", progress=False)
+    >>> sorted(evaluation.headline)[:3]
+    ['beats_depth_baseline', 'beats_mean_baseline', 'collapsed']
+    >>> list(evaluation.genes.columns[:4])
+    ['level', 'truth_mean', 'pearson', 'spearman']
     """
     return evaluate_predictions(
         adata,

@@ -180,9 +180,11 @@ def fit(
 
     Examples
     --------
-    >>> model = hist2scrna.tl.fit(train, layer="counts", labels_key="cell_type", library_key="library_id")
-    >>> model.save("breast-model/")
-    >>> network = hist2scrna.tl.fit(train, model="hist2scrna", preset="tiny", training={"max_epochs": 20})
+    >>> model = h2s.tl.fit(train, encoder="morphology", labels_key="cell_type", progress=False)
+    >>> model.name, len(model.genes)
+    ('kernel', 12)
+    >>> model.save("my model")
+    PosixPath('my model')
     """
     request = FitRequest(
         source=Source(library_key, spatial_key, img_key, image, features_key, mpp, nuclei),

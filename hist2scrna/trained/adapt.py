@@ -81,8 +81,10 @@ def adapt(
 
     Examples
     --------
-    >>> adapted = hist2scrna.tl.adapt(model, slide, measured="sequenced")
-    >>> hist2scrna.tl.predict(slide, adapted)
+    >>> test.obs["sequenced"] = np.arange(test.n_obs) < 10
+    >>> adapted = h2s.tl.adapt(model, test, measured="sequenced", progress=False)
+    >>> h2s.tl.predict(test, adapted, key_added="adapted", progress=False).layers["adapted_mean"].shape
+    (30, 12)
     """
     require_adata(adata)
     trained = as_trained(model)

@@ -22,6 +22,13 @@ class TrainedModel(FittedModel):
 
     It has the attributes of `FittedModel`: `module`, `name`, `preset`, `choice`, `options`,
     `genes`, `classes`, `geometry`, `encoder`, `parameters`, `training`, `baselines`, `fingerprints` and `history`.
+
+    Examples
+    --------
+    >>> model.save("model", overwrite=True)
+    PosixPath('model')
+    >>> h2s.TrainedModel.load("model").genes == model.genes
+    True
     """
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:

@@ -185,8 +185,11 @@ def predict(
 
     Examples
     --------
-    >>> slide = hist2scrna.tl.predict(slide, "breast-model/")
-    >>> sq.pl.spatial_scatter(slide, layer="hist2scrna_mean", color=["ERBB2", "hist2scrna_cell_type"])
+    >>> test = h2s.tl.predict(test, model, progress=False)
+    >>> test.layers["hist2scrna_mean"].shape
+    (30, 12)
+    >>> list(test.obs["hist2scrna_cell_type"].cat.categories)
+    ['epithelial', 'lymphoid', 'stromal', 'muscle']
     """
     require_adata(adata)
     if store is not None:

@@ -244,7 +244,14 @@ class CountDistribution:
 
 
 class Poisson(CountDistribution):
-    """Poisson distribution, from the logarithm of its mean `mu`."""
+    """Poisson distribution, from the logarithm of its mean `mu`.
+
+    Examples
+    --------
+    >>> count = h2s.zinb.Poisson.from_parameters(mu=4.0)
+    >>> round(count.variance.item(), 2), round(count.p_zero.item(), 3)
+    (4.0, 0.018)
+    """
 
     def __init__(self, log_mu: ArrayLike) -> None:
         super().__init__(log_mu=log_mu)
@@ -256,7 +263,14 @@ class Poisson(CountDistribution):
 
 
 class NB(CountDistribution):
-    """Negative binomial of variance `mu + mu^2 / theta`, from the logarithms of mean and inverse dispersion."""
+    """Negative binomial of variance `mu + mu^2 / theta`, from the logarithms of mean and inverse dispersion.
+
+    Examples
+    --------
+    >>> count = h2s.zinb.NB.from_parameters(mu=4.0, theta=2.0)
+    >>> round(count.variance.item(), 2), int(count.quantile(0.95))
+    (12.0, 11)
+    """
 
     def __init__(self, log_mu: ArrayLike, log_theta: ArrayLike) -> None:
         super().__init__(log_mu=log_mu, log_theta=log_theta)
@@ -276,6 +290,12 @@ class ZINB(CountDistribution):
         Natural logarithms of mean and inverse dispersion of the count component, e.g. (spots, genes) and (genes,).
     dropout_logits
         Log-odds of the dropout. All three broadcast against each other and against counts.
+
+    Examples
+    --------
+    >>> count = h2s.zinb.ZINB.from_parameters(mu=4.0, theta=2.0, dropout=0.1)
+    >>> round(count.mean.item(), 2), round(count.variance.item(), 2), round(count.p_zero.item(), 2)
+    (3.6, 12.24, 0.2)
     """
 
     def __init__(self, log_mu: ArrayLike, log_theta: ArrayLike, dropout_logits: ArrayLike) -> None:

@@ -141,6 +141,7 @@ def test_errors_are_one_line_and_nothing_is_replaced(folder, tmp_path) -> None:
         ("fit", tmp_path / "no", "--out", tmp_path / "m"): "No data at",
         ("fit", tmp_path / "empty", "--out", tmp_path / "m"): "holds no data",
         ("fit", tmp_path / "notes.txt", "--out", tmp_path / "m"): "is no data set",
+        ("predict", tmp_path / "notes.txt", "--model", "her2-breast", "--out", tmp_path / "p.h5ad"): "is not an image",
         ("fit", data, "--out", model): "exists already",
         ("fit", data, "--preset", "huge", "--out", tmp_path / "m"): "Unknown preset",
         ("fit", data, "--model", "hist2scrnaa", "--out", tmp_path / "m"): "Did you mean 'hist2scrna'",
@@ -256,7 +257,26 @@ def test_a_picture_alone_is_described_and_predicted(folder, tmp_path) -> None:
     assert np.isfinite(predicted.layers["hist2scrna_mean"]).all()
     xy = predicted.obsm["spatial"]
     assert (xy > 0).all() and xy[:, 0].max() < width and xy[:, 1].max() < height
-    run("predict", path, path, "--spacing-um", 60, "--model", folder / "model", "--out", tmp_path / "q.h5ad", expect=1)
+    assert list(predicted.obs["library_id"].unique()) == ["slide"]
+    shared = ("--model", folder / "model", "--out", tmp_path / "q.h5ad")
+    assert "could not be told apart" in run("predict", path, path, *shared, expect=1)
+    data = folder / "data" / "section_0.h5ad"
+    assert "mixes images with data sets" in run("predict", path, data, *shared, expect=1)
+    assert "Leave it out" in run("predict", data, "--spacing-um", 60, *shared, expect=1)
+
+
+def test_slides_of_a_folder_are_sections_at_the_spacing_of_tissue_grid(folder, tmp_path) -> None:
+    picture = ad.read_h5ad(folder / "data" / "section_0.h5ad").uns["spatial"]["section_0"]["images"]["hires"]
+    (tmp_path / "slides").mkdir()
+    for name in ("a", "b"):
+        path = tmp_path / "slides" / f"{name}.tif"
+        tifffile.imwrite(path, picture, tile=(128, 128), resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    run("predict", tmp_path / "slides", "--model", folder / "model", "--out", tmp_path / "map.h5ad")
+    predicted = ad.read_h5ad(tmp_path / "map.h5ad")
+    expected = pp.tissue_grid(tmp_path / "slides" / "a.tif")
+    for name in ("a", "b"):
+        own = predicted[predicted.obs["library_id"] == name]
+        np.testing.assert_array_equal(own.obsm["spatial"], expected.obsm["spatial"])
 
 
 def test_features_by_hand_feed_ridge(folder, tmp_path) -> None:

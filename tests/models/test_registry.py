@@ -175,9 +175,9 @@ def test_every_option_is_explained_where_a_user_looks(name) -> None:
         option.strip() for names in re.findall(r"^(\w[\w, ]*)\n    \S", parameters, re.M) for option in names.split(",")
     }
     assert set(entry.options) <= explained
-    page = Path(models.__file__).parents[2] / "docs" / "models.md"
+    page = Path(models.__file__).parents[2] / "docs" / "models" / f"{name}.md"
     if not page.is_file():
-        pytest.skip("docs/models.md is not beside the package: installed without the repository")
+        pytest.skip("docs/models is not beside the package: installed without the repository")
     # The width of features is told by the data.
     options = set(entry.options) - {"n_features"}
     assert options <= set(re.findall(r"`(\w+)[`=]", page.read_text(encoding="utf-8")))
