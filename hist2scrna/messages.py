@@ -8,7 +8,9 @@ import sys
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from hist2scrna.arguments import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 PACKAGE = str(Path(__file__).parent)
 Class = TypeVar("Class")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
@@ -51,7 +55,11 @@ def require_key(holder: Mapping[str, Any], key: str, where: str, hint: str = "")
     ------
     KeyError
         If it is missing; the keys that are there are named.
+    TypeError
+        If it is no word.
     """
+    if not isinstance(key, str):
+        raise TypeError(f"Expected the key of {where} to be a word, found {shown(key)}.")
     if key not in holder:
         raise KeyError(f"Key {key!r} not found in {where}. Available keys: {list(holder)}.{' ' * bool(hint)}{hint}")
 
@@ -118,3 +126,20 @@ def fields_known(kind: str) -> Callable[[type[Class]], type[Class]]:
         return cls
 
     return decorate
+
+
+def arguments_known(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function meet an argument that it does not have with the nearest one that it has."""
+    parameters = inspect.signature(function).parameters
+    names = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def checked(*values: P.args, **named: P.kwargs) -> R:
+        for name in named:
+            if name not in parameters:
+                near = nearest(name, names)
+                hint = f"Did you mean {near}=?" if near else f"It has {listed(names, 30)}."
+                raise TypeError(f"`{function.__name__}` has no argument `{name}`. {hint}")
+        return function(*values, **named)
+
+    return checked

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import keys
+from hist2scrna.encoders.weights import state_sha256
 from hist2scrna.evaluation.notes import Notes
 from hist2scrna.evaluation.predictors import (
     ExpectedLog,
@@ -100,6 +101,13 @@ def with_predictions(
                 f"adata holds predictions under {names.key!r} for {len(others)} genes that this model does not know, "
                 f"such as {sorted(others)[:3]}: another model made them. Leave out model= to score them, or pass key=."
             )
+    made_by = parameters.get("model_sha256")
+    if trained is not None and made_by is not None and made_by != state_sha256(trained.module.state_dict()):
+        raise ValueError(
+            f"adata holds predictions under {names.key!r} that another model made, a {parameters.get('model')!r} "
+            f"trained on {listed([str(s) for s in parameters.get('trained_on', [])])}. Leave out model= to score "
+            "these, or predict with this one under another key_added=, and pass that as key=."
+        )
     if not missing:
         return adata, False
     if trained is None:

@@ -73,7 +73,7 @@ def check_placement(
         )
         raise ValueError(
             f"{int(away.sum())} of {len(xy)} spots of section {name!r} lie outside the image: {where} reaches from "
-            f"({xy[:, 0].min():.0f}, {xy[:, 1].min():.0f}) to ({xy[:, 0].max():.0f}, {xy[:, 1].max():.0f}), the "
+            f"({_px(xy[:, 0].min())}, {_px(xy[:, 1].min())}) to ({_px(xy[:, 0].max())}, {_px(xy[:, 1].max())}), the "
             f"image ({image.origin}) to ({width:.0f}, {height:.0f}); the first is {names[away][0]!r}. {way_out}"
         )
     level, _ = thumbnail_grid(image, LONGEST_THUMBNAIL)
@@ -89,12 +89,31 @@ def check_placement(
     return as_given
 
 
-def is_gray(image: SectionImage) -> bool:
-    """Tell whether an image of three channels has no color at all; of one without a picture nothing is told."""
+def _px(place: float) -> str:
+    """Return a coordinate without its fraction, in powers of ten where it is no pixel of any image."""
+    return f"{place:.0f}" if abs(place) < 1e9 else f"{place:.3g}"
+
+
+def is_blank(image: SectionImage) -> bool:
+    """Tell whether an image is of one color throughout; of one that is too large to look at nothing is told."""
+    small = _looked_at(image)
+    return small is not None and bool((np.ptp(small, axis=(0, 1)) == 0).all())
+
+
+def _looked_at(image: SectionImage) -> NDArray[np.uint8] | None:
+    """Return the thumbnail of one image of three channels; None of a stack, or where it would be too large."""
     level, _ = thumbnail_grid(image, LONGEST_THUMBNAIL)
     if image.parts or image.channels != RGB or np.prod(image.size(level), dtype=float) > THUMBNAIL_BUDGET:
+        return None
+    return thumbnail(image)[0]
+
+
+def is_gray(image: SectionImage) -> bool:
+    """Tell whether an image of three channels has no color at all; of one without a picture nothing is told."""
+    small = _looked_at(image)
+    if small is None:
         return False
-    small = thumbnail(image)[0].astype(int)
+    small = small.astype(int)
     return bool(np.ptp(small) > 0 and (small.max(axis=2) - small.min(axis=2)).max() <= MOST_TINT)
 
 

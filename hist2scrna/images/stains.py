@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hist2scrna.arguments import shown
 from hist2scrna.images.base import ArrayImage, SectionImage
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def stack_of_array(array: Any, scale: float, origin: str) -> SectionImage:
     """
     if not hasattr(array, "shape"):
         path = " If it is the path of a file, pass it as image=." if isinstance(array, str) else ""
-        raise ValueError(f"Expected {origin} to be an image, an array of pixels, found {array!r}.{path}")
+        raise ValueError(f"Expected {origin} to be an image, an array of pixels, found {shown(array)}.{path}")
     dims = getattr(array, "dims", None)
     if dims is not None and set(dims) >= {"y", "x"}:
         array = array.transpose(*[d for d in ("y", "x", "c", "channel", "channels") if d in dims]).data

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
+
+from hist2scrna.arguments import require_flag, require_number, require_whole
 
 if TYPE_CHECKING:
     import inspect
@@ -39,12 +39,11 @@ def check_option(name: str, value: Any, parameter: inspect.Parameter) -> None:
         for place, width in enumerate(value):
             _check_number(f"{name}[{place}]", width, least=1)
     elif kind.startswith("float"):
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"Expected `{name}` to be a finite number, found {value!r}.")
+        require_number(name, value)
         if name == "dropout" and not 0 <= float(value) < 1:
             raise ValueError(f"Expected `dropout` to be at least 0 and less than 1, found {value!r}.")
-    elif kind == "bool" and not isinstance(value, bool):
-        raise ValueError(f"Expected `{name}` to be True or False, found {value!r}.")
+    elif kind == "bool":
+        require_flag(name, value)
     elif kind.startswith("Literal["):
         known = ast.literal_eval(kind.removeprefix("Literal").removesuffix(" | None"))
         if value not in known:
@@ -53,5 +52,4 @@ def check_option(name: str, value: Any, parameter: inspect.Parameter) -> None:
 
 def _check_number(name: str, value: Any, least: int) -> None:
     most = DEEPEST if name.startswith(LAYERS) else LARGEST
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
-        raise ValueError(f"Expected `{name}` to be a whole number from {least} to {most}, found {value!r}.")
+    require_whole(name, value, least, most)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hist2scrna.arguments import require_flag, require_number, require_whole, shown
 from hist2scrna.messages import fields_known, require_known
 
 Schedule = Literal["cosine", "step", "linear", "none"]
 Optimizer = Literal["adamw", "adam"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+# Fields that are counted, and the least that each may be; those that are true or false; and those that are chosen.
+LEAST = {"max_epochs": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "patience": 0}
+FLAGS = {"decay_offsets", "augment"}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": get_args(Schedule),
+    "optimizer": get_args(Optimizer),
+    "precision": get_args(Precision),
+    "accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+}
 
 
 @fields_known("field of `training`")
@@ -104,27 +110,21 @@ class Training:
     checkpoint_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "accumulate", "devices"):
-            value = getattr(self, name)
-            if value is not None and not (_is_whole(value) and value >= 1):
-                raise ValueError(f"Expected `{name}` to be a whole number and at least 1, found {value!r}.")
-        if self.patience is not None and not (_is_whole(self.patience) and self.patience >= 0):
-            raise ValueError(f"Expected `patience` to be a whole number, 0 or more, found {self.patience!r}.")
-        for name in ("weight_decay", "clip", "alpha"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
-                raise ValueError(f"Expected `{name}` to be a number, 0 or more, found {value!r}.")
-        if self.lr is not None and not (isinstance(self.lr, Real) and 0 < self.lr < float("inf")):
-            raise ValueError(f"Expected `lr` to be a positive number, found {self.lr!r}.")
-        for name in ("decay_offsets", "augment"):
-            if not isinstance(getattr(self, name), bool | None):
-                raise ValueError(f"Expected `{name}` to be True or False, found {getattr(self, name)!r}.")
+        given = self.given
+        for name, least in LEAST.items():
+            if name in given:
+                require_whole(name, given[name], least)
+        for name in given.keys() & {"weight_decay", "clip", "alpha"}:
+            require_number(name, given[name], 0)
+        if "lr" in given:
+            require_number("lr", self.lr, 0, above=True)
+        for name in given.keys() & FLAGS:
+            require_flag(name, given[name])
+        for name in given.keys() & CHOICES.keys():
+            require_known(f"`{name}`", given[name], CHOICES[name])
         if not isinstance(self.checkpoint_dir, str | Path | None):
             raise ValueError(f"Expected `checkpoint_dir` to be the path of a folder, found {self.checkpoint_dir!r}.")
-        for name, kind in (("schedule", Schedule), ("optimizer", Optimizer), ("precision", Precision)):
-            value = getattr(self, name)
-            if value is not None:
-                require_known(f"`{name}`", value, get_args(kind))
+        _check_validation(self.validation)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -143,6 +143,20 @@ class Training:
         if not isinstance(values["validation"], int | float | None):
             values["validation"] = [*values["validation"]]
         return values
+
+
+def _check_validation(validation: Any) -> None:
+    """Refuse what is neither a share nor names of sections."""
+    if isinstance(validation, Real) and not isinstance(validation, bool) and 0 <= float(validation) < 1:
+        return
+    words = [validation] if isinstance(validation, str) else validation
+    named = isinstance(words, Iterable) and not isinstance(words, Mapping) and len(words := [*words]) > 0
+    if validation is None or (named and all(isinstance(word, str) for word in words)):
+        return
+    raise ValueError(
+        "Expected `validation` to be a share of at least 0 and less than 1, or names of sections, found "
+        f"{shown(validation)}."
+    )
 
 
 FIELDS = tuple(f.name for f in fields(Training))

@@ -13,6 +13,7 @@ from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.inference import pick_device
+from hist2scrna.messages import arguments_known
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._feature_store import FeatureStore, spots_identity
 from hist2scrna.processors import threads
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@arguments_known
 def extract_features(
     adata: AnnData,
     encoder: str | nn.Module | Callable[[Tensor], Tensor] | Encoder = DEFAULT_ENCODER,

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from hist2scrna import __version__, keys
-from hist2scrna.messages import require_key
+from hist2scrna.messages import arguments_known, require_key
 from hist2scrna.pp._bulk import match_slides, read_bulk
 from hist2scrna.pp._extract_features import extract_features
 from hist2scrna.spots.counts import choose_genes, read_counts
@@ -34,6 +34,7 @@ PSEUDOBULK = "pseudobulk"
 NONE = "none"
 
 
+@arguments_known
 def pool_patches(
     adata: ad.AnnData,
     features_key: str | None = None,

@@ -11,6 +11,7 @@ from anndata import AnnData
 from hist2scrna import keys
 from hist2scrna.images.nuclei import MEASURED, NucleusSegmenter
 from hist2scrna.images.tissue import tissue_mask
+from hist2scrna.messages import arguments_known
 from hist2scrna.pp._image import library_entry, open_scaled, positive
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 SMALLEST_TILE = 64
 
 
+@arguments_known
 def segment_nuclei(
     image: Any,
     *,

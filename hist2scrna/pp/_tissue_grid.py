@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from hist2scrna import keys
 from hist2scrna.images.tissue import lattice_points, tissue_mask
+from hist2scrna.messages import arguments_known
 from hist2scrna.pp._image import library_entry, open_scaled, positive
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MOST_POINTS = 5e7
 Lattice = Literal["hexagonal", "square"]
 
 
+@arguments_known
 def tissue_grid(
     image: Any,
     *,

@@ -26,7 +26,7 @@ def as_coordinates(adata: AnnData, spatial_key: str) -> NDArray[np.float64]:
     where = f"adata.obsm[{spatial_key!r}]"
     require_key(adata.obsm, spatial_key, "adata.obsm")
     stored = np.asarray(adata.obsm[spatial_key])
-    if stored.ndim != 2 or stored.shape[1] != 2 or np.iscomplexobj(stored):
+    if stored.ndim != 2 or stored.shape[1] != 2 or stored.dtype.kind in "cb":
         raise ValueError(f"Expected {where} to be numbers of shape (n_obs, 2), found {stored.dtype} {stored.shape}.")
     try:
         return stored.astype(np.float64)
@@ -58,3 +58,21 @@ def read_coordinates(adata: AnnData, spatial_key: str, rows: NDArray[np.int64] |
             f"Drop them: adata = adata[~np.isnan({where}).any(axis=1)]."
         )
     return xy
+
+
+def check_places(name: str, xy: NDArray[np.float64], where: str) -> None:
+    """Refuse a section of whose spots more than half lie at the place of another: these are several sections.
+
+    Raises
+    ------
+    ValueError
+        If they do.
+    """
+    _, counts = np.unique(xy, axis=0, return_counts=True)
+    n_shared = int(counts[counts > 1].sum())
+    if n_shared > len(xy) / 2:
+        raise ValueError(
+            f"{n_shared} of {len(xy)} spots of section {name!r} lie at the place of another spot in {where}. If these "
+            "are several sections, pass library_key=, the column of adata.obs that tells which spot belongs to which; "
+            "else read the coordinates again."
+        )

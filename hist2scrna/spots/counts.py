@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
+# Kinds of NumPy's types: whole numbers, floating-point numbers, true and false.
+NUMBERS = "iufb"
 FIRST_ROWS = 200
+# Above, float32, in which models compute, does not hold every whole number.
+LARGEST_COUNT = 2**24
 
 
 def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]:
@@ -75,7 +80,7 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
     KeyError
         If the layer is missing.
     ValueError
-        If there is no matrix, or a value is not a non-negative whole number.
+        If there is no matrix, or a value is no number, not a non-negative whole number, or above 2^24.
     """
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if layer is not None:
@@ -87,23 +92,37 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
     chosen = matrix[:, columns]
     if hasattr(chosen, "to_memory"):
         chosen = chosen.to_memory()
+    if np.dtype(chosen.dtype).kind not in NUMBERS:
+        raise ValueError(
+            f"Expected {where} to hold counts, found values of type {chosen.dtype}. Convert them to numbers: {where} = "
+            f"{where}.astype(float)."
+        )
     counts = sparse.csr_array(chosen)
     counts.eliminate_zeros()
-    values = counts.data
-    if len(values):
-        wrong: str | None = None
-        if not np.isfinite(values).all():
-            wrong = f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite"
-        elif (values < 0).any():
-            wrong = f"negative values (the smallest is {values.min():.4g})"
-        elif whole and (values != np.round(values)).any():
-            wrong = f"values that are not whole numbers (for example {values[values != np.round(values)][0]:.4g})"
-        if wrong is not None:
-            raise ValueError(
-                f"Expected {where} to hold counts, found {wrong}. {_way_to_counts(adata, layer)}; normalized or scaled "
-                "values have lost the depth that a count model needs."
-            )
+    wrong = _wrong_values(counts.data, whole)
+    if wrong is not None:
+        raise ValueError(
+            f"Expected {where} to hold counts, found {wrong}. {_way_to_counts(adata, layer)}; normalized or scaled "
+            "values have lost the depth that a count model needs."
+        )
+    if len(counts.data) and counts.data.max() > LARGEST_COUNT:
+        spot, gene = (int(i[counts.data.argmax()]) for i in sparse.coo_array(counts).coords)
+        raise ValueError(
+            f"{where} holds a count of {counts.data.max():.10g}, of gene {genes[gene]!r} in {adata.obs_names[spot]!r}: "
+            f"above 2^24 = {LARGEST_COUNT}, digits are lost. Leave out this gene or spot."
+        )
     return counts.astype(np.float32)
+
+
+def _wrong_values(values: NDArray[Any], whole: bool) -> str | None:
+    """Return what about values keeps them from being counts; None where nothing does."""
+    if not np.isfinite(values).all():
+        return f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite"
+    if (values < 0).any():
+        return f"negative values (the smallest is {values.min():.4g})"
+    if whole and (values != np.round(values)).any():
+        return f"values that are not whole numbers (for example {values[values != np.round(values)][0]:.4g})"
+    return None
 
 
 def _way_to_counts(adata: AnnData, layer: str | None) -> str:

@@ -27,8 +27,11 @@ def as_features(adata: AnnData, features_key: str) -> NDArray[np.float32]:
     where = f"adata.obsm[{features_key!r}]"
     require_key(adata.obsm, features_key, "adata.obsm")
     stored: Any = adata.obsm[features_key]
+    values = np.asarray(stored.toarray() if sparse.issparse(stored) else stored)
+    if np.iscomplexobj(values):
+        raise ValueError(f"Expected {where} to be real numbers, found {values.dtype}. Extract them again.")
     try:
-        features = np.asarray(stored.toarray() if sparse.issparse(stored) else stored, dtype=np.float32)
+        features = values.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected {where} to be numbers of shape (n_obs, d): {error}. Extract them again.") from error
     if features.ndim != 2:

@@ -73,6 +73,10 @@ class Neighbors:
 
 
 DEFAULT = Neighbors()
+DELETE = (
+    f"Delete it, and neighbors are found from the coordinates: del adata.obsp['{keys.CONNECTIVITIES}']; or build it "
+    "again with Squidpy."
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def build_graph(
     Raises
     ------
     ValueError
-        If a given graph has edges between sections, or a radius is asked for and `mpp` is not known.
+        If a given graph has no edges, edges between sections, or weights that are negative or NaN, or a radius is
+        asked for and `mpp` is not known.
     """
     if neighbors.radius_um is not None and mpp is None:
         raise ValueError("`radius_um` needs microns per pixel: pass mpp=, or give the spot diameter in adata.uns.")
@@ -146,13 +151,24 @@ def graph_is_stored(adata: AnnData, neighbors: Neighbors) -> bool:
 
 
 def _stored_edges(adata: AnnData, section: NDArray[np.int64]) -> sparse.csr_array:
-    adjacency = symmetric(sparse.csr_array(adata.obsp[keys.CONNECTIVITIES]))
+    where = f"adata.obsp['{keys.CONNECTIVITIES}']"
+    stored = sparse.csr_array(adata.obsp[keys.CONNECTIVITIES])
+    wrong = ~np.isfinite(stored.data)
+    wrong |= np.iscomplex(stored.data) if np.iscomplexobj(stored.data) else stored.data < 0
+    if wrong.any():
+        raise ValueError(
+            f"Expected {where} to hold weights of 0 or more, found {int(wrong.sum())} others, such as "
+            f"{stored.data[wrong][0]:.4g}. {DELETE}"
+        )
+    adjacency = symmetric(stored)
+    if adjacency.nnz == 0 and len(np.unique(section)) < len(section):
+        raise ValueError(f"{where} holds no edge between two spots, so that no spot has a neighbor. {DELETE}")
     edges = sparse.coo_array(adjacency)
     across = int((section[edges.row] != section[edges.col]).sum()) // 2
     if across:
         raise ValueError(
-            f"adata.obsp['{keys.CONNECTIVITIES}'] has {across} edges between sections. Build it with "
-            "library_key=, or delete it: it is then built section by section."
+            f"{where} has {across} edges between sections. Build it with library_key=, or delete it: it is then built "
+            "section by section."
         )
     return adjacency
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from hist2scrna.messages import require_key
 
@@ -14,6 +13,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from numpy.typing import NDArray
+
+
+# With fewer labels, each may well be of a class of its own.
+MOST_JUDGED = 8
 
 
 def read_labels(
@@ -36,11 +39,15 @@ def read_labels(
         If a label is not among `classes`, or there is none.
     """
     require_key(adata.obs, labels_key, "adata.obs")
-    column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
-    if pd.api.types.is_numeric_dtype(column.cat.categories.dtype) and len(column.cat.categories) > adata.n_obs // 2 > 8:
+    try:
+        column = adata.obs[labels_key].astype("category").cat.remove_unused_categories()
+    except TypeError as error:
+        raise ValueError(f"Expected adata.obs[{labels_key!r}] to hold words, one a spot: {error}.") from error
+    n_labeled, n_classes = int(column.notna().sum()), len(column.cat.categories)
+    if n_classes > n_labeled // 2 > MOST_JUDGED:
         raise ValueError(
-            f"adata.obs[{labels_key!r}] holds {len(column.cat.categories)} different numbers for {adata.n_obs} spots: "
-            "these are no classes. Pass the column with cell types."
+            f"adata.obs[{labels_key!r}] holds {n_classes} different values for {n_labeled} spots: these are no "
+            "classes. Pass the column with cell types."
         )
     present = [str(c) for c in column.cat.categories]
     if len(set(present)) < len(present):

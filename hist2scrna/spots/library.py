@@ -8,9 +8,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hist2scrna import keys
+from hist2scrna.arguments import positive_number, shown
 from hist2scrna.images.open import open_file
 from hist2scrna.images.stains import StainStack, stack_of_array
 from hist2scrna.messages import require_key, warn_user
@@ -218,7 +217,20 @@ def image_scale(entry: Mapping[str, Any], img_key: str, where: str) -> float:
             f"Scale factor {key!r} not found in {where}['scalefactors']. Available: {list(factors)}. It is the number "
             f"of pixels of the image {img_key!r} per full-resolution pixel."
         )
-    scale = float(factors[key])
-    if not np.isfinite(scale) or scale <= 0:
-        raise ValueError(f"Expected {where}['scalefactors']['{key}'] to be a positive number, found {scale}.")
-    return scale
+    return positive_number(factors[key], f"{where}['scalefactors']['{key}']")
+
+
+def check_entry(name: str, entry: Mapping[str, Any]) -> None:
+    """Refuse an entry of `.uns["spatial"]` whose parts are no dictionaries.
+
+    Raises
+    ------
+    ValueError
+        If one is something else.
+    """
+    for part in PARTS:
+        if not isinstance(entry.get(part), Mapping | None):
+            raise ValueError(
+                f"Expected {WHERE}['{name}']['{part}'] to be a dictionary, found {shown(entry[part])}. Read the "
+                "section with squidpy.read.visium, which writes it so."
+            )

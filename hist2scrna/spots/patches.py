@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.images.patches import PatchGeometry, PatchSource
-from hist2scrna.images.placement import check_placement, is_gray
+from hist2scrna.images.placement import check_placement, is_blank, is_gray
 from hist2scrna.messages import listed, warn_user
 from hist2scrna.spots.patch_files import open_patch_files
-from hist2scrna.spots.scale import PATCH_PER_SPOT, default_patch_um
+from hist2scrna.spots.scale import LARGEST_MPP, PATCH_PER_SPOT, default_patch_um
 from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
     if len(set(channels.values())) > 1:
         raise ValueError(f"The sections have images of different numbers of channels: {channels}. Give each the same.")
     scales = [section.scale for section in opened.members]
+    for section in opened.members:
+        _check_image(section)
     um = size.widest * default_patch_um(scales, size.per_spot) if size.um is None else float(size.um)
     for section in opened.members:
         longest = max(section.image.size()) / section.image.scale * section.scale.mpp
@@ -133,6 +135,18 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
     first = [first_pixels(section, um, px, size.finest_um) for section in opened.members]
     patches = PatchSource(images, [um / scale.mpp for scale in scales], xy, opened.codes, px, first)
     return patches, PatchGeometry(um, px, scales[0].known_from)
+
+
+def _check_image(section: Section) -> None:
+    """Refuse an image in which nothing can be seen: of one color, or of pixels wider than any tissue."""
+    where = f"The image of section {section.name!r} ({section.image.origin})"
+    if pixel_um(section) > LARGEST_MPP:
+        raise ValueError(
+            f"{where} would have pixels of {pixel_um(section):.3g} um: it has {section.image.scale:.3g} pixels per "
+            "full-resolution pixel. Correct scalefactors['tissue_..._scalef'], or pass the right mpp=."
+        )
+    if is_blank(section.image):
+        raise ValueError(f"{where} is of one color throughout: nothing can be read from it. Pass image= or img_key=.")
 
 
 def pixel_um(section: Section) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hist2scrna.spots.array import read_array
-from hist2scrna.spots.coordinates import read_coordinates
+from hist2scrna.spots.coordinates import check_places, read_coordinates
 from hist2scrna.spots.features import read_features
 from hist2scrna.spots.graph import DEFAULT, Neighbors, SpatialGraph, array_graph, build_graph, graph_is_stored
 from hist2scrna.spots.interleave import Parts, interleaved
@@ -158,6 +158,7 @@ def read_spots(
     adata, source, names, section = opened.adata, opened.source, opened.names, opened.codes
     xy = np.zeros((adata.n_obs, 2)) if slides else read_coordinates(adata, source.spatial_key)
     for member in () if slides else opened.members:
+        check_places(member.name, xy[member.rows], f"adata.obsm[{source.spatial_key!r}]")
         check_pitch(member, xy[member.rows], f"adata.obsm[{source.spatial_key!r}]")
     features = patches = geometry = tiles = None
     if tile is not None:

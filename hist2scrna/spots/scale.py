@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import keys
+from hist2scrna.arguments import positive_number
 from hist2scrna.messages import warn_user
 from hist2scrna.verbosity import HINT
 
@@ -26,6 +27,8 @@ PATCH_PER_SPOT = 1.5
 PATCH_UM_WITHOUT_SPOT = 112.0
 LARGEST_DISAGREEMENT = 0.2
 SMALLEST_MPP, LARGEST_MPP = 1e-3, 1e3
+# Bins of 2 um in an image of the whole slide that was made small are less than a pixel wide; none is less than this.
+LEAST_SPOT_PX = 0.01
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def section_scale(
             "full-resolution pixels there."
         )
     assumed = VISIUM_SPOT_UM if keys.CHEMISTRY in metadata else ARRAY_SPOT_UM
-    diameter = _positive(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
+    diameter = positive_number(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
     if image is not None and file_mpp is not None:
         log.log(HINT, "section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
         if abs(diameter / spot_px / file_mpp - 1) > LARGEST_DISAGREEMENT:
@@ -113,28 +116,26 @@ def spot_pixels(library: str, entry: Mapping[str, Any]) -> float | None:
     """
     diameter = (entry.get(keys.SCALEFACTORS) or {}).get(keys.SPOT_DIAMETER)
     where = f"adata.uns['{keys.SPATIAL}']['{library}']['{keys.SCALEFACTORS}']['{keys.SPOT_DIAMETER}']"
-    return None if diameter is None else _positive(diameter, where)
+    if diameter is None:
+        return None
+    px = positive_number(diameter, where)
+    if px < LEAST_SPOT_PX:
+        raise ValueError(
+            f"Expected {where} to be the diameter of a spot in full-resolution pixels, found {px:.4g}, less than "
+            f"{LEAST_SPOT_PX:g} of one. Correct it, or delete it and pass mpp= and patch_um=."
+        )
+    return px
 
 
 def _microns(value: Any, what: str) -> float:
     """Return microns a pixel, refused where no microscope has such pixels."""
-    mpp = _positive(value, what)
+    mpp = positive_number(value, what)
     if not SMALLEST_MPP <= mpp <= LARGEST_MPP:
         raise ValueError(
             f"Expected {what} to be microns per full-resolution pixel, from {SMALLEST_MPP:g} to {LARGEST_MPP:g}, found "
             f"{value!r}. Scanners have 0.2 to 1."
         )
     return mpp
-
-
-def _positive(value: Any, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number) or number <= 0:
-        raise ValueError(f"Expected {what} to be a positive number, found {value!r}.")
-    return number
 
 
 def default_patch_um(scales: Sequence[SectionScale], patch_per_spot: float = PATCH_PER_SPOT) -> float:

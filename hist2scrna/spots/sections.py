@@ -13,6 +13,7 @@ from hist2scrna import keys
 from hist2scrna.messages import require_key
 from hist2scrna.spots.library import (
     LibraryImages,
+    check_entry,
     has_image,
     images_of,
     libraries,
@@ -159,7 +160,8 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
     KeyError
         If the column of sections is missing.
     ValueError
-        If a spot belongs to no section, one image was passed for several sections, or libraries cannot be told apart.
+        If a spot belongs to no section, an entry of `.uns["spatial"]` is none, one image was passed for several
+        sections, or libraries cannot be told apart.
     """
     library_key = resolve_library_key(adata, source.library_key)
     resolved = replace(source, library_key=library_key)
@@ -174,6 +176,8 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
             "label images by section."
         )
     known = libraries(adata)
+    for name in names:
+        check_entry(name, known.get(name, {}))
     members = tuple(
         Section(name, np.flatnonzero(codes == code), known.get(name, {}), resolved, tuple(known))
         for code, name in enumerate(names)

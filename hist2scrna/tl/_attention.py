@@ -8,6 +8,7 @@ from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.fitting.inference import pick_device
+from hist2scrna.messages import arguments_known
 from hist2scrna.spots.placed import spread
 from hist2scrna.trained.attribution import attribute
 from hist2scrna.trained.model import TrainedModel, as_trained
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@arguments_known
 def attention(
     adata: AnnData,
     model: TrainedModel | str | Path,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hist2scrna.benchmarking.execute import run_benchmark
 from hist2scrna.benchmarking.plan import BenchmarkSpec
+from hist2scrna.messages import arguments_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hist2scrna.benchmarking.folds import Splits
 
 
+@arguments_known
 def benchmark(
     datasets: Mapping[str, Dataset] | Dataset,
     models: Models = ("auto",),

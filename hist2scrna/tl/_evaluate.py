@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hist2scrna import keys
 from hist2scrna.evaluation.evaluate import evaluate as evaluate_predictions
+from hist2scrna.messages import arguments_known
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hist2scrna.trained.model import TrainedModel
 
 
+@arguments_known
 def evaluate(
     adata: AnnData,
     model: TrainedModel | str | Path | None = None,

@@ -13,7 +13,7 @@ import torch
 
 from hist2scrna.fitting.batches import make_batch
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.messages import listed, require_adata, require_key
+from hist2scrna.messages import arguments_known, listed, require_adata, require_key
 from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.counts import read_counts
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 FEWEST = 5
 
 
+@arguments_known
 def adapt(
     model: TrainedModel | str | Path,
     adata: AnnData,

@@ -118,6 +118,11 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
         options[N_REFERENCE] = len(data.profiles)
     preset = plan.request.preset
     model = create_model(name, preset=preset, n_genes=len(data.genes), n_classes=len(data.classes), **options)
+    if model.likelihood == "mse" and model.target == "log_normalized" and len(data.genes) == 1:
+        raise ValueError(
+            f"Model {name!r} is fitted to log-normalized expression, which of a single gene ({data.genes[0]!r}) is the "
+            "same in every spot. Give more genes, or pass a model of counts, such as model='kernel'."
+        )
     if data.profiles is not None:
         model.get_buffer("reference").copy_(torch.from_numpy(data.profiles))
     return model
@@ -154,7 +159,7 @@ def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> 
     if isinstance(init_from, str | Path) and Path(init_from).is_file():
         load_reference(model, read_state_dict(Path(init_from)), plan.entry.name)
     elif init_from is not None:
-        other = as_trained(init_from)
+        other = as_trained(init_from, "init_from")
         names = {"genes": (data.genes, other.genes), "classes": (data.classes, other.classes)}
         start_from(model, other.module.state_dict(), **names)
     return baselines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.arguments import shown
 from hist2scrna.models.published import model_folder
 from hist2scrna.trained.files import load_fields, save_model
 from hist2scrna.trained.fitted import FittedModel
@@ -86,8 +87,8 @@ class TrainedModel(FittedModel):
         return read_for(self, adata, **where)
 
 
-def as_trained(model: TrainedModel | str | Path) -> TrainedModel:
-    """Return the model, loading it if a folder is given.
+def as_trained(model: TrainedModel | str | Path, argument: str = "model") -> TrainedModel:
+    """Return the model that was passed as `argument`, loading it if a folder is given.
 
     Raises
     ------
@@ -97,5 +98,5 @@ def as_trained(model: TrainedModel | str | Path) -> TrainedModel:
     if isinstance(model, str | Path):
         return TrainedModel.load(model)
     if not isinstance(model, TrainedModel):
-        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
+        raise TypeError(f"Expected `{argument}` to be a TrainedModel or the folder of one, found {shown(model)}.")
     return model

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.arguments import require_number, require_whole, shown
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.gradient import default_precision
 from hist2scrna.fitting.processes import require_processes
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from hist2scrna.models.contract import Likelihood, Term
     from hist2scrna.models.registry import ModelEntry
     from hist2scrna.trained.model import TrainedModel
+
+
+# NumPy takes no larger one.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -145,17 +150,15 @@ def check_numbers(request: FitRequest) -> None:
     ValueError
         If it is none; the value is named.
     """
-    seed, um = request.seed, request.patch_um
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
-        raise ValueError(f"Expected `seed` to be a whole number from 0 to 2^32 - 1, found {seed!r}.")
-    if um is not None and not (isinstance(um, Real) and 0 < um < float("inf")):
-        raise ValueError(f"Expected `patch_um` to be a positive number, found {um!r}.")
+    require_whole("seed", request.seed, 0, LARGEST_SEED)
+    if request.patch_um is not None:
+        require_number("patch_um", request.patch_um, 0, above=True)
+    if not isinstance(request.losses, Mapping | None):
+        raise TypeError(f"Expected `losses` to be weights or functions by name, found {shown(request.losses)}.")
     for name, term in (request.losses or {}).items():
-        weight = term[1] if isinstance(term, tuple) else term
-        if not callable(weight) and not (isinstance(weight, Real) and 0 <= weight < float("inf")):
-            raise ValueError(
-                f"Expected the weight of {name!r} in `losses` to be a number, 0 or more, found {weight!r}."
-            )
+        weight = term[1] if isinstance(term, tuple) and len(term) == 2 else term
+        if isinstance(weight, Real):
+            require_number(f"losses[{name!r}]", weight, 0)
 
 
 def _check_spelling(name: str, options: Mapping[str, Any]) -> None:

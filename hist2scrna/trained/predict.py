@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 
 from hist2scrna import keys
+from hist2scrna.arguments import require_flag, require_whole, shown
 from hist2scrna.fitting.inference import pick_device, predict_blocks
-from hist2scrna.messages import require_adata
+from hist2scrna.messages import arguments_known, require_adata, require_key, require_known
 from hist2scrna.models.published import model_folder
 from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
@@ -20,9 +22,10 @@ from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.encode import encode
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
+from hist2scrna.trained.owned import check_key
 from hist2scrna.trained.read import read_for
 from hist2scrna.trained.store import check_store
-from hist2scrna.trained.writer import PredictionWriter, checked_layers
+from hist2scrna.trained.writer import PredictionWriter
 from hist2scrna.trained.written import written_parameters
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 PREDICTION_BATCH, PREDICTION_TILES = 64, 4
 
 
+@arguments_known
 def predict(
     adata: AnnData,
     model: FittedModel | str | Path,
@@ -62,7 +66,8 @@ def predict(
     """Predict gene expression, as counts, and cell types from the image.
 
     Every patch is encoded once; then the graph layers run over the whole section. Expression in `adata` is never read.
-    Nothing is written unless everything was computed. Positions off the tissue (0 in `.obs["in_tissue"]`), and up to
+    Nothing is written unless everything was computed. What an earlier prediction wrote under the same key is removed,
+    whether or not it is written again. Positions off the tissue (0 in `.obs["in_tissue"]`), and up to
     5 % of the spots of a section that lie off the image or have no coordinates, get NaN.
 
     Parameters
@@ -173,7 +178,8 @@ def predict(
         If the model or the image is not there; if `store` is.
     ValueError
         If a value is wrong: coordinates that are NaN, swapped, off the image or at a scale at which spots overlap,
-        features of another width, a layer that the likelihood does not have; another encoder than that of the training.
+        features of another width, a `key_added` under which others keep something, a layer that the likelihood does
+        not have; another encoder than that of the training.
 
     Warns
     -----
@@ -192,12 +198,18 @@ def predict(
     ['epithelial', 'lymphoid', 'stromal', 'muscle']
     """
     require_adata(adata)
+    check_key(adata, key_added)
     if store is not None:
-        check_store(Path(store))
+        check_store(store)
+    for name, flag in (("copy", copy), ("progress", progress), ("another_donor", another_donor)):
+        if flag is not None:
+            require_flag(name, flag)
+    if batch_size is not None:
+        require_whole("batch_size", batch_size, 1)
+    if group_key is not None:
+        require_key(adata.obs, group_key, "adata.obs")
     fitted = as_fitted(model)
-    wanted = checked_layers(default_layers(fitted) if layers is None else layers)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
+    wanted = default_layers(fitted) if layers is None else checked_layers(layers)
     device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
     spots = read_for(
         fitted,
@@ -258,8 +270,24 @@ def as_fitted(model: FittedModel | str | Path) -> FittedModel:
     if isinstance(model, str | Path):
         return FittedModel(**load_fields(model_folder(model)))
     if not isinstance(model, FittedModel):
-        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {type(model).__name__}.")
+        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {shown(model)}.")
     return model
+
+
+def checked_layers(layers: Any) -> list[str]:
+    """Return the names of the layers to write.
+
+    Raises
+    ------
+    ValueError
+        If one is not known; the nearest is named.
+    """
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"Expected `layers` to be names among {list(keys.LAYERS)}, found {shown(layers)}.")
+    names = [layers] if isinstance(layers, str) else list(layers)
+    for name in names:
+        require_known("name in `layers`", name, keys.LAYERS)
+    return names
 
 
 def default_layers(model: FittedModel) -> list[str]:

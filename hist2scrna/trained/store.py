@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.files import require_writable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import anndata as ad
     import numpy as np
     from numpy.typing import NDArray
@@ -26,7 +25,7 @@ class ZarrRows:
         self.array.oindex[rows, :] = block
 
 
-def check_store(store: Path) -> None:
+def check_store(given: str | Path) -> None:
     """Refuse a path to which no result can be streamed.
 
     Raises
@@ -36,8 +35,9 @@ def check_store(store: Path) -> None:
     OSError
         If something is there, or nothing can be written.
     """
+    store = Path(given) if isinstance(given, str | Path) else Path()
     if store.suffix not in STORES:
-        raise ValueError(f"Expected `store` to end in one of {list(STORES)}, found '{store}'.")
+        raise ValueError(f"Expected `store` to be a path that ends in one of {list(STORES)}, found '{given}'.")
     if store.exists():
         raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
     require_writable(store)

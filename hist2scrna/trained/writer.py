@@ -15,10 +15,11 @@ from hist2scrna import keys
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
+from hist2scrna.trained.owned import clear
 from hist2scrna.trained.store import ZarrRows, backed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -225,6 +226,7 @@ class PredictionWriter:
             )
         if self.nucleus_px is not None:
             obs[names.nucleus_px] = self.nucleus_px
+        clear(out, names)
         if self.store is None:
             for name in self.layers:
                 out.layers[names.layer(name)] = self.arrays[name]
@@ -242,9 +244,6 @@ class PredictionWriter:
             column = np.full(out.n_vars, np.nan, dtype=np.float32)
             column[self.columns] = self.dispersion
             out.var[names.dispersion] = column
-        elif names.dispersion in out.var:
-            # Of another model, that predicted before.
-            del out.var[names.dispersion]
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         if unlike.mean() > MOST_UNLIKE:
@@ -304,12 +303,3 @@ def writable(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
-
-
-def checked_layers(layers: Iterable[str]) -> list[str]:
-    """Return the names of the layers to write, or raise `ValueError` if one is not known."""
-    names = [layers] if isinstance(layers, str) else list(layers)
-    unknown = [name for name in names if name not in keys.LAYERS]
-    if unknown:
-        raise ValueError(f"Expected `layers` to be among {list(keys.LAYERS)}, found {unknown}.")
-    return names

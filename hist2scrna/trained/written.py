@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hist2scrna
+from hist2scrna.encoders.weights import state_sha256
 
 if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
@@ -21,6 +22,7 @@ def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> d
     return {
         "model": model.name,
         "preset": model.preset,
+        "model_sha256": state_sha256(model.module.state_dict()),
         "choice": model.choice or None,
         "version": hist2scrna.__version__,
         "likelihood": model.likelihood,

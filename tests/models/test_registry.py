@@ -125,9 +125,9 @@ def test_what_a_model_does_not_have_is_refused_with_those_that_have_it() -> None
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_epochs": 0}, "`max_epochs` to be a whole number and at least 1, found 0"),
+        ({"max_epochs": 0}, "`max_epochs` to be a whole number of at least 1, found 0"),
         ({"lr": 0.0}, "`lr` to be a positive number, found 0"),
-        ({"clip": -1.0}, "`clip` to be a number, 0 or more, found -1"),
+        ({"clip": -1.0}, "`clip` to be a number of at least 0, found -1"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"optimizer": "sgd"}, "Unknown `optimizer` 'sgd'"),
         ({"precision": "64-true"}, "Unknown `precision` '64-true'"),
