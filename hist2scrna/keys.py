@@ -31,6 +31,8 @@ CELL_TYPE = "cell_type"
 # Label of each row in a label image of nuclei; area of the nucleus in square microns, as Xenium has it.
 NUCLEUS = "nucleus"
 NUCLEUS_AREA = "nucleus_area"
+# Affine matrix from Xenium's microns to full-resolution pixels, in the metadata of a section.
+PIXELS_FROM_UM = "pixels_from_um"
 
 # -- written by datasets.simulate -------------------------------------------------------------------------------------
 TRUE_MU = "true_mu"
@@ -119,6 +121,11 @@ class OutputKeys:
     def nucleus_px(self) -> str:
         """Column of `.obs` with the pixels of the nucleus that were seen."""
         return f"{self.key}_nucleus_px"
+
+    @property
+    def n_nuclei(self) -> str:
+        """Column of `.obs` with the number of nuclei in the spot."""
+        return f"{self.key}_n_nuclei"
 
     @property
     def embedding(self) -> str:

@@ -114,6 +114,7 @@ def _score(
             layer=None,
             labels_key=slots.labels_key if model.classes else None,
             library_key=slots.library_key,
+            nuclei=None,
             seed=EVALUATION_SEED,
             progress=False,
         ).to_json(path)

@@ -52,6 +52,7 @@ def evaluate(
     layer: str | None,
     labels_key: str | None,
     library_key: str | None,
+    nuclei: Any,
     seed: int,
     progress: bool,
 ) -> Evaluation:
@@ -66,6 +67,7 @@ def evaluate(
             layer=layer,
             labels_key=labels_key,
             library_key=library_key,
+            nuclei=nuclei,
             seed=seed,
             progress=progress,
         )

@@ -102,6 +102,7 @@ def read_scored_data(
     layer: str | None,
     labels_key: str | None,
     library_key: str | None,
+    nuclei: Any,
     seed: int,
     progress: bool,
 ) -> ScoredData:
@@ -125,7 +126,7 @@ def read_scored_data(
     if labels_key is not None:
         require_key(adata.obs, labels_key, "adata.obs")
     called = [] if trained is None else names_here(adata, trained)
-    predicted, made_now = with_predictions(adata, trained, called, names, library_key, progress)
+    predicted, made_now = with_predictions(adata, trained, called, names, library_key, nuclei, progress)
     label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
     whole = predicted.uns.get(names.parameters, {}).get("target") != "log_counts"
     genes = _common_genes(adata, predicted, names)

@@ -76,6 +76,7 @@ def with_predictions(
     called: Sequence[str],
     names: keys.OutputKeys,
     library_key: str | None,
+    nuclei: Any,
     progress: bool,
 ) -> tuple[AnnData, bool]:
     """Return an AnnData that holds predictions, and whether they were made just now.
@@ -131,6 +132,7 @@ def with_predictions(
         copy=True,
         library_size=str(parameters.get("library_size", "predicted")) if likelihood != "mse" else "predicted",
         library_key=library_key,
+        nuclei=nuclei,
         progress=progress,
     )
     return predicted, True

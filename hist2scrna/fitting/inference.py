@@ -14,6 +14,7 @@ from hist2scrna.fitting.batches import BlockSampler, make_batch
 from hist2scrna.fitting.duration import Duration
 from hist2scrna.fitting.read_ahead import read_ahead
 from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
+from hist2scrna.models.by_spot import summed
 from hist2scrna.models.contract import Context
 
 if TYPE_CHECKING:
@@ -166,14 +167,15 @@ def predict_tiles(
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
     """Yield nuclei with their prediction: each comes once, of the tile where it shows the most pixels, or not at all.
 
-    Each tile is encoded once, and those that no nucleus is predicted by are not read.
+    Each tile is encoded once, and those that no nucleus is predicted by are not read. Where the rows of AnnData are
+    spots, these come, with the sum over the nuclei in them.
 
     Parameters
     ----------
     model, spots
         The model, and all nuclei.
     members
-        `(n,)`, nuclei to predict.
+        `(n,)`, nuclei or spots to predict.
     batch_size
         Tiles encoded at once.
     device, log_library, progress
@@ -193,6 +195,8 @@ def predict_tiles(
                 batch.log_library = torch.from_numpy(log_library[core])
             with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
                 prediction = model(batch.to(device))
+            if batch.spot is not None:
+                prediction = summed(prediction, batch.spot.to(device), len(some))
             yield core, prediction
             bar.update(len(some))
             duration.step(start + len(some))

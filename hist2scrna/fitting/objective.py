@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hist2scrna.metrics.scales import log_normalize_tensor
+from hist2scrna.models.by_spot import summed_expression
 from hist2scrna.models.training import DEFAULTS
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ class Objective:
                 )
 
     def __call__(self, prediction: Prediction, batch: SpotBatch) -> dict[str, Tensor]:
-        """Return every term, unweighted, and their weighted sum under `"loss"`."""
+        """Return every term, unweighted, and their weighted sum under `"loss"`; counts of spots with sums of nuclei."""
+        if batch.spot is not None:
+            prediction = summed_expression(prediction, batch.spot, len(_required(batch.tiles)))
         terms = {"expression": expression_loss(prediction, batch)}
         total = terms["expression"]
         if prediction.label_logits is not None and batch.label is not None:

@@ -97,7 +97,7 @@ def recalibrate_dispersion(
     Returns
     -------
     `s`, 0 if no addition makes the counts likelier. None if nothing was done: no validation spots, or no dispersion
-    (`poisson`, `mse`, models with other heads).
+    (`poisson`, `mse`, models with other heads), or one of nuclei that only sums over spots tell of.
 
     Raises
     ------
@@ -106,6 +106,8 @@ def recalibrate_dispersion(
     """
     heads = getattr(model, "heads", None)
     if not isinstance(heads, ExpressionHeads) or heads.likelihood not in ("zinb", "nb") or len(validating) == 0:
+        return None
+    if spots.tiles is not None and spots.tiles.by_spot is not None:
         return None
     most = max(1, MOST_VALUES // heads.rate.out_features)
     if len(validating) > most:

@@ -36,6 +36,8 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
         Baselines fitted on their counts.
     """
     library = spots.library_size[training]
+    # What the rows tell is of spots, and the model predicts the nuclei in them.
+    nuclei = 1.0 if spots.tiles is None else float(spots.tiles.n_nuclei()[training].mean())
     # A gene without counts is taken to have half a one.
     floor = 0.5 / max(1.0, float(library.sum()))
     color_mean, color_scale = (None, None) if spots.tiles is None else _colors(spots, training)
@@ -43,8 +45,8 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
     return TrainingStatistics(
         log_rate=_tensor(np.log(np.maximum(baselines.rate, floor))),
         mean_log_normalized=_tensor(baselines.log_mean),
-        log_dispersion=_tensor(np.log(baselines.dispersion)),
-        log_library=(float(np.log(np.median(library))), max(float(np.log(library).std()), LEAST_SPREAD)),
+        log_dispersion=_tensor(np.log(baselines.dispersion / nuclei)),
+        log_library=(float(np.log(np.median(library) / nuclei)), max(float(np.log(library).std()), LEAST_SPREAD)),
         feature_mean=None if mean is None else _tensor(mean),
         feature_scale=None if scale is None else _tensor(scale),
         color_mean=color_mean,

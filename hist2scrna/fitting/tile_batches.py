@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def make_tile_batch(
     spots: Spots, tiles: NDArray[np.int64], members: NDArray[np.bool_], *, owned: bool, supervised: bool
 ) -> tuple[SpotBatch, NDArray[np.int64]]:
-    """Return a batch of tiles, and the numbers of its core nuclei; all other nuclei that show are the halo.
+    """Return a batch of tiles, and the numbers of the rows that it predicts; all other nuclei that show are the halo.
+
+    These are the core nuclei. Where the rows of AnnData are spots, it predicts the spot of each tile, and the nuclei in
+    it are core.
 
     Parameters
     ----------
@@ -31,16 +34,18 @@ def make_tile_batch(
     tiles
         Numbers of the tiles.
     members
-        `(n,)`, nuclei that may be core.
+        `(n,)`, rows that may be predicted.
     owned
         A nucleus is core in the one tile where it shows the most pixels; else in every tile that shows it.
     supervised
         Add counts, library sizes and labels of the core.
     """
     source = _source(spots)
+    by_spot = source.spot is not None
     shown = [source.rows(tile) for tile in tiles.tolist()]
     row, tile = np.concatenate(shown), np.repeat(np.arange(len(tiles)), [len(rows) for rows in shown])
-    core = members[row] & (source.owner[row] == tiles[tile]) if owned else members[row]
+    observed = row if source.spot is None else source.spot[tiles][tile]
+    core = members[observed] & (source.owner[row] == tiles[tile]) if owned or by_spot else members[row]
     order = np.argsort(~core, kind="stable")
     place = np.argsort(order)
     pictures, masks, start = [], [], 0
@@ -53,30 +58,34 @@ def make_tile_batch(
         start += len(rows)
         pictures.append(picture)
         masks.append(mask.astype(np.int32))
-    row, n_core = row[order], int(core.sum())
-    section = spots.section[row]
+    row, observed, n_core = row[order], observed[order], int(core.sum())
+    section = spots.section[observed]
+    predicted = row[:n_core] if source.spot is None else source.spot[tiles]
     batch = SpotBatch(
         n_core=n_core,
-        xy=torch.from_numpy((spots.xy[row] / spots.graph.pitch[section][:, None]).astype(np.float32)),
+        xy=torch.from_numpy((spots.xy[observed] / spots.graph.pitch[section][:, None]).astype(np.float32)),
         edge_index=torch.empty((2, 0), dtype=torch.int64),
         section=torch.from_numpy(section),
         tiles=torch.from_numpy(np.stack(pictures)),
         masks=torch.from_numpy(np.stack(masks)),
         tile=torch.from_numpy(tile[order]),
+        spot=torch.from_numpy(tile[order][:n_core]) if by_spot else None,
     )
     if supervised and spots.counts is not None:
-        counts = spots.counts[row[:n_core]].toarray()
+        counts = spots.counts[predicted].toarray()
         batch.counts = torch.from_numpy(counts)
         batch.log_library = torch.from_numpy(np.log(counts.sum(axis=1, dtype=np.float64)).astype(np.float32))
         if spots.label is not None:
             batch.label = torch.from_numpy(spots.label[row[:n_core]])
-    return batch, row[:n_core]
+    return batch, predicted
 
 
 def tiles_of(spots: Spots, members: NDArray[np.bool_], *, owned: bool) -> NDArray[np.int64]:
-    """Return the tiles in which some of the nuclei are core."""
+    """Return the tiles in which some of the nuclei, or the nuclei of some of the spots, are core."""
     source = _source(spots)
-    return np.unique(source.owner[members & (source.owner >= 0)]) if owned else source.showing(members)
+    if not owned or source.spot is not None:
+        return source.showing(members)
+    return np.unique(source.owner[members & (source.owner >= 0)])
 
 
 def _source(spots: Spots) -> TileSource:

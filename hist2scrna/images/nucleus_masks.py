@@ -129,6 +129,7 @@ def open_labels(labels: Any) -> Any:
         If it does not have two dimensions, or holds other than whole numbers.
     """
     origin = "`nuclei`"
+    labels = finest_scale(labels)
     if isinstance(labels, str | Path):
         origin = f"'{labels}'"
         labels = _opened(Path(labels))
@@ -138,6 +139,15 @@ def open_labels(labels: Any) -> Any:
             f"{labels.dtype} of shape {tuple(labels.shape)}."
         )
     return labels
+
+
+def finest_scale(labels: Any) -> Any:
+    """Return the finest scale of labels of SpatialData that have several; all else as it is."""
+    if type(labels).__name__ != "DataTree":
+        return labels
+    from spatialdata import get_pyramid_levels
+
+    return get_pyramid_levels(labels, n=0)
 
 
 def _opened(path: Path) -> Any:
@@ -152,7 +162,10 @@ def _opened(path: Path) -> Any:
 
         opened = zarr.open(tifffile.imread(path, aszarr=True), mode="r")
     else:
-        raise ValueError(f"Expected the label image to be a TIFF or a Zarr folder, found '{path}'.")
+        raise ValueError(
+            "Expected `nuclei` to be a label image (TIFF or Zarr folder) or polygons (GeoJSON or Parquet), found "
+            f"'{path}'."
+        )
     return opened["0"] if isinstance(opened, zarr.Group) else opened
 
 

@@ -59,7 +59,8 @@ def read_xenium(
     - `.obsm["spatial"]`: float64, pixels of the image, x to the right, y down.
     - `.uns["spatial"][library]`: `scalefactors["mpp"]`, microns per pixel of the image (the root of the area that a
       pixel covers), and `["spot_diameter_fullres"]`, the diameter of a circle of the median area of a cell, if known:
-      a patch is one and a half of it wide unless `patch_um` is given; `metadata["source_image_path"]`.
+      a patch is one and a half of it wide unless `patch_um` is given; `metadata["source_image_path"]`, and
+      `metadata["pixels_from_um"]`, by which boundaries in microns are placed (`nuclei=` of :func:`hist2scrna.tl.fit`).
 
     Raises
     ------
@@ -102,8 +103,11 @@ def read_xenium(
     adata.obs = cells.drop(columns=CENTROID)
     adata.obs[keys.LIBRARY] = pd.Categorical([library] * adata.n_obs)
     microns = cells[CENTROID].to_numpy(dtype=np.float64)
-    adata.obsm[keys.SPATIAL] = transform(invert(to_morphology, "`alignment`"), microns / pixel_um)
-    metadata = {} if source is None else {keys.SOURCE_IMAGE_PATH: source}
+    from_microns = invert(to_morphology, "`alignment`") @ np.diag([1 / pixel_um, 1 / pixel_um, 1.0])
+    adata.obsm[keys.SPATIAL] = transform(from_microns, microns)
+    metadata: dict[str, Any] = {keys.PIXELS_FROM_UM: from_microns}
+    if source is not None:
+        metadata[keys.SOURCE_IMAGE_PATH] = source
     adata.uns[keys.SPATIAL] = {library: {keys.IMAGES: {}, keys.SCALEFACTORS: factors, keys.METADATA: metadata}}
     return adata
 

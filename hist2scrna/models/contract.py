@@ -83,6 +83,9 @@ class SpotBatch:
         `(t, H, W)` integers: at each pixel 0, or 1 + the row in the batch of the nucleus that it belongs to.
     tile
         `(n,)` int64, the tile of each nucleus.
+    spot
+        `(n_core,)` int64, the row of `counts` that each nucleus is counted in, where counts and library sizes are those
+        of spots, the sums over the nuclei in them; None: they are those of the nuclei.
 
     Examples
     --------
@@ -112,6 +115,7 @@ class SpotBatch:
     tiles: Tensor | None = None
     masks: Tensor | None = None
     tile: Tensor | None = None
+    spot: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""

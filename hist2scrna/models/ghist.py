@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel, Term, TrainingStatistics
 from hist2scrna.models.ghist_checkpoint import GENERAL, NAMES, without_queries_and_keys
+from hist2scrna.models.ghist_expression import MixedExpression, perceptron
 from hist2scrna.models.ghist_losses import (
     SpecialLoss,
     classified_composition_loss,
@@ -38,38 +38,6 @@ FACTOR = 5.0
 SPECIAL = {"immune": ("B", "Myeloid"), "invasive": ("Malignant",)}
 LIKELIHOODS = ("mse", "nb", "zinb")
 OURS = ("reference", "color_mean", "color_scale")
-
-
-def _perceptron(n_in: int, width: int, n_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, n_out))
-
-
-class MixedExpression(nn.Module):
-    """Expression of a nucleus: a mixture of reference profiles (or a free one), and a linear correction of it.
-
-    The original calls the correction the cross-attention of the composition over the mixture, and gives it a sequence
-    of length one: each softmax is 1, queries and keys get no gradient, and what is left are four linear maps, exactly.
-    The queries and keys are not kept here.
-    """
-
-    def __init__(self, n_genes: int, width: int, n_reference: int) -> None:
-        super().__init__()
-        self.mixture = _perceptron(width, width, n_reference or n_genes)
-        inner = (nn.Linear(width, width), nn.Linear(width, width))
-        self.refine = nn.Sequential(nn.Linear(n_genes, width), *inner, nn.Linear(width, n_genes))
-        # The packed projection of queries, keys and values starts as one matrix, (3 width, width), of Xavier's range.
-        bound = math.sqrt(6 / (4 * width))
-        nn.init.uniform_(inner[0].weight, -bound, bound)
-        for layer in inner:
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, hidden: Tensor, profiles: Tensor | None) -> Tensor:
-        """Return `(n, G)`, 5 ln(1 + count)."""
-        weights = self.mixture(hidden)
-        if profiles is None:
-            return F.relu(self.refine(F.relu(weights)))
-        mixed = weights.softmax(dim=1) @ profiles
-        return F.relu(mixed + self.refine(mixed))
 
 
 class GHIST(SpotModel):
@@ -107,6 +75,9 @@ class GHIST(SpotModel):
         Number of reference profiles, told by `reference=` of `fit`; 0: expression is not a mixture of these.
     classes
         Names of the cell types, told by the data.
+    supervision
+        What the counts are of, told by the data: `"nucleus"`, or `"spot"`, the sum over the nuclei in it. With the
+        latter, terms that compare with the expression of a single nucleus fall away.
 
     Examples
     --------
@@ -133,6 +104,7 @@ class GHIST(SpotModel):
         tile_um: float = 64.0,
         n_reference: int = 0,
         classes: Sequence[str] = (),
+        supervision: Literal["nucleus", "spot"] = "nucleus",
     ) -> None:
         super().__init__()
         if tile_px < MULTIPLE or tile_px % MULTIPLE:
@@ -144,11 +116,14 @@ class GHIST(SpotModel):
         counts = likelihood != "mse"
         if counts and n_reference:
             raise ValueError(f"`reference` goes with likelihood='mse' alone, found {likelihood!r}: leave one out.")
+        if supervision == "spot" and likelihood == "zinb":
+            raise ValueError("The sum of zero-inflated counts over a spot is none: pass likelihood='nb' or 'mse'.")
         self.likelihood = likelihood
         self.target = "log_normalized" if counts else "log_counts"
-        self.special = {} if counts else _present(special or {}, classes)
+        self.by_spot = supervision == "spot"
+        self.special = {} if counts or self.by_spot else _present(special or {}, classes)
         self.backbone = UNet3Plus(width)
-        self.embedding = _perceptron(2 * (DEPTH + 1) * width, embedding, embedding)
+        self.embedding = perceptron(2 * (DEPTH + 1) * width, embedding, embedding)
         self.heads = ExpressionHeads(embedding, n_genes, 0, likelihood) if counts else None
         names = [] if counts else [GENERAL, *self.special]
         self.expression = nn.ModuleDict({name: MixedExpression(n_genes, embedding, n_reference) for name in names})
@@ -156,17 +131,23 @@ class GHIST(SpotModel):
         if n_classes:
             self.type_map = nn.Conv2d(DEPTH * width, n_classes + 1, 3, padding=1)
             nn.init.kaiming_normal_(self.type_map.weight)
-            self.composition = _perceptron(embedding, embedding, n_classes)
-            self.cell_type = _perceptron(embedding, embedding, n_classes)
-            self.type_of_expression = _perceptron(n_genes, embedding, n_classes)
+            self.composition = perceptron(embedding, embedding, n_classes)
+            self.cell_type = perceptron(embedding, embedding, n_classes)
+            self.type_of_expression = perceptron(n_genes, embedding, n_classes)
         self.register_buffer("reference", torch.zeros(n_reference, n_genes))
         self.register_buffer("color_mean", torch.zeros(3))
         self.register_buffer("color_scale", torch.ones(3))
 
     @torch.no_grad()
     def start_at(self, statistics: TrainingStatistics) -> None:
-        """Standardize colors by the training tiles; heads of counts start at the mean of each gene."""
+        """Standardize colors by the training tiles; heads of counts start at the mean of each gene.
+
+        So does free expression that only sums over spots teach: it starts at the mean count of a nucleus.
+        """
         super().start_at(statistics)
+        if self.by_spot and self.heads is None and len(self.reference) == 0:
+            mean = torch.exp(statistics.log_rate + statistics.log_library[0])
+            self.expression[GENERAL].get_parameter("refine.3.bias").copy_(FACTOR * torch.log1p(mean))
         if statistics.color_mean is not None and statistics.color_scale is not None:
             self.color_mean.copy_(statistics.color_mean)
             self.color_scale.copy_(statistics.color_scale)
@@ -176,12 +157,15 @@ class GHIST(SpotModel):
         """The loss terms beside those of expression and of the type in the image, weighted as published."""
         if not self.n_classes:
             return {}
-        return {
-            "map": (map_loss, 1.0),
+        of_nuclei: dict[str, tuple[Term, float]] = {
             "cell_type_expression": (type_from_expression_loss, 1.0),
             **{f"expression_{name}": (SpecialLoss(name, types), 1.0) for name, types in self.special.items()},
             "embedding": (embedding_loss, 100.0),
             "logits": (logits_loss, 1.0),
+        }
+        return {
+            "map": (map_loss, 1.0),
+            **({} if self.by_spot else of_nuclei),
             "composition_estimated": (composition_loss, 1.0),
             "composition_classified": (classified_composition_loss, 1.0),
         }
@@ -215,7 +199,8 @@ class GHIST(SpotModel):
         hidden = self.embedding(tokens)
         core = hidden[: batch.n_core]
         if self.heads is not None:
-            prediction = self.heads(core, core, batch.log_library)
+            # The library size of a spot is not that of its nuclei.
+            prediction = self.heads(core, core, None if batch.spot is not None else batch.log_library)
             expression = {GENERAL: FACTOR * torch.log1p(prediction.mean)}
         else:
             profiles = FACTOR * self.reference if len(self.reference) else None
@@ -226,7 +211,7 @@ class GHIST(SpotModel):
             prediction.label_logits = self.cell_type(core)
             prediction.composition = self._composition(hidden, batch)
             prediction.extras = {f"expression_{name}": value for name, value in expression.items()}
-            if batch.counts is not None:
+            if batch.counts is not None and batch.spot is None:
                 prediction.extras |= self._compared(expression[GENERAL], FACTOR * torch.log1p(batch.counts))
         return prediction
 

@@ -10,6 +10,7 @@ import pandas as pd
 from hist2scrna import keys
 from hist2scrna.images.nuclei import MEASURED
 from hist2scrna.images.nucleus_masks import DrawnMask, LabelMask, labels_per_pixel, open_labels
+from hist2scrna.images.nucleus_polygons import PolygonMask, are_polygons, read_polygons
 from hist2scrna.messages import require_key
 from hist2scrna.spots.source import image_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # Where nothing tells the size.
 DIAMETER_UM = 8.0
-LABELED, DISCS = "label image", "discs"
+LABELED, POLYGONS, DISCS = "label image", "polygons", "discs"
 MAJOR, MINOR, ORIENTATION = (MEASURED[name] for name in ("axis_major_length", "axis_minor_length", "orientation"))
 
 
@@ -35,7 +36,7 @@ def nucleus_mask(
     Parameters
     ----------
     section
-        The section; `section.source.nuclei` is the label image, several of these by section, or None.
+        The section; `section.source.nuclei` is the label image or the polygons, several of these by section, or None.
     adata
         Annotated data.
     xy
@@ -52,13 +53,46 @@ def nucleus_mask(
     """
     rows = section.rows
     if section.source.nuclei is None:
-        axes, angle, origin = _sizes(adata.obs.iloc[rows])
+        axes, angle, origin = nucleus_sizes(adata.obs.iloc[rows])
         # Pixel centers lie at halves, in both systems.
         return DrawnMask(xy[rows] / image.full_resolution, axes / um, angle, rows), origin
-    labels = open_labels(image_of(section.source.nuclei, section.name, "nuclei"))
+    given = image_of(section.source.nuclei, section.name, "nuclei")
+    if are_polygons(given):
+        names, polygons = read_polygons(given, _from_microns(section))
+        place = _rows_of_names(adata, rows, names, section.name)
+        known = place >= 0
+        return PolygonMask(polygons[known], rows[place[known]], image.full_resolution), POLYGONS
+    labels = open_labels(given)
     per_pixel = labels_per_pixel(labels, section.image.size())
     step = image.full_resolution * section.image.scale * per_pixel
     return LabelMask(labels, step, _labels_of_rows(adata, rows, section.name), rows), LABELED
+
+
+def _from_microns(section: Section) -> NDArray[np.float64]:
+    """Return the `(3, 3)` matrix from microns to full-resolution pixels: what `io.read_xenium` kept, else the scale."""
+    kept = (section.entry.get(keys.METADATA) or {}).get(keys.PIXELS_FROM_UM)
+    return np.diag([1 / section.scale.mpp] * 2 + [1.0]) if kept is None else np.asarray(kept, dtype=np.float64)
+
+
+def _rows_of_names(adata: AnnData, rows: NDArray[np.int64], names: list[str], section: str) -> NDArray[np.int64]:
+    """Return the place among the rows of the cell of each polygon, -1 for none."""
+    column = adata.obs[keys.NUCLEUS] if keys.NUCLEUS in adata.obs else adata.obs_names.to_series()
+    called = pd.Index(column.iloc[rows].astype(str))
+    if (twice := called[called.duplicated() & called.isin(names)]).size:
+        raise ValueError(
+            f"Nucleus {twice[0]!r} of section {section!r} occurs in more than one row of adata.obs[{keys.NUCLEUS!r}]: "
+            "a nucleus is one row."
+        )
+    unique = ~called.duplicated()
+    place = np.flatnonzero(unique)[called[unique].get_indexer(names)]
+    place[~pd.Index(names).isin(called)] = -1
+    if (place < 0).all():
+        where = f"adata.obs[{keys.NUCLEUS!r}]" if keys.NUCLEUS in adata.obs else "adata.obs_names"
+        raise ValueError(
+            f"No polygon in `nuclei` is named as a row of section {section!r}: polygons are named {names[:2]}, and "
+            f"{where} holds {called[:2].tolist()}. Set adata.obs[{keys.NUCLEUS!r}] to the names of the polygons."
+        )
+    return place
 
 
 def _labels_of_rows(adata: AnnData, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
@@ -79,7 +113,7 @@ def _labels_of_rows(adata: AnnData, rows: NDArray[np.int64], name: str) -> NDArr
     return labels
 
 
-def _sizes(obs: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+def nucleus_sizes(obs: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Return both axes of each nucleus in microns, the direction of the long one in degrees, and what told them."""
 
     def column(name: str, default: float) -> NDArray[np.float64]:

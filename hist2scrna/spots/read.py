@@ -66,7 +66,7 @@ class Spots:
     counts
         `(n, G)` CSR float32; None for prediction.
     label
-        `(n,)` int64 class, -1 where unknown; None without labels.
+        `(n,)` int64 class, -1 where unknown; None without labels. Of the nuclei, where the spots are sums of these.
     groups, group
         Names of the groups of sections that are left out together, such as donors, and `(n,)` int64 the number of the
         group of each spot; None: each section is left out alone.
@@ -184,7 +184,7 @@ def read_spots(
         section=section,
         xy=xy,
         graph=graph,
-        unit=read_unit(opened, xy, slides=slides),
+        unit=Unit("cell") if tiles is not None and tiles.by_spot else read_unit(opened, xy, slides=slides),
         pitch_um=round(float(np.median(known)), 3) if (known := [um for um in pitch_um if um is not None]) else None,
         part=None if parts is None else parts.part,
         patches=patches,

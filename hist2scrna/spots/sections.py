@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from anndata import AnnData, read_h5ad
 
 from hist2scrna import keys
+from hist2scrna.images.nucleus_masks import finest_scale
 from hist2scrna.messages import require_key
 from hist2scrna.spots.library import (
     LibraryImages,
@@ -25,7 +28,6 @@ from hist2scrna.spots.scale import SectionScale, section_scale
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
     from hist2scrna.images.base import SectionImage
@@ -164,16 +166,16 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
         sections, or libraries cannot be told apart.
     """
     library_key = resolve_library_key(adata, source.library_key)
-    resolved = replace(source, library_key=library_key)
+    resolved = replace(source, library_key=library_key, nuclei=_given_nuclei(source.nuclei))
     names, codes = read_sections(adata, library_key)
     if source.image is not None and not isinstance(source.image, Mapping) and len(names) > 1:
         raise ValueError(
             f"One `image` was given for {len(names)} sections: {list(names)}. Pass a dictionary of images by section."
         )
-    if source.nuclei is not None and not isinstance(source.nuclei, Mapping) and len(names) > 1:
+    if resolved.nuclei is not None and not isinstance(resolved.nuclei, Mapping | AnnData) and len(names) > 1:
         raise ValueError(
             f"One label image was given as `nuclei` for {len(names)} sections: {list(names)}. Pass a dictionary of "
-            "label images by section."
+            "these by section."
         )
     known = libraries(adata)
     for name in names:
@@ -183,6 +185,15 @@ def open_sections(adata: AnnData, source: Source) -> OpenedSections:
         for code, name in enumerate(names)
     )
     return OpenedSections(adata, resolved, members, codes, np.arange(adata.n_obs))
+
+
+def _given_nuclei(nuclei: Any) -> Any:
+    """Return what was passed as `nuclei`: of a file with AnnData its content, of labels of SpatialData the finest."""
+    if isinstance(nuclei, str | Path) and Path(nuclei).suffix == ".h5ad":
+        if not Path(nuclei).is_file():
+            raise FileNotFoundError(f"No file of nuclei at '{nuclei}'.")
+        return read_h5ad(nuclei)
+    return finest_scale(nuclei)
 
 
 def read_sections(adata: AnnData, library_key: str | None) -> tuple[tuple[str, ...], NDArray[np.int64]]:

@@ -34,7 +34,8 @@ class Source:
     mpp
         Microns per full-resolution pixel; None: from the metadata, the image file, or the spot diameter.
     nuclei
-        Label image of the nuclei, or a dictionary of these by section; None: nuclei are drawn. For models on tiles.
+        Label image or polygons of the nuclei, or a dictionary of these by section; or AnnData of nuclei, where the rows
+        are spots; None: nuclei are drawn. For models on tiles.
     """
 
     library_key: str | None = None

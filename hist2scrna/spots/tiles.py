@@ -13,9 +13,10 @@ from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.images.placement import check_placement
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.nuclei import nucleus_mask
+from hist2scrna.spots.nuclei_in_spots import NucleiBySpot, check_tile_holds_spot, read_table, spot_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,17 +56,23 @@ class TileSource:
         How large a tile is.
     origin
         Where the masks of each section are from.
+    by_spot
+        The spots that nuclei lie in, where the rows of AnnData are spots: there is one tile for each spot, centered on
+        it. None: the rows are the nuclei, and tiles lie side by side.
 
     Attributes
     ----------
     place
         `(t, 3)` int64, section and first column and row of each tile.
+    spot
+        `(t,)` int64, the spot that each tile is centered on; None: the rows are the nuclei.
     first
         `(t + 1,)` int64: of `row`, those from `first[i]` to before `first[i + 1]` show in tile `i`.
     row
         `(m,)` int64, the nuclei that show in each tile, ascending within a tile.
     owner
-        `(n_rows,)` int64, the tile in which each nucleus shows the most pixels (of several the first); -1: in none.
+        `(n_rows,)` int64, the tile in which each nucleus shows the most pixels (of several the first), or that of its
+        spot; -1: in none.
     pixels
         `(n_rows,)` int64, how many these are.
     """
@@ -77,27 +84,30 @@ class TileSource:
         n_rows: int,
         size: TileSize,
         origin: Sequence[str] = (),
+        by_spot: NucleiBySpot | None = None,
     ) -> None:
         self.images, self.masks = images, masks
         self.px = size.px
+        self.by_spot = by_spot
         self.origin = tuple(origin)
         self.owner = np.full(n_rows, -1, dtype=np.int64)
         self.pixels = np.zeros(n_rows, dtype=np.int64)
         places: list[tuple[int, int, int]] = []
         shown: list[NDArray[np.int64]] = []
+        centered: list[int] = []
         for section, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            across, down = (tile_starts(length, size.px, size.overlap) for length in image.size)
-            for y in down:
-                for x in across:
-                    window = mask.read(x, y, size.px, size.px)
-                    rows, pixels = np.unique(window[window > 0] - 1, return_counts=True)
-                    if len(rows) == 0:
-                        continue
-                    more = pixels > self.pixels[rows]
-                    self.owner[rows[more]], self.pixels[rows[more]] = len(places), pixels[more]
-                    places.append((section, x, y))
-                    shown.append(rows)
+            for x, y, spot in _grid(image, size) if by_spot is None else by_spot.tiles(section, size.px):
+                window = mask.read(x, y, size.px, size.px)
+                rows, pixels = np.unique(window[window > 0] - 1, return_counts=True)
+                mine = pixels > self.pixels[rows] if by_spot is None else by_spot.spot[rows] == spot
+                if len(rows) == 0 or (by_spot is not None and not mine.any()):
+                    continue
+                self.owner[rows[mine]], self.pixels[rows[mine]] = len(places), pixels[mine]
+                places.append((section, x, y))
+                shown.append(rows)
+                centered.append(spot)
         self.place = np.array(places, dtype=np.int64).reshape(-1, 3)
+        self.spot = None if by_spot is None else np.array(centered, dtype=np.int64)
         self.first = np.cumsum([0, *(len(rows) for rows in shown)], dtype=np.int64)
         self.row = np.concatenate([np.empty(0, dtype=np.int64), *shown])
 
@@ -109,7 +119,9 @@ class TileSource:
         return self.row[self.first[tile] : self.first[tile + 1]]
 
     def showing(self, members: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the tiles in which some of the nuclei that `members` marks show."""
+        """Return the tiles in which some of the nuclei that `members` marks show; of spots, those that it marks."""
+        if self.spot is not None:
+            return np.flatnonzero(members[self.spot])
         tile = np.repeat(np.arange(len(self)), np.diff(self.first))
         return np.unique(tile[members[self.row]])
 
@@ -125,14 +137,27 @@ class TileSource:
         mean, deviation = np.array(within).mean(axis=0)
         return mean, np.maximum(deviation, 1.0)
 
+    def n_nuclei(self) -> NDArray[np.int64]:
+        """Return `(n,)` the number of nuclei that are seen in each row of AnnData: of a nucleus 1, or 0."""
+        if self.by_spot is None:
+            return (self.pixels > 0).astype(np.int64)
+        spot = self.by_spot.spot[self.owner >= 0]
+        return np.bincount(spot, minlength=self.by_spot.n_spots).astype(np.int64)
+
+
+def _grid(image: ResampledImage, size: TileSize) -> Iterator[tuple[int, int, int]]:
+    across, down = (tile_starts(length, size.px, size.overlap) for length in image.size)
+    return ((x, y, -1) for y in down for x in across)
+
 
 def with_nucleus(tiles: TileSource) -> NDArray[np.bool_]:
     """Tell which rows show a nucleus in some tile, and warn of those that do not."""
-    seen = tiles.pixels > 0
+    seen = tiles.n_nuclei() > 0
     if not seen.all():
+        lack = "cells have no nucleus on the image" if tiles.by_spot is None else "spots have no nucleus in them"
         warn_user(
-            f"{int((~seen).sum())} of {len(seen)} cells have no nucleus on the image ({tiles.origin[0]}): they are "
-            "neither trained on nor predicted."
+            f"{int((~seen).sum())} of {len(seen)} {lack} ({tiles.origin[0]}): they are neither trained on nor "
+            "predicted."
         )
     return seen
 
@@ -156,17 +181,26 @@ def open_tiles(opened: OpenedSections, xy: NDArray[np.float64], size: TileSize) 
         any.
     """
     um = size.um / size.px
+    table = read_table(opened)
     images, masks, origins = [], [], []
-    for section in opened.members:
+    for number, section in enumerate(opened.members):
         where = f"adata.obsm[{opened.source.spatial_key!r}]"
         names = opened.adata.obs_names[section.rows]
         check_placement(section.name, names, xy[section.rows], section.image, section.scale.spot_px, where)
         image = ResampledImage(section.image, section.scale.mpp, um)
-        mask, origin = nucleus_mask(section, opened.adata, xy, image, um)
+        if table is None:
+            mask, origin = nucleus_mask(section, opened.adata, xy, image, um)
+        else:
+            check_tile_holds_spot(section, size.px, size.um)
+            mask, origin = table.mask(number, image, um)
         images.append(image)
         masks.append(mask)
         origins.append(origin)
-    tiles = TileSource(images, masks, len(xy), size, origins)
+    if table is None:
+        tiles = TileSource(images, masks, len(xy), size, origins)
+    else:
+        by_spot = NucleiBySpot(table.spots(opened, xy), spot_places(opened, images, xy), len(xy))
+        tiles = TileSource(images, masks, len(table.xy), size, origins, by_spot)
     if len(tiles) == 0:
         raise ValueError("No tile of the image shows a nucleus. Check the label image in nuclei=, and adata.obs.")
     log.info("%d tiles of %g um with nuclei (%s)", len(tiles), size.um, ", ".join(sorted(set(origins))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hist2scrna import keys
 from hist2scrna.evaluation.evaluate import evaluate as evaluate_predictions
@@ -26,6 +26,7 @@ def evaluate(
     layer: str | None = None,
     labels_key: str | None = None,
     library_key: str | None = None,
+    nuclei: Any = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -55,6 +56,8 @@ def evaluate(
     library_key
         Column of `.obs` with the section of each spot. None: `"library_id"` if it is there and names libraries of
         `.uns["spatial"]`, else one section.
+    nuclei
+        For models on tiles, where the nuclei are, as in :func:`hist2scrna.tl.predict`; read where `model` predicts.
     seed
         Seed of binomial thinning, of the randomized probability integral transform, and of the draws of spots for
         scores that do not use all spots of a large table.
@@ -108,6 +111,7 @@ def evaluate(
         layer=layer,
         labels_key=labels_key,
         library_key=library_key,
+        nuclei=nuclei,
         seed=seed,
         progress=progress,
     )

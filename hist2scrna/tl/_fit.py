@@ -122,11 +122,16 @@ def fit(
         112 full-resolution pixels on HER2ST), or what the encoder was trained on. An encoder with several fields of
         view also sees wider ones; this is the narrowest.
     nuclei
-        For models on tiles (`"ghist"`), where the nuclei are: a label image on the pixels of the image or on a whole
-        fraction of these (an array, a TIFF or a Zarr folder; several sections: a dictionary of these), with the label
-        of each row in `.obs["nucleus"]`. None: each is drawn, as the ellipse of `major_axis_um`, `minor_axis_um` and
-        `orientation_deg` in `.obs` (:func:`hist2scrna.pp.segment_nuclei` writes these), else as a disc of
-        `nucleus_area` (in square microns), else of 8 um; where two overlap, the nearer center wins.
+        For models on tiles (`"ghist"`), where the nuclei are. A label image on the pixels of the image or on a whole
+        fraction of these (an array, a TIFF, a Zarr folder, labels of SpatialData), with the label of each row in
+        `.obs["nucleus"]`. Or polygons in full-resolution pixels (GeoJSON as QuPath exports it, Parquet of GeoPandas, a
+        GeoDataFrame, shapes of SpatialData) or Xenium's `nucleus_boundaries.parquet`, named as `.obs["nucleus"]` or,
+        without that column, as the rows. Several sections: a dictionary of these. None: each is drawn, as the ellipse
+        of `major_axis_um`, `minor_axis_um` and `orientation_deg` in `.obs` (:func:`hist2scrna.pp.segment_nuclei`
+        writes these), else as a disc of `nucleus_area` (in square microns), else of 8 um; where two overlap, the
+        nearer center wins. Or AnnData of nuclei, or the path of its `.h5ad`, as :func:`hist2scrna.pp.segment_nuclei`
+        and :func:`hist2scrna.io.read_nuclei` return it: the rows of `adata` are then spots, and what is predicted for
+        the nuclei in a spot is summed and compared with its counts. Cell types, `labels_key`, are those of the nuclei.
     reference
         For `"ghist"`, average single-cell profiles that expression is a mixture of, log-normalized: AnnData (one
         profile a row, as :func:`hist2scrna.pp.reference_profiles` makes them) or a DataFrame (profiles x genes). Only

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNELS, N_MORPHOLOGY = "channels", "n_morphology"
-CLASSES, N_REFERENCE = "classes", "n_reference"
+CLASSES, N_REFERENCE, SUPERVISION = "classes", "n_reference", "supervision"
 
 
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
@@ -114,6 +114,8 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
         options["n_features"] = encoded_width(plan.encoder, spots, pick_device(str(plan.training.accelerator)))
     if CLASSES in plan.entry.options:
         options[CLASSES] = data.classes
+    if spots.tiles is not None:
+        options[SUPERVISION] = "nucleus" if spots.tiles.by_spot is None else "spot"
     if data.profiles is not None:
         options[N_REFERENCE] = len(data.profiles)
     preset = plan.request.preset

@@ -112,7 +112,9 @@ def predict(
         Key of `.obsm` with features; default: that of the training. With a model that has an encoder, features that
         this encoder extracted beforehand, in place of an image.
     nuclei
-        For models on tiles, the label image of the nuclei, as in :func:`hist2scrna.tl.fit`.
+        For models on tiles, where the nuclei are, as in :func:`hist2scrna.tl.fit`. With AnnData of nuclei the rows of
+        `adata` are spots, and each is predicted as the sum of the nuclei in it; for the nuclei themselves, predict
+        these: `tl.predict(nuclei, model)`.
     encoder
         The encoder of the training, where it was a function or a module of yours and the model was loaded from a
         folder. Encoders by name are found by it; that their weights are those of the training is checked by SHA-256.
@@ -160,6 +162,9 @@ def predict(
         Of models on tiles, the estimated share of every class in the tile that a nucleus is predicted by.
     `.obs[f"{key}_nucleus_px"]` : int64
         Of models on tiles, how many pixels of the nucleus were seen; 0: none, and all else is NaN.
+    `.obs[f"{key}_n_nuclei"]` : int64
+        In its place where the rows are spots, how many nuclei lie in each; 0: none, and all else is NaN. Types are then
+        shares: the mean probability over these nuclei.
     `.obsm[f"X_{key}"]` : float32 (n_obs, d)
         Embedding before the heads, for neighbors, clustering, UMAP.
     `.var[f"{key}_modeled"]` : bool
@@ -252,7 +257,7 @@ def predict(
             for core, prediction in blocks:
                 writer.add(core, prediction)
                 look_again()
-        writer.nucleus_px = _nucleus_px(spots)
+        writer.of_nuclei = _of_nuclei(spots, writer.names)
         return writer.finish(imposed, written_parameters(fitted, library_size, spots))
     finally:
         fitted.module.cpu()
@@ -302,9 +307,11 @@ def _default_batch(model: FittedModel) -> int:
     return PREDICTION_TILES if model.module.needs == "tiles" else PREDICTION_BATCH
 
 
-def _nucleus_px(spots: Spots) -> NDArray[np.int64] | None:
-    """Return how many pixels of each nucleus were seen, for models on tiles, and warn of cells without one."""
+def _of_nuclei(spots: Spots, names: keys.OutputKeys) -> dict[str, NDArray[np.int64]]:
+    """Return, for models on tiles, the pixels of each nucleus or the nuclei of each spot; warn of rows without one."""
     if spots.tiles is None:
-        return None
+        return {}
     with_nucleus(spots.tiles)
-    return spots.tiles.pixels
+    if spots.tiles.by_spot is None:
+        return {names.nucleus_px: spots.tiles.pixels}
+    return {names.n_nuclei: spots.tiles.n_nuclei()}

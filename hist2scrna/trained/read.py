@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hist2scrna.messages import warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
-from hist2scrna.spots.nuclei import DISCS, LABELED
+from hist2scrna.spots.nuclei import DISCS, LABELED, POLYGONS
 from hist2scrna.spots.patches import MOST_COARSER, PatchSize
 from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
@@ -124,9 +124,9 @@ def _compare_features(adata: AnnData, features_key: str, model: FittedModel) -> 
 def _compare_nuclei(here: Sequence[str], trained: Sequence[str]) -> None:
     """Warn where nuclei had their own shape in training, and are drawn without any here."""
     discs = [origin for origin in here if origin.startswith(DISCS)]
-    if discs and LABELED in trained:
+    if discs and {LABELED, POLYGONS} & set(trained):
         warn_user(
-            f"The model was trained on the nuclei of a label image; here they are drawn as {discs[0]}. Pass nuclei=, "
+            f"The model was trained on nuclei of their own shape; here they are drawn as {discs[0]}. Pass nuclei=, "
             "or sizes in adata.obs, as pp.segment_nuclei writes them."
         )
 

@@ -15,7 +15,7 @@ from hist2scrna.messages import listed
 from hist2scrna.models.choose import AUTO, RGB, Choice, choose_model
 from hist2scrna.models.registry import model_entry
 from hist2scrna.spots.counts import choose_genes
-from hist2scrna.spots.labels import read_labels
+from hist2scrna.spots.nuclei_in_spots import read_nucleus_labels
 from hist2scrna.spots.patches import PatchSize, encoder_patch_size
 from hist2scrna.spots.placed import placed_spots, restricted
 from hist2scrna.spots.read import read_spots
@@ -117,7 +117,7 @@ def read_data(opened: OpenedSections, plan: FitPlan) -> TrainingData:
     if request.reference is not None:
         genes, profiles = read_reference(request.reference, genes, named=request.genes is not None)
     counts = read_expression(adata, genes, plan)
-    classes, label = ([], None) if request.labels_key is None else read_labels(adata, request.labels_key)
+    classes, label = ([], None) if request.labels_key is None else read_nucleus_labels(opened, request.labels_key)
     spots = read_spots(
         opened,
         patch=None if slides else _patch_size(plan),

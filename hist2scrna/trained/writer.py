@@ -110,7 +110,8 @@ class PredictionWriter:
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
         self.composition: NDArray[np.float32] | None = None
-        self.nucleus_px: NDArray[np.int64] | None = None
+        # Columns of `.obs` that tell of the nuclei of each row, `(k,)`.
+        self.of_nuclei: Mapping[str, NDArray[np.int64]] = {}
         self.embedding: NDArray[np.float32] | None = None
         # Inverse dispersion of each gene, as long as all spots have the same.
         self.dispersion: NDArray[np.float32] | None = None
@@ -224,8 +225,9 @@ class PredictionWriter:
             obsm[names.composition] = pd.DataFrame(
                 self.composition, index=out.obs_names, columns=pd.Index(self.classes)
             )
-        if self.nucleus_px is not None:
-            obs[names.nucleus_px] = self.nucleus_px
+        for name, number in self.of_nuclei.items():
+            obs[name] = np.zeros(len(self.library), dtype=np.int64)
+            obs[name][self.rows] = number
         clear(out, names)
         if self.store is None:
             for name in self.layers:

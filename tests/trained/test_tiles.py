@@ -116,9 +116,7 @@ def test_nuclei_are_drawn_where_no_label_image_is_given(sections) -> None:
 
 
 def test_discs_in_place_of_a_label_image_are_warned_of(sections, model) -> None:
-    with pytest.warns(
-        UserWarning, match="trained on the nuclei of a label image; here they are drawn as discs of 8 um"
-    ):
+    with pytest.warns(UserWarning, match="trained on nuclei of their own shape; here they are drawn as discs of 8 um"):
         tl.predict(sections[2], model, progress=False, copy=True)
 
 
