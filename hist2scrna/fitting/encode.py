@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from hist2scrna.encoders import Encoder
     from hist2scrna.encoders.precision import Precision
+    from hist2scrna.fitting.feature_store import FeatureStore
     from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def encode_patches(
     device: torch.device,
     progress: bool,
     looks: Sequence[Look] = PLAIN,
+    kept: FeatureStore | None = None,
 ) -> list[NDArray[np.float32]]:
     """Return the features of all spots for each look, `(n, d)` float32, NaN for those that are not among `members`.
 
@@ -118,6 +120,8 @@ def encode_patches(
         Show a bar.
     looks
         How each patch is looked at; features by hand describe it as it is.
+    kept
+        Where the features of an interrupted run lie, and new ones go, of one look at each patch; None: in memory.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def encode_patches(
 
     if not len(members):
         raise ValueError("There is no spot to encode.")
-    cache = settings.cache_dir if encoder.by_name else None
+    cache = settings.cache_dir if encoder.by_name and kept is None else None
     if cache is not None:
         require_writable(cache / "features")
     precision = encoder.precision_on(device)
@@ -140,6 +144,8 @@ def encode_patches(
         tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar,
     ):
         pass_through = _Pass(encoder, spots, looks, device, precision, len(members), batch_size, bar)
+        if kept is not None:
+            return [pass_through.kept_rows(members, kept)]
         for code in np.unique(spots.section[members]):
             own = members[spots.section[members] == code]
             encoded = pass_through.section(own) if cache is None else pass_through.cached_section(own, cache)
@@ -182,12 +188,28 @@ class _Pass:
             self._step(len(members))
         return stored
 
-    def section(self, members: NDArray[np.int64]) -> list[Tensor]:
-        """Return the features of some spots of one section, for each look."""
+    def kept_rows(self, members: NDArray[np.int64], kept: FeatureStore) -> NDArray[np.float32]:
+        """Return the features of all spots, NaN for those that are not asked for; what is kept is not made again."""
+        finished = kept.finished
+        kept.check_encoder(finished, lambda rows: self._encode(self._read(rows), rows)[0], self.spots.names)
+        self._step(int(finished[members].sum()))
+        for code in np.unique(self.spots.section[members]):
+            missing = members[~finished[members] & (self.spots.section[members] == code)]
+            if len(missing):
+                self.section(missing, lambda chunk, features: kept.write(chunk, features[0].numpy()))
+        return kept.array()
+
+    def section(
+        self, members: NDArray[np.int64], then: Callable[[NDArray[np.int64], list[Tensor]], None] | None = None
+    ) -> list[Tensor]:
+        """Return the features of some spots of one section, for each look; `then` is told of each batch."""
         chunks = [members[start : start + self.size] for start in range(0, len(members), self.size)]
         tables: list[Tensor] = []
         for number, (chunk, read) in enumerate(read_ahead(chunks, self._read, workers=readers(len(chunks)))):
-            for look, features in enumerate(self._encode(read, chunk)):
+            encoded = self._encode(read, chunk)
+            if then is not None:
+                then(chunk, encoded)
+            for look, features in enumerate(encoded):
                 if number == 0:
                     tables.append(features.new_empty((len(members), features.shape[1])))
                 tables[look][number * self.size : number * self.size + len(chunk)] = features

@@ -12,6 +12,7 @@ import torch
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, make_batch
 from hist2scrna.fitting.duration import Duration
+from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.read_ahead import read_ahead
 from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
 from hist2scrna.models.by_spot import summed
@@ -51,6 +52,7 @@ def encode_spots(
     batch_size: int,
     device: torch.device,
     progress: bool,
+    kept: FeatureStore | None = None,
 ) -> Tensor:
     """Return the encodings of some spots, `(members, width)` float32 on the CPU; each patch is read once.
 
@@ -68,11 +70,15 @@ def encode_spots(
         Where to compute.
     progress
         Show a bar.
+    kept
+        Where encodings of an interrupted run lie, and new ones go; None: in memory.
     """
     half = device.type == "cuda" and has_bfloat16(device)
     encode = model.to(device).eval().encode
     with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
-        return encode_members(encode, spots, members, batch_size=batch_size, device=device, progress=progress)
+        return encode_members(
+            encode, spots, members, batch_size=batch_size, device=device, progress=progress, kept=kept
+        )
 
 
 @torch.no_grad()
@@ -84,25 +90,33 @@ def encode_members(
     batch_size: int,
     device: torch.device,
     progress: bool,
+    kept: FeatureStore | None = None,
 ) -> Tensor:
-    """Return what `encode` makes of some spots, `(members, width)` float32 on the CPU."""
+    """Return what `encode` makes of some spots, `(members, width)` float32 on the CPU; what is kept is not repeated."""
     from tqdm.auto import tqdm
 
-    tokens: Tensor | None = None
-    duration = Duration(f"encoding {len(members):,} spots on {device}", len(members))
-    with tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar:
-        chunks = [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
-        done = 0
-        for chunk, batch in read_ahead(chunks, partial(_inputs, spots, pinned=device.type == "cuda")):
-            encoded = encode(batch.to(device, non_blocking=True)).float().cpu()
-            tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
-            tokens[done : done + len(chunk)] = encoded
-            done += len(chunk)
-            bar.update(len(chunk))
-            duration.step(done)
-    if tokens is None:
+    if len(members) == 0:
         raise ValueError("There is no spot to encode.")
-    return tokens
+
+    def encoded(batch: SpotBatch) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = encode(batch.to(device, non_blocking=True)).float().cpu().numpy()
+        return features
+
+    read = partial(_inputs, spots, pinned=device.type == "cuda")
+    rows = FeatureStore(len(spots), None, {}) if kept is None else kept
+    finished = rows.finished
+    rows.check_encoder(finished, lambda some: encoded(read(some)), spots.names)
+    missing = members[~finished[members]]
+    done = len(members) - len(missing)
+    duration = Duration(f"encoding {len(missing):,} spots on {device}", len(missing))
+    with tqdm(total=len(members), initial=done, desc="encoding", unit="spot", disable=not progress) as bar:
+        chunks = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        for chunk, batch in read_ahead(chunks, read):
+            rows.write(chunk, encoded(batch))
+            bar.update(len(chunk))
+            duration.step(bar.n - done)
+    array = rows.array()
+    return torch.from_numpy(array if len(members) == len(array) else array[members])
 
 
 def _inputs(spots: Spots, members: NDArray[np.int64], *, pinned: bool) -> SpotBatch:
@@ -119,6 +133,7 @@ def predict_blocks(
     device: torch.device,
     log_library: NDArray[np.float32] | None,
     progress: bool,
+    kept: FeatureStore | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
     """Yield blocks of spots with their prediction, until every spot has come once.
 
@@ -139,6 +154,8 @@ def predict_blocks(
         `(n,)` log library size of each spot; None for the model's own.
     progress
         Show a bar.
+    kept
+        Where encodings of an interrupted run lie, and new ones go; None: in memory. Models on tiles have none.
     """
     if model.context.kind == "tile":
         members = np.ones(len(spots), dtype=bool)
@@ -146,7 +163,7 @@ def predict_blocks(
         yield from predict_tiles(model, spots, members, log_library=log_library, **where)
         return
     everyone = np.arange(len(spots))
-    tokens = encode_spots(model, spots, everyone, batch_size=batch_size, device=device, progress=progress)
+    tokens = encode_spots(model, spots, everyone, batch_size=batch_size, device=device, progress=progress, kept=kept)
     for core in BlockSampler(spots, everyone, model.context, GRAPH_BLOCK):
         batch, nodes = make_batch(spots, core, model.context, supervised=False, inputs=False)
         if log_library is not None:

@@ -15,11 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hist2scrna.encoders import Encoder
-    from hist2scrna.pp._feature_store import FeatureStore
+    from hist2scrna.fitting.feature_store import FeatureStore
     from hist2scrna.spots.read import Spots
-
-# Batches of another size change the last bits, and bfloat16 has few; another encoder changes all.
-SAME_ENCODER, ROUNDING = 0.05, 1e-6
 
 
 def encode_by(encoder: Encoder, um: float, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -63,7 +60,8 @@ def encode_spots(
 
     assert spots.patches is not None
     finished = store.finished
-    _check_same(spots, encode, store, finished)
+    patches_of = spots.patches
+    store.check_encoder(finished, lambda rows: encode(patches_of.cut(rows)), spots.names)
     missing = np.flatnonzero(~finished)
     missing = missing[np.argsort(spots.section[missing], kind="stable")]
     chunks = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
@@ -71,42 +69,17 @@ def encode_spots(
         try:
             for chunk, patches in read_ahead(chunks, spots.patches.cut, workers=readers(len(chunks))):
                 values = encode(patches)
-                _check_values(values, store, spots, chunk)
+                _check_values(values, spots, chunk)
                 store.write(chunk, values)
                 bar.update(len(chunk))
         finally:
             store.flush()
 
 
-def _check_values(values: NDArray[np.float32], store: FeatureStore, spots: Spots, chunk: NDArray[np.int64]) -> None:
-    if store.rows is not None and values.shape[1] != store.rows.shape[1]:
-        raise ValueError(
-            f"The encoder returned {values.shape[1]} numbers a patch, and {store.rows.shape[1]} for patches before."
-        )
+def _check_values(values: NDArray[np.float32], spots: Spots, chunk: NDArray[np.int64]) -> None:
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise ValueError(
             f"The encoder returned NaN or infinite numbers for {int(bad.sum())} of {len(chunk)} patches (the first is "
             f"that of spot {spots.names[chunk[bad]][0]!r}). Pass precision='32-true', or look at its weights."
-        )
-
-
-def _check_same(
-    spots: Spots,
-    encode: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    store: FeatureStore,
-    finished: NDArray[np.bool_],
-) -> None:
-    """Encode one finished spot again: that the encoder is the same cannot be read off a function."""
-    if store.rows is None or not finished.any():
-        return
-    first = np.flatnonzero(finished)[:1]
-    assert spots.patches is not None
-    stored, now = store.rows[first], encode(spots.patches.cut(first))
-    distance = np.inf if now.shape != stored.shape else float(np.linalg.norm(now - stored))
-    if not distance <= SAME_ENCODER * float(np.linalg.norm(stored)) + ROUNDING:
-        raise ValueError(
-            f"The store '{store.folder}' was begun with another encoder or image: spot {spots.names[first][0]!r} has "
-            f"other features there, of shape {stored.shape[1:]}, than now, {now.shape[1:]}. Pass the same, or another "
-            "store=."
         )

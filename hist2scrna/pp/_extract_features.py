@@ -12,10 +12,11 @@ from hist2scrna import __version__, keys
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.fitting.feature_store import FeatureStore
+from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.messages import arguments_known
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
-from hist2scrna.pp._feature_store import FeatureStore, spots_identity
 from hist2scrna.processors import threads
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.placed import placed_spots, spread

@@ -13,12 +13,20 @@ from hist2scrna.fitting.encode import encode_patches
 if TYPE_CHECKING:
     import torch
 
+    from hist2scrna.fitting.feature_store import FeatureStore
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
 
 def encode(
-    model: FittedModel, spots: Spots, encoder: Any, *, batch_size: int, device: torch.device, progress: bool
+    model: FittedModel,
+    spots: Spots,
+    encoder: Any,
+    *,
+    batch_size: int,
+    device: torch.device,
+    progress: bool,
+    kept: FeatureStore | None = None,
 ) -> None:
     """Add the features of the spots by the model's encoder, if it has one and they were not read.
 
@@ -45,4 +53,5 @@ def encode(
         batch_size=batch_size,
         device=device,
         progress=progress,
+        kept=kept,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,7 @@ from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
 from hist2scrna.trained.owned import check_key
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.store import check_store
+from hist2scrna.trained.store import check_store, keep_encoded
 from hist2scrna.trained.writer import PredictionWriter
 from hist2scrna.trained.written import written_parameters
 
@@ -227,6 +228,7 @@ def predict(
         mpp=mpp,
         nuclei=nuclei,
     )
+    kept = None if store is None else keep_encoded(Path(store), fitted, spots)
     imposed = imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
     announce_prediction(fitted, spots, device)
     writer = PredictionWriter(
@@ -243,7 +245,7 @@ def predict(
         with threads() as look_again:
             # Encoders that are built anew draw numbers.
             with torch.random.fork_rng(devices=[]):
-                encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress)
+                encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress, kept=kept)
             about = adata.obs.iloc[spots.rows]
             spots.donor = read_donors(fitted, about, spots, group_key=group_key, another=another_donor)
             blocks = predict_blocks(
@@ -253,12 +255,16 @@ def predict(
                 device=device,
                 log_library=None if imposed is None else np.log(imposed),
                 progress=progress and fitted.encoder is None,
+                kept=kept if fitted.encoder is None else None,
             )
             for core, prediction in blocks:
                 writer.add(core, prediction)
                 look_again()
         writer.of_nuclei = _of_nuclei(spots, writer.names)
-        return writer.finish(imposed, written_parameters(fitted, library_size, spots))
+        written = writer.finish(imposed, written_parameters(fitted, library_size, spots))
+        if kept is not None and kept.folder is not None:
+            shutil.rmtree(kept.folder)
+        return written
     finally:
         fitted.module.cpu()
         writer.discard()

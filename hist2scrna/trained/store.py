@@ -1,18 +1,26 @@
-"""The file that predictions are streamed to: where it may be, its rows, and how it is read again."""
+"""The file that predictions are streamed to: where it may be, its rows, how it is read again, what a kill leaves."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hist2scrna.encoders.weights import state_sha256
 from hist2scrna.files import require_writable
+from hist2scrna.fitting.feature_store import FeatureStore
+from hist2scrna.fitting.identity import spots_identity
 
 if TYPE_CHECKING:
     import anndata as ad
     import numpy as np
     from numpy.typing import NDArray
 
+    from hist2scrna.spots.read import Spots
+    from hist2scrna.trained.fitted import FittedModel
+
 STORES = (".zarr", ".h5ad")
+# What is added to the name of a store, for the folder with what has been encoded before it is whole.
+ENCODED = ".partial"
 
 
 class ZarrRows:
@@ -41,6 +49,26 @@ def check_store(given: str | Path) -> None:
     if store.exists():
         raise FileExistsError(f"'{store}' exists already. Choose another path for `store`, or remove it first.")
     require_writable(store)
+
+
+def encoded_folder(store: Path) -> Path:
+    """Return the folder in which an interrupted prediction keeps what it has encoded."""
+    return store.with_name(store.name + ENCODED)
+
+
+def keep_encoded(store: Path, model: FittedModel, spots: Spots) -> FeatureStore | None:
+    """Return where encoded patches are kept until the store is whole; None where the model encodes none.
+
+    Raises
+    ------
+    FileExistsError, ValueError
+        If the folder holds something else, or what another model or other spots left.
+    """
+    if spots.patches is None:
+        return None
+    state = state_sha256(model.module.state_dict())
+    manifest = {"model": state, "encoder": model.encoder and model.encoder["sha256"], **spots_identity(spots)}
+    return FeatureStore(len(spots), encoded_folder(store), manifest)
 
 
 def backed(store: Path, out: ad.AnnData) -> ad.AnnData:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
+from hist2scrna.files import Scratch
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.gene_names import locate_genes
 from hist2scrna.trained.announce import announce_new
@@ -116,7 +115,7 @@ class PredictionWriter:
         # Inverse dispersion of each gene, as long as all spots have the same.
         self.dispersion: NDArray[np.float32] | None = None
         self.dispersion_by_spot = False
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
         self._file: Any = None
         self.arrays: dict[str, Any] = {}
         shape = (n, self.out.n_vars)
@@ -127,9 +126,8 @@ class PredictionWriter:
 
     def _open_store(self, wanted: Sequence[str], shape: tuple[int, int]) -> None:
         assert self.store is not None
-        self.store.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=f".{self.store.name}.", dir=self.store.parent))
-        path = self._scratch / self.store.name
+        self._scratch = Scratch(self.store)
+        path = self._scratch.new
         chunks = (min(ROWS_PER_CHUNK, shape[0]), shape[1])
         if self.store.suffix == ".h5ad":
             import h5py
@@ -272,7 +270,7 @@ class PredictionWriter:
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         if self.store.suffix == ".h5ad":
             self._file.close()
-        (self._scratch / self.store.name).rename(self.store)
+        self._scratch.take_place()
         self.discard()
         return backed(self.store, self.out)
 
@@ -281,7 +279,7 @@ class PredictionWriter:
         if self._scratch is not None:
             if self.store is not None and self.store.suffix == ".h5ad" and self._file:
                 self._file.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.discard()
             self._scratch = None
 
 

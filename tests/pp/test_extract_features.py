@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import anndata as ad
 import numpy as np
 import pytest
 import torch
+from forks import in_fork, killed
 from safetensors.torch import save_file
 from torch import nn
 
@@ -341,16 +344,31 @@ def test_a_damaged_store_is_refused(make_section, tmp_path, file) -> None:
         extract(adata, mean_color, store=tmp_path / "store")
 
 
+def test_a_store_that_was_killed_at_its_first_file_is_begun_again(make_section, tmp_path, monkeypatch) -> None:
+    store = tmp_path / "store"
+
+    def act() -> None:
+        monkeypatch.setattr("os.replace", killed)
+        extract(whole(make_section), mean_color, store=store)
+
+    assert in_fork(act) == -signal.SIGKILL
+    assert [path.suffix for path in store.iterdir()] == [".partial"]
+    extract(whole(make_section), mean_color, store=store)
+    assert sorted(path.name for path in store.iterdir()) == ["checksums.npy", "features.npy", "manifest.json"]
+
+
 def test_a_row_that_was_half_written_is_made_again(make_section, tmp_path) -> None:
     adata = whole(make_section)
     extract(adata, Counted(), store=tmp_path / "store", key_added="whole")
     rows = np.load(tmp_path / "store" / "features.npy", mmap_mode="r+")
+    # One row cut off, one altered by the disk.
     rows[7, 2:] = np.nan
+    rows[9, 0] += 1
     rows.flush()
     del rows
     again = Counted()
     extract(adata, again, store=tmp_path / "store", key_added="again")
-    assert again.batches == [1, 1]
+    assert again.batches == [1, 2]
     np.testing.assert_allclose(adata.obsm["again"], adata.obsm["whole"], rtol=1e-6)
 
 
