@@ -1,6 +1,7 @@
 # make demo   set everything up, then simulate, fit, predict an unseen section and evaluate (written to demo/)
 # make test   set everything up, then run the tests
 # make test-kernels   the numeric tests again, with the instructions of older processors and with two threads
+# make fuzz   damaged files of every kind, for FUZZ_MINUTES minutes (5): each must be read or refused in our own words
 # make lint   ruff and mypy      make docs   the documentation, in docs/_build/html
 # make clean  remove all of it
 #
@@ -17,7 +18,7 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	if $$p $(IS_RECENT) >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: demo test test-kernels lint docs clean
+.PHONY: demo test test-kernels fuzz lint docs clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/hist2scrna demo --out demo
@@ -30,6 +31,11 @@ test: $(VENV)/.development
 test-kernels: $(VENV)/.development
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "numeric and not slow"
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "numeric and not slow"
+
+FUZZ_MINUTES ?= 5
+
+fuzz: $(VENV)/.development
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m fuzzing --minutes $(FUZZ_MINUTES)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

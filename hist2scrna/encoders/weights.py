@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,6 +129,20 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a `.safetensors` file, whose names and words go into `metadata`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, as where the disk is full: safetensors has an error of its own for that.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"'{path}' cannot be written: {error}. Make room, or choose another place.") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

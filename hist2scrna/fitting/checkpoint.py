@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from hist2scrna.encoders.weights import state_sha256
+from hist2scrna.encoders.weights import state_sha256, write_tensors
 from hist2scrna.files import clear_scratch, replaced_whole
 from hist2scrna.fitting.identity import differences
 
@@ -69,7 +68,7 @@ class TrainingCheckpoint:
         text = json.dumps(_packed(state, tensors))
         header = {STATE: text, IDENTITY: json.dumps(self.identity), CHECKSUM: _checksum(text, tensors)}
         with replaced_whole(self.path) as scratch:
-            save_file(tensors, scratch, metadata=header)
+            write_tensors(tensors, scratch, header)
 
     def load(self) -> dict[str, Any] | None:
         """Return the state that was kept, its tensors on the CPU; None if there is none.

@@ -21,6 +21,7 @@ FORMAT_VERSION = 2
 MANIFEST, FEATURES, CHECKSUMS = "manifest.json", "features.npy", "checksums.npy"
 # Batches of another size change the last bits, and bfloat16 has few; another encoder changes all.
 SAME_ENCODER, ROUNDING = 0.05, 1e-6
+ROWS_AT_ONCE = 4096
 
 
 class FeatureStore:
@@ -125,14 +126,16 @@ class FeatureStore:
         if self.folder is None:
             self.rows = np.full((self.n, width), np.nan, dtype=np.float32)
             return
-        empty = np.full(width, np.nan, dtype=np.float32)
-        for name, shape, value in ((CHECKSUMS, (self.n,), _checksum(empty) ^ 1), (FEATURES, (self.n, width), np.nan)):
-            with replaced_whole(self.folder / name) as file:
-                dtype = np.uint32 if name == CHECKSUMS else np.float32
-                array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-                array[:] = value
-                array.flush()
-                del array
+        empty = np.full((1, width), np.nan, dtype=np.float32)
+        never = np.array([_checksum(empty[0]) ^ 1], dtype=np.uint32)
+        for name, row in ((CHECKSUMS, never), (FEATURES, empty)):
+            with replaced_whole(self.folder / name) as file, file.open("wb") as out:
+                shape = (self.n, *row.shape[1:])
+                header = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(out, header)
+                # Written, not mapped: where the disk is full, the write fails, and the mapping would end the process.
+                for start in range(0, self.n, ROWS_AT_ONCE):
+                    out.write(np.repeat(row, min(ROWS_AT_ONCE, self.n - start), axis=0).tobytes())
         self._open()
 
     def check_encoder(

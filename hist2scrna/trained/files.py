@@ -11,16 +11,16 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import hist2scrna
-from hist2scrna.encoders.weights import file_sha256
+from hist2scrna.encoders.weights import file_sha256, write_tensors
 from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.images.patches import PatchGeometry
@@ -92,8 +92,9 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
         return folder
     check_replaceable(folder, overwrite)
     with replaced_whole(folder, folder=True) as new:
-        save_file({name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}, new / WEIGHTS)
-        save_arrays({**model.baselines.to_arrays(), "fingerprints": model.fingerprints}, new / REFERENCE)
+        write_tensors(model.module.state_dict(), new / WEIGHTS)
+        arrays = {**model.baselines.to_arrays(), "fingerprints": model.fingerprints}
+        write_tensors({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, new / REFERENCE)
         model.history.to_csv(new / HISTORY)
         card = card_of(model)
         card["sha256"] = {name: file_sha256(new / name) for name in FILES}

@@ -124,7 +124,7 @@ def _weights(folder: Path) -> None:
 
 
 def _use_weights(folder: Path) -> None:
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir()):
         read_state_dict(path)
 
 
@@ -140,9 +140,14 @@ def _picture(kind: str) -> Callable[[Path], object]:
     return write
 
 
+def _train(folder: Path) -> TrainedModel:
+    return network(checkpoint_dir=folder / "kept")
+
+
 CORPORA: dict[str, Corpus] = {
     "model": Corpus(lambda folder: network().save(folder / "model"), _use_model, _sign),
     "kernel model": Corpus(_kernel, _use_model, _sign),
+    "checkpoint": Corpus(_train, _train),
     "patch folder": Corpus(_patch_folder, _use_patch_folder),
     **{kind: Corpus(_picture(kind), _use_image) for kind in (*IMAGES, *ZARRS, "png")},
     "jpeg": Corpus(_raster, _use_image),

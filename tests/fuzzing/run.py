@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Of damaged files, those that are damaged as JSON where they are JSON, and those whose checksums are made right again.
 AS_JSON, SIGNED = 0.6, 0.8
 TOLD_APART = 160
+ROUNDS_TOLD = 20
 # So that they are imported once, not by every process again.
 IMPORTED = (
     *("hist2scrna.trained.fit", "hist2scrna.tl._evaluate", "hist2scrna.reporting.page", "hist2scrna.io._space_ranger"),
@@ -114,6 +115,8 @@ def run(kinds: Sequence[str], *, minutes: float, first: int = 0, per_kind: int |
                     seen.add(told)
                     print(f"--- {kind}, case {number}: {outcome.kind}: {outcome.said}\n{outcome.where}", flush=True)
             number += 1
+            if (number - first) % ROUNDS_TOLD == 0:
+                print(f"{found.total():,} damaged files so far", flush=True)
     return found
 
 
