@@ -126,8 +126,8 @@ def extract_features(
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`.
     store
         Folder in which finished batches are kept: an interrupted run continues from there, and gives the same
-        features. Encoder, weights, precision, geometry, coordinates and image must be the same. The folder is not
-        deleted.
+        features. Encoder, weights, precision, geometry, coordinates and image must be the same. Rows that were cut
+        off or altered are made again. The folder is not deleted.
     progress
         Show a progress bar.
     copy
