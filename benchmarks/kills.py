@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -34,7 +35,8 @@ from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.fitting.checkpoint import BEST, LAST, TrainingCheckpoint
 from hist2scrna.io import read_patch_folder, write_patch_folder
 
-TRAINING = {"max_epochs": 12, "batch_size": 16, "lr": 3e-3, "patience": 0, "accelerator": "cpu"}
+TRAINING = {"max_epochs": 6, "batch_size": 16, "lr": 3e-3, "patience": 0, "accelerator": "cpu"}
+SPOTS = 32
 
 
 def killed_after(seconds: float, act: Callable[[], object]) -> bool:
@@ -67,7 +69,7 @@ def _start(act: Callable[[], object]) -> int:
 
 def kill_trainings(n: int, rng: np.random.Generator, base: Path) -> Counter[str]:
     """Kill trainings that go on in the same folder; each that ends is compared with an undisturbed one."""
-    adata = simulate(n_spots=48, n_genes=12, seed=0)[0]
+    adata = simulate(n_spots=SPOTS, n_genes=6, seed=0)[0]
     found: Counter[str] = Counter()
 
     def train(folder: Path | None) -> h2s.TrainedModel:
@@ -107,6 +109,7 @@ def kill_trainings(n: int, rng: np.random.Generator, base: Path) -> Counter[str]
             for name, value in model.module.state_dict().items()
         )
         found["scratch left"] += sorted(p.name for p in folder.iterdir()) != [BEST, LAST]
+        print(dict(found), file=sys.stderr, flush=True)
     TrainingCheckpoint.save = save  # type: ignore[method-assign]
     return found
 
@@ -127,12 +130,12 @@ def _loaded(folder: Path, found: Counter[str]) -> dict[str, object] | None:
 
 def prepare(base: Path) -> None:
     """Fit, predict and evaluate, and leave the results in files."""
-    adata = simulate(n_spots=48, n_genes=12, seed=0)[0]
+    adata = simulate(n_spots=SPOTS, n_genes=6, seed=0)[0]
     for number in (0, 1):
         model = h2s.tl.fit(adata, model="kernel", encoder="morphology", seed=number, progress=False)
         model.save(base / f"model{number}")
         predicted = h2s.tl.predict(adata.copy(), model, progress=False)
-        predicted[: 48 - 8 * number].copy().write_h5ad(base / f"{number}.h5ad")
+        predicted[: SPOTS - 8 * number].copy().write_h5ad(base / f"{number}.h5ad")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         h2s.tl.evaluate(predicted, model, progress=False).to_json(base / "scores.json")
@@ -178,6 +181,8 @@ def kill_writes(n: int, rng: np.random.Generator, base: Path) -> Counter[str]:
         was_killed = killed_after(rng.uniform(0, 1.1 * took[kind]), partial(writes[kind], number % 2))
         found["kills"] += was_killed
         found["corrupt"] += not ends_well(partial(reads[kind], where[kind]))
+        if number % 20 == 0:
+            print(dict(found), file=sys.stderr, flush=True)
     for write in writes:
         assert ends_well(partial(write, 0))
     found["scratch left"] = len(list(base.iterdir())) - len(writes)
@@ -188,11 +193,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", choices=["training", "writes"], action="append", help="these alone")
     given = parser.parse_args()
     h2s.settings.verbosity = "error"
-    for name, act in (("training", kill_trainings), ("writes of models and results", kill_writes)):
+    acts = {"training": kill_trainings, "writes": kill_writes}
+    for name in given.of or acts:
         with tempfile.TemporaryDirectory() as base:
-            found = act(given.kills, np.random.default_rng(given.seed), Path(base))
+            found = acts[name](given.kills, np.random.default_rng(given.seed), Path(base))
         expected = ("kills", "epochs lost", "corrupt", "other weights", "scratch left")
         print(f"{name}:", ", ".join(f"{key} {found[key]}" for key in dict.fromkeys((*expected, *found))), flush=True)
 

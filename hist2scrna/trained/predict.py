@@ -83,8 +83,8 @@ def predict(
     store
         A `.zarr` or `.h5ad` path that does not exist yet: the results are streamed there, and the returned AnnData
         reads its predicted layers from it. `adata` is left as it is. What has been encoded is kept in a folder next to
-        it, `{store}.partial`, until the store is whole: after a kill or an error the same call goes on from there. Models
-        on tiles begin again.
+        it, `{store}.partial`, until the store is whole: after a kill or an error the same call goes on from there.
+        Models on tiles begin again.
     layers
         Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
         mean, for ZINB dropout, and, of count models, log-normalized expression.
