@@ -15,12 +15,11 @@ from anndata import AnnData
 
 from hist2scrna.encoders.encoder import WITH_MORPHOLOGY
 from hist2scrna.encoders.patch_statistics import feature_names
-from hist2scrna.encoders.weights import read_state_dict, state_sha256
-from hist2scrna.files import require_writable
+from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
 from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
 from hist2scrna.fitting.encode import PLAIN, Look, encode_patches, encoded_width
-from hist2scrna.fitting.identity import sha256, spots_identity
+from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
@@ -38,7 +37,7 @@ from hist2scrna.provenance import fingerprint, package_versions
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import with_pooled_features
 from hist2scrna.trained.announce import announce_fit
-from hist2scrna.trained.files import check_replaceable
+from hist2scrna.trained.checkpoint import check_checkpoint_folder, training_identity
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.plan import FitPlan, FitRequest, check_numbers, plan_fit
 from hist2scrna.trained.training_data import TrainingData, apart_from_images, choose, read_data, with_encoder
@@ -254,37 +253,6 @@ def fit_and_keep(
     if folder is not None:
         keep_best(draft, folder, result)
     return result
-
-
-def training_identity(draft: TrainedModel, split: Split, plan: FitPlan, seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same for a training to go on: arguments, counts, spots and what was seen of them."""
-    trained = {k: v for k, v in draft.parameters["training"].items() if k not in ("checkpoint_dir", "accelerator")}
-    start = plan.request.init_from
-    return {
-        "model": draft.name,
-        "options": draft.options,
-        "genes": draft.genes,
-        "classes": draft.classes,
-        "encoder": draft.encoder,
-        "parameters": {**draft.parameters, "training": trained},
-        "counts": sha256(draft.fingerprints),
-        "split": sha256(split.training, split.validating),
-        "init_from": str(start) if isinstance(start, str | Path | None) else state_sha256(start.module.state_dict()),
-        **seen,
-    }
-
-
-def check_checkpoint_folder(folder: str | Path | None) -> None:
-    """Refuse a `checkpoint_dir` in which nothing can be kept, before anything is read.
-
-    Raises
-    ------
-    FileExistsError, OSError
-        If something else lies where the best model is kept, or nothing can be written there.
-    """
-    if folder is not None:
-        check_replaceable(Path(folder) / BEST, overwrite=True)
-        require_writable(Path(folder) / BEST)
 
 
 def keep_best(draft: TrainedModel, folder: str | Path, result: FitResult) -> None:
