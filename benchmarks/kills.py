@@ -76,8 +76,10 @@ def kill_trainings(n: int, rng: np.random.Generator, base: Path) -> Counter[str]
         training = {**TRAINING, "checkpoint_dir": folder}
         return h2s.tl.fit(adata, model="hist2scrna", preset="tiny", training=training, seed=1, progress=False)
 
-    start = time.perf_counter()
     undisturbed = train(None)
+    # Once all is imported.
+    start = time.perf_counter()
+    train(None)
     whole = time.perf_counter() - start
     save = TrainingCheckpoint.save
 
