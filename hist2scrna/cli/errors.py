@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 # What public functions raise where the input is wrong, a file is missing, or training diverged.
-EXPECTED = (OSError, KeyError, TypeError, ValueError, ImportError, FloatingPointError)
+EXPECTED = (OSError, KeyError, TypeError, ValueError, ImportError, FloatingPointError, MemoryError)
 
 
 def in_one_line(command: Callable[P, R]) -> Callable[P, R]:

@@ -127,7 +127,7 @@ def make_batch(
         batch.donor = torch.from_numpy(spots.donor[core])
     if supervised and spots.counts is not None:
         counts = spots.counts[core].toarray()
-        batch.counts = torch.from_numpy(counts)
+        batch.counts, batch.number = torch.from_numpy(counts), torch.from_numpy(core)
         batch.log_library = torch.from_numpy(np.log(counts.sum(axis=1, dtype=np.float64)).astype(np.float32))
         if spots.label is not None:
             batch.label = torch.from_numpy(spots.label[core])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hist2scrna.fitting.duration import Duration
 from hist2scrna.fitting.result import FitResult
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     from hist2scrna.fitting.batches import BlockSampler
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hist2scrna.fitting.result import FitSettings
     from hist2scrna.fitting.tile_batches import TileSampler
     from hist2scrna.models.contract import SpotBatch
+    from hist2scrna.models.training import Training
 
 
 class BestEpoch(Callback):
@@ -36,6 +38,23 @@ class BestEpoch(Callback):
         self.on_best = settings.on_best
         self.look_again = settings.look_again
         self.before = 0.0
+        self.stopped: str | None = None
+
+    def stop(self, model: torch.nn.Module, reason: str, training: Training) -> None:
+        """Note why training ended early, and say which weights it ends with.
+
+        Raises
+        ------
+        FloatingPointError
+            If there are none: no epoch was complete, or the model holds values that are not finite.
+        """
+        advice = f"Lower lr= (it is {training.lr:g}) in training=, or pass precision='32-true' there."
+        here = all(torch.isfinite(value).all() for value in model.state_dict().values() if value.is_floating_point())
+        if self.best_epoch < 0 or not (self.weights or here):
+            raise FloatingPointError(f"{reason}. {advice}")
+        self.stopped = reason
+        kept = f"those of epoch {self.best_epoch}, the best" if self.weights else "those of the last finite step"
+        warn_user(f"Training stops after {len(self.rows)} epochs. {reason}. The weights are {kept}. {advice}")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the bar and the clock."""

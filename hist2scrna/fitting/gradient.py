@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.utils.data import DataLoader
 
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, SpotBlocks
 from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
+from hist2scrna.fitting.diverged import Diverged, Names
 from hist2scrna.fitting.epochs import BestEpoch, EpochSeed, KeepTraining
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.interruption import Interrupted, interruptible
 from hist2scrna.fitting.lightning_module import TrainingModule
+from hist2scrna.fitting.memory import within_memory
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.tile_batches import TileBatches, TileSampler, tiles_of
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+# From it cuBLAS reads how much memory it may use for sums in a fixed order; Lightning sets it.
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def default_precision(accelerator: str) -> Precision:
@@ -56,6 +63,19 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextlib.contextmanager
+def _algorithms_restored() -> Iterator[None]:
+    """Leave the process as it was: with `deterministic`, Lightning changes which operations all of it may use."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(WORKSPACE)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if workspace is None:
+            os.environ.pop(WORKSPACE, None)
+
+
 def fit_by_gradient(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> FitResult:
     """Train the model, then add to its dispersion what the validation spots ask for."""
     result = train(model, spots, split, settings)
@@ -63,18 +83,20 @@ def fit_by_gradient(model: SpotModel, spots: Spots, split: Split, settings: FitS
         model,
         spots,
         split.validating,
-        batch_size=int(settings.training.batch_size or 1),
+        batch_size=int(result.notes.get("batch_size", settings.training.batch_size or 1)),
         device=pick_device(str(settings.training.accelerator)),
         seed=settings.seed,
         progress=settings.progress,
     )
-    return result if shift is None else replace(result, notes={"dispersion_shift": shift})
+    return result if shift is None else replace(result, notes={**result.notes, "dispersion_shift": shift})
 
 
 def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> FitResult:
     """Train `model` in place, and leave it with the weights of its best epoch, in eval mode, on the CPU.
 
-    The best epoch is that of the lowest validation loss; without validation spots it is the last.
+    The best epoch is that of the lowest validation loss; without validation spots it is the last. Where a loss or a
+    gradient is not finite, training stops, and the notes of the result say why; without validation the weights are then
+    those of the last step.
 
     Parameters
     ----------
@@ -86,17 +108,37 @@ def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -
         Which spots train and which validate.
     settings
         Loss, epochs, batch size, optimizer, device.
+
+    Warns
+    -----
+    UserWarning
+        If training stops early because it diverges, or starts again with smaller batches.
+
+    Raises
+    ------
+    FloatingPointError
+        If it diverges before its first epoch is complete.
+    MemoryError
+        If it does not fit into memory.
     """
-    monitor = "validation_loss" if len(split.validating) else None
-    best = BestEpoch(monitor, settings)
     state = None if settings.checkpoint is None else settings.checkpoint.load()
     if state is not None:
-        best.load_state_dict(state["best"])
         log.info(
             "going on after %d epochs, kept in %s", state["epoch"], settings.checkpoint and settings.checkpoint.path
         )
+    best, notes = _best_so_far(split, settings, state), {}
     if state is None or not state["finished"]:
-        _run(model, spots, split, settings, best, state)
+        attempts = iter([(best, state)])
+
+        def run(smaller: FitSettings) -> None:
+            nonlocal best
+            # Only the first attempt goes on from what was kept: it was with larger batches.
+            best, kept = next(attempts, (_best_so_far(split, smaller, None), None))
+            _run(model, spots, split, smaller, best, kept)
+
+        fitting = within_memory(model, settings, run)
+        if fitting is not settings:
+            notes["batch_size"] = fitting.training.batch_size
     elif not best.weights:
         model.load_state_dict(state["model"])
     if best.best_epoch < 0:
@@ -105,7 +147,15 @@ def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -
     if best.weights:
         model.load_state_dict(best.weights)
     model.eval()
-    return best.result()
+    stopped = {} if best.stopped is None else {"stopped": best.stopped}
+    return replace(best.result(), notes={**notes, **stopped})
+
+
+def _best_so_far(split: Split, settings: FitSettings, state: dict[str, Any] | None) -> BestEpoch:
+    best = BestEpoch("validation_loss" if len(split.validating) else None, settings)
+    if state is not None:
+        best.load_state_dict(state["best"])
+    return best
 
 
 def _run(
@@ -127,9 +177,12 @@ def _run(
     keeping = [] if kept is None else [KeepTraining(kept, state, best, stopping)]
     callbacks = [*stopping, *keeping, best, EpochSeed(settings.seed, loaders["train_dataloaders"].sampler)]
     try:
-        with _quiet(), interruptible():
+        with _quiet(), interruptible(), _algorithms_restored():
             trainer = _trainer(training, callbacks)
-            trainer.fit(TrainingModule(model, settings.objective, training), **loaders)
+            names = Names(spots.names, settings.genes)
+            trainer.fit(TrainingModule(model, settings.objective, training, names), **loaders)
+    except Diverged as diverged:
+        best.stop(model, str(diverged), training)
     except Interrupted as interruption:
         message = f"Training was {interruption} after {len(best.rows)} whole epochs. {_saved(best, kept)}"
         log.warning("%s", message)
@@ -177,6 +230,7 @@ def _trainer(training: Training, callbacks: list[Callback]) -> L.Trainer:
         accelerator=str(training.accelerator),
         devices=int(training.devices or 1),
         precision=training.precision,
+        deterministic=training.deterministic or None,
         accumulate_grad_batches=int(training.accumulate or 1),
         gradient_clip_val=training.clip or None,
         callbacks=callbacks,

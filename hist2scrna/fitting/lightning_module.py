@@ -12,10 +12,12 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
 from hist2scrna.fitting.augment import PatchAugmentation, SectionView, TileAugmentation
+from hist2scrna.fitting.diverged import Diverged, Names, place_of_gradient, place_of_loss
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -79,11 +81,13 @@ def _recomputing(
 class TrainingModule(L.LightningModule):
     """A model with its objective and its training settings."""
 
-    def __init__(self, model: SpotModel, objective: Objective, training: Training) -> None:
+    def __init__(self, model: SpotModel, objective: Objective, training: Training, names: Names | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.settings = training
+        self.last: SpotBatch | None = None
+        self.names = Names() if names is None else names
         on_tiles = model.context.kind == "tile"
         self.augmentation = (TileAugmentation() if on_tiles else PatchAugmentation()) if training.augment else None
         self.n_views = model.n_views if "distillation" in objective.extra and model.needs == "patches" else 0
@@ -97,6 +101,7 @@ class TrainingModule(L.LightningModule):
         """Return the loss of an augmented batch."""
         if self.augmentation is not None:
             batch = self.augmentation(batch)
+        self.last = batch
         prediction = self._predict(batch)
         prediction.views = [self._predict(batch, self.view) for _ in range(self.n_views)]
         return self._log_terms(prediction, batch, "train")
@@ -129,11 +134,24 @@ class TrainingModule(L.LightningModule):
                 sync_dist=True,
             )
         if not torch.isfinite(terms["loss"]):
-            raise FloatingPointError(
-                f"The {stage} loss is {terms['loss'].item()} in epoch {self.current_epoch}. Lower lr= "
-                f"(it is {self.settings.lr:g}) in training=, or pass precision='32-true' there."
-            )
+            where = place_of_loss(terms, prediction, batch, self.names)
+            raise Diverged(f"The {stage} loss is {terms['loss'].item()} in epoch {self.current_epoch}, of {where}")
         return terms["loss"]
+
+    def on_after_backward(self) -> None:
+        """Refuse a gradient that is not finite before a step is made along it; with 16 bits the scaler skips it."""
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        if self.settings.precision == "16-mixed" or torch.isfinite(get_total_norm(gradients.values())):
+            return
+        first = next((name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()), None)
+        if first is None or self.last is None:
+            # Their norm alone is beyond float32: clipping makes them zero.
+            return
+        # The graph of the loss is gone after the backward pass.
+        prediction = self.model(self.last)
+        where = place_of_gradient(self.objective(prediction, self.last), prediction, self.last, self.names)
+        of = "" if where is None else f", of {where}"
+        raise Diverged(f"The gradient of parameter {first!r} is not finite in epoch {self.current_epoch}{of}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return optimizer and schedule."""

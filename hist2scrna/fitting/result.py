@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +50,8 @@ class FitSettings:
     look_again
         Called at every step, so that the number of threads follows other programs
         (:func:`~hist2scrna.processors.threads`); None: it stays.
+    genes
+        Names of the genes, for messages.
     """
 
     training: Training
@@ -60,6 +62,7 @@ class FitSettings:
     on_best: Callable[[FitResult], None] | None = None
     checkpoint: TrainingCheckpoint | None = None
     look_again: Callable[[], None] | None = None
+    genes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class FitResult:
     validation
         What else was left out, in words, for instance by cross-validation.
     notes
-        What else the model's card should tell. `variance_explained`: share of the variance of spots left out, of the
+        What else the model's card should tell. `stopped`: where training diverged; `batch_size`: that which fitted into
+        memory, where another was asked for. `variance_explained`: share of the variance of spots left out, of the
         models that leave some out in turn.
     """
 

@@ -73,7 +73,7 @@ def make_tile_batch(
     )
     if supervised and spots.counts is not None:
         counts = spots.counts[predicted].toarray()
-        batch.counts = torch.from_numpy(counts)
+        batch.counts, batch.number = torch.from_numpy(counts), torch.from_numpy(row[:n_core])
         batch.log_library = torch.from_numpy(np.log(counts.sum(axis=1, dtype=np.float64)).astype(np.float32))
         if spots.label is not None:
             batch.label = torch.from_numpy(spots.label[row[:n_core]])

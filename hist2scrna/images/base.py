@@ -113,6 +113,8 @@ class ArrayImage(SectionImage):
                 f"Expected the image in {origin} to be (height, width) or (height, width, channels), found shape "
                 f"{tuple(array.shape)}. Move the channels last."
             )
+        if min(array.shape) == 0:
+            raise ValueError(f"The image in {origin} has no pixel: its shape is {tuple(array.shape)}. Read it again.")
         self.array = array
         self.scales = (float(scale),)
         self.origin = origin

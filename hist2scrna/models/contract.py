@@ -75,6 +75,8 @@ class SpotBatch:
         `(n_core,)` float32, natural logarithm of the library size. Absent: the model's own is used.
     label
         `(n_core,)` int64, class of each spot, -1 where unknown.
+    number
+        `(n_core,)` int64, number of each spot among all that train. Absent in prediction.
     donor
         `(n_core,)` int64, which donor of the training a spot is of, -1: another. Absent: the first.
     tiles
@@ -111,6 +113,7 @@ class SpotBatch:
     counts: Tensor | None = None
     log_library: Tensor | None = None
     label: Tensor | None = None
+    number: Tensor | None = None
     donor: Tensor | None = None
     tiles: Tensor | None = None
     masks: Tensor | None = None

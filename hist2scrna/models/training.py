@@ -16,7 +16,7 @@ Optimizer = Literal["adamw", "adam"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 # Fields that are counted, and the least that each may be; those that are true or false; and those that are chosen.
 LEAST = {"max_epochs": 1, "batch_size": 1, "accumulate": 1, "devices": 1, "patience": 0}
-FLAGS = {"decay_offsets", "augment"}
+FLAGS = {"decay_offsets", "augment", "deterministic"}
 CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "optimizer": get_args(Optimizer),
@@ -73,6 +73,9 @@ class Training:
     devices
         Number of devices. Default: 1. More than one need a process each: start your script with `torchrun
         --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna fit ...`.
+    deterministic
+        Train with operations alone that give the same numbers each time on the same GPU, which is slower; an operation
+        that has no such form is an error. On a CPU the numbers are the same in any case. Default: False.
     checkpoint_dir
         Folder in which training is kept after each epoch: the best model so far as `best/`, and all that it takes to go
         on as `last.safetensors`. After a kill or an interruption the same call goes on from the last whole epoch, and
@@ -107,6 +110,7 @@ class Training:
     validation: float | Sequence[str] | None = None
     accelerator: str | None = None
     devices: int | None = None
+    deterministic: bool | None = None
     checkpoint_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +181,7 @@ DEFAULTS = Training(
     validation=0.1,
     accelerator="auto",
     devices=1,
+    deterministic=False,
 )
 
 

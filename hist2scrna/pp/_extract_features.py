@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna import __version__, keys
+from hist2scrna.arguments import require_whole
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.messages import arguments_known
+from hist2scrna.messages import arguments_known, require_adata
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
+from hist2scrna.pp._features_key import check_features_key
 from hist2scrna.processors import threads
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.placed import placed_spots, spread
@@ -169,8 +171,10 @@ def extract_features(
     (60, 104)
     >>> ridge = h2s.tl.fit(train, model="ridge", features_key="X_morphology", progress=False)
     """
-    if batch_size < 1:
-        raise ValueError(f"Expected `batch_size` to be at least 1, found {batch_size}.")
+    require_adata(adata)
+    require_whole("batch_size", batch_size, 1)
+    if key_added is not None:
+        check_features_key(adata, key_added, spatial_key)
     if precision is not None:
         check_precision(precision)
     device = pick_device(accelerator)

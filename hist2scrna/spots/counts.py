@@ -87,16 +87,15 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
         require_key(adata.layers, layer, "adata.layers")
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise ValueError(f"{where} is empty, but counts are needed here. Pass layer=, one of {list(adata.layers)}.")
+        way_out = f"Pass layer=, one of {list(adata.layers)}." if adata.layers else "Put the raw counts there."
+        raise ValueError(f"{where} is empty, but counts are needed here. {way_out}")
     columns = adata.var_names.get_indexer(pd.Index(genes))
     chosen = matrix[:, columns]
     if hasattr(chosen, "to_memory"):
         chosen = chosen.to_memory()
     if np.dtype(chosen.dtype).kind not in NUMBERS:
-        raise ValueError(
-            f"Expected {where} to hold counts, found values of type {chosen.dtype}. Convert them to numbers: {where} = "
-            f"{where}.astype(float)."
-        )
+        convert = "" if np.dtype(chosen.dtype).kind == "c" else f" Convert them: {where} = {where}.astype(float)."
+        raise ValueError(f"Expected {where} to hold counts, found values of type {chosen.dtype}.{convert}")
     counts = sparse.csr_array(chosen)
     counts.eliminate_zeros()
     wrong = _wrong_values(counts.data, whole)

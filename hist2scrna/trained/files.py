@@ -171,7 +171,8 @@ def load_fields(folder: Path) -> dict[str, Any]:
             **{name: card[name] for name in FIELDS if name not in ("geometry", "likelihood")},
         }
     except DAMAGE as error:
-        raise ValueError(f"The model in '{folder}' is damaged: {error}. Save or copy it again.") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(f"The model in '{folder}' is damaged: {reason}. Save or copy it again.") from error
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -239,7 +240,11 @@ def _load_module(folder: Path, card: dict[str, Any]) -> Any:
     except (ValueError, ArithmeticError, MemoryError) as error:
         raise DamagedModel(f"the options in {CARD} make no model: {error}") from error
     # Refuses tensors of other shapes; those of models that learn a shape by fitting take it from here.
-    draft.load_state_dict({name: torch.empty(shape, device="meta") for name, shape in stored.items()})
+    try:
+        draft.load_state_dict({name: torch.empty(shape, device="meta") for name, shape in stored.items()})
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise DamagedModel(f"{CARD} tells another model than {WEIGHTS} holds: {first}") from error
     with torch.random.fork_rng(devices=[]):
         module = build()
     module.load_state_dict(load_file(folder / WEIGHTS))

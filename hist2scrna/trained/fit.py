@@ -246,8 +246,17 @@ def fit_and_keep(
     if folder is not None:
         on_best = partial(keep_best, draft, folder)
         checkpoint = TrainingCheckpoint(folder, training_identity(draft, split, plan, seen))
-    how = (plan.training, objective, request.seed, request.progress, data.expression, on_best, checkpoint, look_again)
-    settings = FitSettings(*how)
+    settings = FitSettings(
+        plan.training,
+        objective,
+        seed=request.seed,
+        progress=request.progress,
+        expression=data.expression,
+        on_best=on_best,
+        checkpoint=checkpoint,
+        look_again=look_again,
+        genes=data.genes,
+    )
     result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
     if folder is not None:

@@ -55,6 +55,21 @@ def check_key(adata: AnnData, key: Any) -> None:
         )
 
 
+def require_own_slots(adata: AnnData) -> None:
+    """Refuse a view of an AnnData that stays in its file: nothing can be written to it.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "`adata` is a view of an AnnData in backed mode, to which nothing can be written. Read it first: adata = "
+            "adata.to_memory(); or pass store= or copy=True."
+        )
+
+
 def clear(adata: AnnData, names: keys.OutputKeys) -> None:
     """Remove what an earlier prediction wrote under a key: the next one need not write all of it again."""
     for slot, own in slots(names).items():

@@ -23,7 +23,7 @@ from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.encode import encode
 from hist2scrna.trained.files import load_fields
 from hist2scrna.trained.fitted import FittedModel
-from hist2scrna.trained.owned import check_key
+from hist2scrna.trained.owned import check_key, require_own_slots
 from hist2scrna.trained.read import read_for
 from hist2scrna.trained.store import check_store, keep_encoded
 from hist2scrna.trained.writer import PredictionWriter
@@ -209,6 +209,8 @@ def predict(
     check_key(adata, key_added)
     if store is not None:
         check_store(store)
+    elif not copy:
+        require_own_slots(adata)
     for name, flag in (("copy", copy), ("progress", progress), ("another_donor", another_donor)):
         if flag is not None:
             require_flag(name, flag)

@@ -46,7 +46,7 @@ def plan(
     if complete and not copy and not new:
         return adata, False, place
     if complete and not copy:
-        return adata.copy(), True, place
+        return adata.to_memory() if adata.isbacked else adata.copy(), True, place
     if not complete:
         announce_new(int((place < 0).sum()), len(genes))
     names = pd.Index([gene if at < 0 else adata.var_names[at] for gene, at in zip(genes, place, strict=True)])

@@ -471,7 +471,7 @@ def test_nan_is_refused_by_the_name_of_the_spot(make_section) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "`batch_size` to be at least 1, found 0"),
+        ({"batch_size": 0}, ValueError, "`batch_size` to be a whole number of at least 1, found 0"),
         ({"precision": "half"}, ValueError, r"`precision` to be one of.*'half'"),
         ({"accelerator": "tpu"}, ValueError, "`accelerator`.*'tpu'"),
         ({"patch_px": 0}, ValueError, "`patch_px`.*positive, found 0"),
