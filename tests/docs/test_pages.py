@@ -14,7 +14,14 @@ import hist2scrna as h2s
 from hist2scrna.models import registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/guide/data.md", "docs/guide/models.md", "docs/concepts.md", "docs/unlike.md", "docs/evaluation.md")
+PAGES = (
+    "README.md",
+    "docs/guide/data.md",
+    "docs/guide/models.md",
+    "docs/concepts.md",
+    "docs/unlike.md",
+    "docs/evaluation.md",
+)
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -42,6 +49,8 @@ def made() -> dict[str, Any]:
     *sections, test = h2s.datasets.simulate("small", n_sections=3, n_spots=30, n_genes=12)
     train = h2s.io.concat(sections)
     train.obs["donor"] = train.obs["library_id"].astype(str)
+    for adata in (train, test):
+        adata.var_names = ["ERBB2", *adata.var_names[1:]]
     for entry in train.uns["spatial"].values():
         entry["images"]["ihc"] = entry["images"]["hires"][..., ::-1].copy()
         entry["scalefactors"]["tissue_ihc_scalef"] = entry["scalefactors"]["tissue_hires_scalef"]
@@ -66,5 +75,7 @@ def test_code_of_a_page(name, made, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(registry, "DEFAULTS", replace(registry.DEFAULTS, max_epochs=1))
     picture = made["test"].uns["spatial"]["section_2"]["images"]["hires"]
     tifffile.imwrite("slide.tif", picture, tile=(128, 128), resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    made["train"].write_h5ad("sections.h5ad")
+    made["slide"].write_h5ad("unseen.h5ad")
     copies = {key: value.copy() if hasattr(value, "obs_names") else value for key, value in made.items()}
     exec(BLOCKS[name], {"h2s": h2s, "np": np, "sc": sc, "sq": sq, "torch": torch, **copies})
