@@ -44,6 +44,7 @@ lint: $(VENV)/.development
 
 docs: $(VENV)/.documentation
 	$(BIN)/sphinx-build -W -n --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m pytest tests/docs/test_site.py
 
 clean:
 	rm -rf $(VENV) demo dist docs/_build docs/generated docs/tutorials .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -72,5 +73,5 @@ $(VENV)/.development: $(VENV)/.created $(REQUIREMENTS)
 
 $(VENV)/.documentation: $(VENV)/.created $(REQUIREMENTS)
 	@echo "Installing hist2scrna and Sphinx into $(VENV); the first time takes some minutes."
-	$(INSTALL) --group doc
+	$(INSTALL) --group doc --group test
 	@touch $@ $(VENV)/.runtime

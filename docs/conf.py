@@ -8,6 +8,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+from sphinx.errors import ExtensionError
 from sphinx.ext.napoleon import NumpyDocstring
 
 import hist2scrna
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
+    from sphinx.writers.html5 import HTML5Translator
 
 HERE = Path(__file__).parent
 
@@ -35,7 +39,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
@@ -44,6 +47,8 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints", "benchmark/*.md"]
 templates_path = ["_templates"]
 default_role = "code"
 html_theme = "sphinx_book_theme"
+# Browsers draw MathML themselves: equations need no script and no network, and take the colors of the page.
+html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_title = f"hist2scrna {version}"
@@ -96,7 +101,25 @@ def _plain_aliases(
     return pattern.sub(r"\1", signature), pattern.sub(r"\1", returns or "")
 
 
+def _mathml(latex: str, display: str) -> str:
+    converted = convert(latex, display=display)
+    if "\\" in converted:
+        raise ExtensionError(f"latex2mathml does not know a command in {latex!r}.")
+    return converted
+
+
+def _inline_math(self: HTML5Translator, node: Element) -> None:
+    self.body.append(_mathml(node.astext(), "inline"))
+    raise SkipNode
+
+
+def _math_block(self: HTML5Translator, node: Element) -> None:
+    self.body.append(f'<div class="equation">{_mathml(node.astext(), "block")}</div>')
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_math_block, None))
     app.connect("autodoc-process-signature", _plain_aliases)
     # Annotations name a class by the module that defines it; the API page has it under its public name.
     app.connect("missing-reference", _public_class)

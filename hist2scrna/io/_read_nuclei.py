@@ -65,8 +65,8 @@ def read_nuclei(nuclei: Any, image: Any, *, mpp: float | None = None, library_id
 
     Examples
     --------
-    >>> nuclei = hist2scrna.io.read_nuclei("qupath.geojson", "slide.svs")
-    >>> model = hist2scrna.tl.fit(spots, model="ghist", nuclei=nuclei)
+    >>> nuclei = h2s.io.read_nuclei("qupath.geojson", "slide.svs")  # doctest: +SKIP
+    >>> model = h2s.tl.fit(spots, model="ghist", nuclei=nuclei)  # doctest: +SKIP
     """
     opened, scale = open_scaled(image, mpp)
     shapes = _shapes(nuclei, opened, scale)

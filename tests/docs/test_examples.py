@@ -17,19 +17,34 @@ from hist2scrna.models import registry
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NAMESPACES = ("datasets", "encoders", "io", "metrics", "models", "pl", "pp", "tl", "zinb")
-# They start a process for each job, or train and draw for seconds.
+# They start a process for each job, train, encode or draw for longer than the others together.
 SLOW = {
+    "encoders.Encoder",
+    "io.from_spatialdata",
+    "models.Hist2ST",
     "models.STNet",
     "pl.attention",
     "pl.benchmark",
     "pl.ranked_genes",
+    "pl.scatter",
     "pl.spatial_compare",
+    "pp.extract_features",
+    "pp.pool_patches",
+    "pp.segment_nuclei",
     "report",
+    "tl.adapt",
     "tl.attention",
     "tl.benchmark",
 }
 # Their input is on no machine but the reader's, or on the network.
-NEED_FILES = {"datasets.her2st", "datasets.her2st_counts", "io.read_visium", "io.read_visium_hd", "io.read_xenium"}
+NEED_FILES = {
+    "datasets.her2st",
+    "datasets.her2st_counts",
+    "io.read_nuclei",
+    "io.read_visium",
+    "io.read_visium_hd",
+    "io.read_xenium",
+}
 
 
 def public_objects() -> dict[str, Any]:
