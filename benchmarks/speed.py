@@ -123,7 +123,8 @@ def part_encoding(sizes: list[int]) -> dict[str, float]:
     from hist2scrna.encoders import prepare_encoder
     from hist2scrna.encoders.compiled import compiled_on
     from hist2scrna.fitting.augment import ImageVariation, StainVariation
-    from hist2scrna.fitting.encode import Look, encode_patches
+    from hist2scrna.fitting.encode import encode_patches
+    from hist2scrna.fitting.look import Look
     from hist2scrna.spots.patches import encoder_patch_size
     from hist2scrna.spots.read import read_spots
     from hist2scrna.spots.sections import open_sections
