@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hist2scrna.encoders import Encoder
-    from hist2scrna.fitting.encode import Look
+    from hist2scrna.fitting.look import Look
     from hist2scrna.spots.read import Spots
 
 FOLDER, SUFFIX = "features", ".safetensors"

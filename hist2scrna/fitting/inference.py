@@ -14,12 +14,13 @@ from hist2scrna.fitting.batches import BlockSampler, make_batch
 from hist2scrna.fitting.duration import Duration
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.read_ahead import read_ahead
+from hist2scrna.fitting.spool import Spool
 from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
 from hist2scrna.models.by_spot import summed
 from hist2scrna.models.contract import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -73,50 +74,68 @@ def encode_spots(
     kept
         Where encodings of an interrupted run lie, and new ones go; None: in memory.
     """
-    half = device.type == "cuda" and has_bfloat16(device)
-    encode = model.to(device).eval().encode
-    with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
-        return encode_members(
-            encode, spots, members, batch_size=batch_size, device=device, progress=progress, kept=kept
-        )
+    if kept is not None:
+        return _encoded_once(model, spots, members, kept, batch_size=batch_size, device=device, progress=progress)
+    tokens: Tensor | None = None
+    done = 0
+    for chunk, encoded in _encoded(model, spots, members, batch_size, device, progress):
+        tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
+        tokens[done : done + len(chunk)] = encoded
+        done += len(chunk)
+    if tokens is None:
+        raise ValueError("There is no spot to encode.")
+    return tokens
 
 
-@torch.no_grad()
-def encode_members(
-    encode: Callable[[SpotBatch], Tensor],
+def _encoded_once(
+    model: SpotModel,
     spots: Spots,
     members: NDArray[np.int64],
+    kept: FeatureStore,
     *,
     batch_size: int,
     device: torch.device,
     progress: bool,
-    kept: FeatureStore | None = None,
 ) -> Tensor:
-    """Return what `encode` makes of some spots, `(members, width)` float32 on the CPU; what is kept is not repeated."""
+    """Return the encodings of some spots; those that an interrupted run kept are not made again."""
+    finished = kept.finished
+    kept.check_encoder(
+        finished, lambda some: next(_encoded(model, spots, some, len(some), device, False))[1].numpy(), spots.names
+    )
+    missing = members[~finished[members]]
+    if len(missing):
+        for chunk, encoded in _encoded(model, spots, missing, batch_size, device, progress):
+            kept.write(chunk, encoded.numpy())
+    array = kept.array()
+    return torch.from_numpy(array if len(members) == len(array) else array[members])
+
+
+def _encoded(
+    model: SpotModel,
+    spots: Spots,
+    members: NDArray[np.int64],
+    batch_size: int,
+    device: torch.device,
+    progress: bool,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Yield some spots, batch by batch, with their encodings, float32 on the CPU; the next batch is read meanwhile."""
     from tqdm.auto import tqdm
 
-    if len(members) == 0:
-        raise ValueError("There is no spot to encode.")
-
-    def encoded(batch: SpotBatch) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = encode(batch.to(device, non_blocking=True)).float().cpu().numpy()
-        return features
-
-    read = partial(_inputs, spots, pinned=device.type == "cuda")
-    rows = FeatureStore(len(spots), None, {}) if kept is None else kept
-    finished = rows.finished
-    rows.check_encoder(finished, lambda some: encoded(read(some)), spots.names)
-    missing = members[~finished[members]]
-    done = len(members) - len(missing)
-    duration = Duration(f"encoding {len(missing):,} spots on {device}", len(missing))
-    with tqdm(total=len(members), initial=done, desc="encoding", unit="spot", disable=not progress) as bar:
-        chunks = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-        for chunk, batch in read_ahead(chunks, read):
-            rows.write(chunk, encoded(batch))
+    half = device.type == "cuda" and has_bfloat16(device)
+    encode = model.to(device).eval().encode
+    # Features are at hand, and small: only patches are to be few at once.
+    size = batch_size if spots.features is None else max(batch_size, GRAPH_BLOCK)
+    chunks = [members[start : start + size] for start in range(0, len(members), size)]
+    duration = Duration(f"encoding {len(members):,} spots on {device}", len(members))
+    done = 0
+    with tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar:
+        for chunk, batch in read_ahead(chunks, partial(_inputs, spots, pinned=device.type == "cuda")):
+            with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
+                encoded = encode(batch.to(device, non_blocking=True)).float().cpu()
+            yield chunk, encoded
+            done += len(chunk)
             bar.update(len(chunk))
-            duration.step(bar.n - done)
-    array = rows.array()
-    return torch.from_numpy(array if len(members) == len(array) else array[members])
+            duration.step(done)
 
 
 def _inputs(spots: Spots, members: NDArray[np.int64], *, pinned: bool) -> SpotBatch:
@@ -137,8 +156,9 @@ def predict_blocks(
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
     """Yield blocks of spots with their prediction, until every spot has come once.
 
-    Every patch goes through the encoder once. The encodings of all spots are kept (`n` x width floats); the layers that
-    mix neighbors then run on blocks of 4,096 spots with their exact halo, so that memory is bounded by the block.
+    Every patch goes through the encoder once. Models that see each spot alone go on at once. Of the others the
+    encodings of all spots are kept, beyond 256 MB in a temporary file; the layers that mix neighbors then run on blocks
+    of 4,096 spots with their exact halo. So memory is bounded by the block.
 
     Parameters
     ----------
@@ -162,13 +182,45 @@ def predict_blocks(
         where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
         yield from predict_tiles(model, spots, members, log_library=log_library, **where)
         return
-    everyone = np.arange(len(spots))
-    tokens = encode_spots(model, spots, everyone, batch_size=batch_size, device=device, progress=progress, kept=kept)
-    for core in BlockSampler(spots, everyone, model.context, GRAPH_BLOCK):
+    if kept is not None:
+        where = {"batch_size": batch_size, "device": device, "progress": progress, "kept": kept}
+        tokens = encode_spots(model, spots, np.arange(len(spots)), **where)
+        for core in BlockSampler(spots, np.arange(len(spots)), model.context, GRAPH_BLOCK):
+            batch, nodes = make_batch(spots, core, model.context, supervised=False, inputs=False)
+            yield core, _decoded(model, batch, tokens[torch.from_numpy(nodes)], core, log_library, device)
+        return
+    everyone = np.argsort(spots.section, kind="stable")
+    encoded = _encoded(model, spots, everyone, batch_size, device, progress)
+    if model.context.kind == "spot":
+        for core, tokens in encoded:
+            batch, _ = make_batch(spots, core, model.context, supervised=False, inputs=False)
+            yield core, _decoded(model, batch, tokens, core, log_library, device)
+        return
+    spool: Spool | None = None
+    place = np.empty(len(spots), dtype=np.int64)
+    place[everyone] = np.arange(len(spots))
+    done = 0
+    for chunk, tokens in encoded:
+        spool = Spool(len(spots), tokens.shape[1]) if spool is None else spool
+        spool.put(done, tokens)
+        done += len(chunk)
+    assert spool is not None
+    for core in BlockSampler(spots, np.arange(len(spots)), model.context, GRAPH_BLOCK):
         batch, nodes = make_batch(spots, core, model.context, supervised=False, inputs=False)
-        if log_library is not None:
-            batch.log_library = torch.from_numpy(log_library[core])
-        yield core, model.decode(tokens[torch.from_numpy(nodes)].to(device), batch.to(device))
+        yield core, _decoded(model, batch, spool.take(place[nodes]), core, log_library, device)
+
+
+def _decoded(
+    model: SpotModel,
+    batch: SpotBatch,
+    tokens: Tensor,
+    core: NDArray[np.int64],
+    log_library: NDArray[np.float32] | None,
+    device: torch.device,
+) -> Prediction:
+    if log_library is not None:
+        batch.log_library = torch.from_numpy(log_library[core])
+    return model.decode(tokens.to(device), batch.to(device))
 
 
 @torch.no_grad()

@@ -18,9 +18,10 @@ from hist2scrna.encoders.patch_statistics import feature_names
 from hist2scrna.encoders.weights import read_state_dict
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
 from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
-from hist2scrna.fitting.encode import PLAIN, Look, encode_patches, encoded_width
+from hist2scrna.fitting.encode import encode_patches, encoded_width
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
+from hist2scrna.fitting.look import PLAIN, Look
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.split import split_spots

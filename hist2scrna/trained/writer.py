@@ -102,7 +102,8 @@ class PredictionWriter:
         self.mean_is_x = self.fresh and self.out.X is None
         self.modeled = np.zeros(self.out.n_vars, dtype=bool)
         self.modeled[self.columns] = True
-        wanted = [*self.layers, *(["mean"] if self.mean_is_x and "mean" not in self.layers else [])]
+        as_x = self.mean_is_x and self.store is None and "mean" not in self.layers
+        wanted = [*self.layers, *(["mean"] if as_x else [])]
         n = adata.n_obs
         self.rows = rows
         self.library = np.full(n, np.nan, dtype=np.float32)

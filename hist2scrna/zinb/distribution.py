@@ -18,80 +18,11 @@ import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
 
-from hist2scrna.zinb.special import expected_log1p, log_ratio, stirling, stirling_slope
+from hist2scrna.zinb.likelihood import likelihood_kernel, log_likelihood
+from hist2scrna.zinb.special import expected_log1p
 
 ArrayLike = Tensor | np.ndarray | float
-
-
-class _Analytic(torch.autograd.Function):
-    """A value whose slopes along some parameters were computed with it, at half the cost of differentiating it."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, *parameters_and_slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(*parameters_and_slopes)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        pairs = zip(ctx.saved_tensors[:half], ctx.saved_tensors[half:], strict=True)
-        gradients = [(grad * slope).sum_to_size(parameter.shape) for parameter, slope in pairs]
-        return None, *gradients, *[None] * half
-
-
-# `x.sign()` below is the 0/1 mask of positive counts: `lerp` by it is exact, and `torch.where` far slower on CPU.
-def _poisson_kernel(x: Tensor, log_mu: Tensor) -> Tensor:
-    """`x log(mu / x) - mu + x`."""
-    with torch.no_grad():
-        score = x - log_mu.exp()
-        x_safe = x + (1 - x.sign())
-        value = score + x * log_ratio(-score / x_safe, log_mu - x_safe.log())
-    return _Analytic.apply(value.clamp(max=0), log_mu, score)
-
-
-def _nb_kernel(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
-    """`x log(mu / x) - (x + theta) log((mu + theta) / (x + theta))`, as `x log(1 + u_x) + theta log(1 + u_theta)`."""
-    with torch.no_grad():
-        mu, theta = log_mu.exp(), log_theta.exp()
-        log_odds = log_mu - log_theta
-        log_spread = softplus(log_odds, threshold=40)  # log(1 + mu / theta)
-        x_safe, log_n = x + (1 - x.sign()), (x + theta).log()
-        u_theta = (x - mu) / (theta + mu)
-        score = theta * u_theta
-        log_theta_ratio = log_ratio(u_theta, log_n - log_theta - log_spread)
-        log_x_ratio = log_ratio(-score / x_safe, log_n - x_safe.log() + log_odds - log_spread)
-        value = x * log_x_ratio + theta * log_theta_ratio
-    return _Analytic.apply(value.clamp(max=0), log_mu, log_theta, score, theta * (log_theta_ratio - u_theta))
-
-
-def _zero_inflated_kernel(x: Tensor, kernel: Tensor, logits: Tensor) -> Tensor:
-    """`log(1 - pi) + kernel` for counts above zero, `log(pi + (1 - pi) exp(kernel))` at zero."""
-    with torch.no_grad():
-        positive, present, log_present = x.sign(), torch.sigmoid(-logits), -softplus(logits, threshold=40)
-        near = torch.log1p(present * torch.expm1(kernel.clamp(min=-0.5)))
-        far = torch.logaddexp(log_present + kernel, -softplus(-logits, threshold=40))
-        at_zero = torch.lerp(near, far, (kernel < -0.5).to(kernel.dtype))
-        value = torch.lerp(at_zero, log_present + kernel, positive)
-        kernel_slope = torch.lerp(torch.sigmoid(kernel - logits), torch.ones_like(kernel), positive)
-        slope_at_zero = -torch.expm1(kernel) * present * torch.sigmoid(logits - kernel)
-        slope = torch.lerp(slope_at_zero, -torch.sigmoid(logits), positive)
-    return _Analytic.apply(value, kernel, logits, kernel_slope, slope)
-
-
-def _saturated(x: Tensor, log_theta: Tensor | None) -> Tensor:
-    """Log-likelihood at `mu = x`, without dropout."""
-    x_safe = x + (1 - x.sign())
-    value = -x.sign() * (stirling(x_safe) + x_safe.log())
-    if log_theta is None:
-        return value
-    theta = log_theta.detach().exp()
-    value = value + x.sign() * (stirling(x + theta) - stirling(theta))
-    slope = x.sign() * theta * (stirling_slope(x + theta) - stirling_slope(theta))
-    return _Analytic.apply(value, log_theta, slope)
 
 
 def _tensors(**values: ArrayLike) -> dict[str, Tensor]:
@@ -184,17 +115,10 @@ class CountDistribution:
     def _values(self, x: ArrayLike) -> Tensor:
         return torch.as_tensor(x, dtype=self._log_mu.dtype, device=self._log_mu.device)
 
-    def _terms(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        counts = self._values(x)
-        with torch.autocast(counts.device.type, enabled=False):
-            kernel = (_poisson_kernel if self._log_theta is None else _nb_kernel)(counts, *self._parameters[:2])
-            if self._logits is not None:
-                kernel = _zero_inflated_kernel(counts, kernel, self._logits)
-            return kernel, _saturated(counts, self._log_theta)
-
     def log_prob(self, x: ArrayLike) -> Tensor:
         """Natural logarithm of P(X = x), of the shape to which `x` and the parameters broadcast; differentiable."""
-        return torch.add(*self._terms(x))
+        with torch.autocast(self._log_mu.device.type, enabled=False):
+            return log_likelihood(self._values(x), self._parameters)
 
     def deviance(self, x: ArrayLike) -> Tensor:
         """Twice the log-likelihood by which the saturated model exceeds this one: unit deviance, >= 0, differentiable.
@@ -202,7 +126,8 @@ class CountDistribution:
         The saturated model of Poisson and NB has `mu = x` at the same `theta`. That of ZINB is the best over `mu` and
         dropout at the same `theta`: log-likelihood 0 at `x = 0`, else no dropout and `mu = x`.
         """
-        return -2 * self._terms(x)[0]
+        with torch.autocast(self._log_mu.device.type, enabled=False):
+            return -2 * likelihood_kernel(self._values(x), self._parameters)
 
     def cdf(self, x: ArrayLike) -> Tensor:
         """P(X <= x), 0 for negative `x`; through SciPy on CPU, without gradient."""

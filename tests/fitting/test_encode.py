@@ -12,7 +12,8 @@ from safetensors import safe_open
 from hist2scrna import settings
 from hist2scrna.encoders.encoder import Encoder
 from hist2scrna.fitting.augment import ImageVariation, StainVariation
-from hist2scrna.fitting.encode import PLAIN, Look, encode_patches
+from hist2scrna.fitting.encode import encode_patches
+from hist2scrna.fitting.look import PLAIN, Look
 from hist2scrna.spots.patches import PatchSize
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections

@@ -153,6 +153,14 @@ def test_store_streams_the_same_numbers(model, unseen, tmp_path, suffix, some):
         predict(given, model, store=path, **QUIET)
 
 
+def test_a_store_holds_the_layers_that_were_asked_for_alone(model, unseen, tmp_path):
+    out = predict(bare(unseen), model, store=tmp_path / "p.zarr", layers="dropout", **QUIET)
+    written = ad.read_zarr(tmp_path / "p.zarr")
+    assert list(written.layers) == list(out.layers) == ["hist2scrna_dropout"]
+    reference = predict(bare(unseen), model, layers="dropout", **QUIET)
+    np.testing.assert_array_equal(written.layers["hist2scrna_dropout"], reference.layers["hist2scrna_dropout"])
+
+
 def test_nothing_is_written_when_it_fails_halfway(model, unseen, tmp_path, monkeypatch):
     calls = []
 

@@ -376,3 +376,40 @@ def test_agrees_with_scvi():
     nb = scvi.NegativeBinomial(mu=mu, theta=theta)
     torch.testing.assert_close(NB(mu.log(), theta.log()).log_prob(x), nb.log_prob(x), rtol=1e-6, atol=0)
     torch.testing.assert_close(NB(mu.log(), theta.log()).variance, nb.variance, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("rate", [0.2, 20.0])
+@pytest.mark.parametrize("n_parameters", [1, 2, 3])
+def test_slopes_are_those_of_the_formula_differentiated_step_by_step(rate, n_parameters):
+    """Over more rows than a block has, with few zeros and with many; dispersions by gene."""
+    generator = torch.Generator().manual_seed(0)
+    n, genes = 300, 400
+    x = torch.poisson(torch.full((n, genes), rate, dtype=torch.float64), generator=generator)
+    shapes = [(n, genes), (genes,), (n, genes)][:n_parameters]
+    given = [torch.randn(shape, dtype=torch.float64, generator=generator) + np.log(rate) for shape in shapes]
+
+    def formula(log_mu, log_theta=None, logits=None):
+        if log_theta is None:
+            return x * log_mu - log_mu.exp() - torch.lgamma(x + 1)
+        theta, log_total = log_theta.exp(), torch.logaddexp(log_mu, log_theta)
+        value = torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1)
+        value = value + theta * (log_theta - log_total) + x * (log_mu - log_total)
+        if logits is None:
+            return value
+        dropped = torch.nn.functional.logsigmoid(logits)
+        kept = torch.nn.functional.logsigmoid(-logits) + value
+        return torch.where(x == 0, torch.logaddexp(dropped, kept), kept)
+
+    weights = torch.randn(n, genes, dtype=torch.float64, generator=generator)
+    found, expected = ([p.clone().requires_grad_() for p in given] for _ in range(2))
+    ours, theirs = (Poisson, NB, ZINB)[n_parameters - 1](*found).log_prob(x), formula(*expected)
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    (ours * weights).sum().backward()
+    (theirs * weights).sum().backward()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-7, atol=1e-8)
+
+
+def test_a_count_that_is_nan_is_not_taken_for_zero():
+    value = ZINB(torch.zeros(2), torch.zeros(2), torch.zeros(2)).log_prob(torch.tensor([0.0, torch.nan]))
+    assert torch.isfinite(value[0]) and torch.isnan(value[1])
