@@ -44,7 +44,7 @@ def measure_nuclei(label: NDArray[np.int32], density: NDArray[np.float32]) -> pd
         first = np.zeros(0, dtype=np.int64)
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(number, values, minlength=len(names))
+        return np.bincount(number, values, minlength=len(names)).astype(np.float64)
 
     # From the first pixel of each, so that no digits are lost.
     dx, dy = (ends - ends[first][number] for ends in (column.astype(float), row.astype(float)))
@@ -86,7 +86,7 @@ def _perimeters(label: NDArray[np.int32], names: NDArray[np.int32]) -> NDArray[n
     length = np.zeros(1 + 8 * 10)
     length[[5, 7, 15, 17, 25, 27]], length[[21, 33]], length[[13, 23]] = 1, np.sqrt(2), (1 + np.sqrt(2)) / 2
     number = np.searchsorted(names, padded[row, column])
-    return np.bincount(number, length[code], minlength=len(names))
+    return np.bincount(number, length[code], minlength=len(names)).astype(np.float64)
 
 
 def _pixels_of_hulls(
