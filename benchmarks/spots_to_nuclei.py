@@ -21,7 +21,7 @@ import numpy as np
 import hist2scrna as h2s
 from hist2scrna.images.open import open_file
 
-TILE_UM, WINDOW_UM = 112.0, 800.0
+SPOT_UM, TILE_UM, WINDOW_UM = 100.0, 112.0, 800.0
 
 
 def nuclei_of(spots: ad.AnnData, section: str, cache: Path | None) -> ad.AnnData:
@@ -29,9 +29,8 @@ def nuclei_of(spots: ad.AnnData, section: str, cache: Path | None) -> ad.AnnData
     if cache is not None and cache.exists():
         return ad.read_h5ad(cache)
     entry = spots.uns["spatial"][section]
-    nuclei = h2s.pp.segment_nuclei(
-        entry["metadata"]["source_image_path"], mpp=entry["scalefactors"]["mpp"], library_id=section
-    )
+    mpp = SPOT_UM / entry["scalefactors"]["spot_diameter_fullres"]
+    nuclei = h2s.pp.segment_nuclei(entry["metadata"]["source_image_path"], mpp=mpp, library_id=section)
     if cache is not None:
         nuclei.write_h5ad(cache)
     return nuclei
@@ -83,7 +82,7 @@ def main() -> None:
         training={"max_epochs": options.epochs, "validation": 0},
     )
     print(h2s.tl.evaluate(test, model, nuclei=nuclei))
-    mpp = spots.uns["spatial"][options.section]["scalefactors"]["mpp"]
+    mpp = SPOT_UM / spots.uns["spatial"][options.section]["scalefactors"]["spot_diameter_fullres"]
     side = int(WINDOW_UM / mpp)
     corner = np.median(test.obsm["spatial"], axis=0).astype(int) - side // 2
     here = ((nuclei.obsm["spatial"] >= corner) & (nuclei.obsm["spatial"] < corner + side)).all(axis=1)
