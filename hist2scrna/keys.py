@@ -123,6 +123,16 @@ class OutputKeys:
         return f"{self.key}_nucleus_px"
 
     @property
+    def tile(self) -> str:
+        """Column of `.obs` with the number of the tile that the nucleus is predicted by, -1 for none."""
+        return f"{self.key}_tile"
+
+    @property
+    def refined_cell_type(self) -> str:
+        """Column of `.obs` with the type that the composition of the tile may have changed."""
+        return f"{self.key}_refined_cell_type"
+
+    @property
     def n_nuclei(self) -> str:
         """Column of `.obs` with the number of nuclei in the spot."""
         return f"{self.key}_n_nuclei"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from hist2scrna.images.nucleus_measures import measure_nuclei
 from hist2scrna.images.tissue import MOST_RED, large_pieces
 from hist2scrna.verbosity import HINT
 
@@ -42,12 +43,12 @@ SAMPLES, SAMPLE_PX = 48, 256
 MEASURED = {
     "area": "area_um2",
     "perimeter": "perimeter_um",
-    "axis_major_length": "major_axis_um",
-    "axis_minor_length": "minor_axis_um",
+    "major": "major_axis_um",
+    "minor": "minor_axis_um",
     "eccentricity": "eccentricity",
     "solidity": "solidity",
     "orientation": "orientation_deg",
-    "intensity_mean": "hematoxylin",
+    "hematoxylin": "hematoxylin",
 }
 UNITS = {"area_um2": PIXEL_UM**2, "perimeter_um": PIXEL_UM, "major_axis_um": PIXEL_UM, "minor_axis_um": PIXEL_UM}
 
@@ -138,8 +139,6 @@ class NucleusSegmenter:
         One row a nucleus: `seed_x`, `seed_y`, the first pixel of its seed (pixels of 0.5 um, which names it); `x`, `y`,
         its centroid in full-resolution pixels; and the columns of :data:`MEASURED`.
         """
-        from skimage.measure import regionprops_table
-
         left, top = x - HALO, y - HALO
         density = self._density(left, top, width + 2 * HALO, height + 2 * HALO)
         label, seed = self._label(density, left, top)
@@ -148,25 +147,16 @@ class NucleusSegmenter:
         owned = ((name >= (x, y)) & (name < (x + width, y + height))).all(axis=1)
         owned &= self.tissue.at((name + 0.5) * self.image.full_resolution)
         label = np.where(np.concatenate([[False], owned])[label], label, 0)
-        measured = pd.DataFrame(
-            regionprops_table(label, density, properties=("label", "bbox", "centroid", *MEASURED)), copy=False
-        )
-        name = name[measured["label"].to_numpy(dtype=np.int64) - 1]
+        measured = measure_nuclei(label, density)
+        name = name[measured.index.to_numpy(dtype=np.int64) - 1]
+        x_in, y_in = (name - (left, top)).T
         far = np.stack(
-            [
-                name[:, 0] - left - measured["bbox-1"],
-                measured["bbox-3"] - 1 + left - name[:, 0],
-                name[:, 1] - top - measured["bbox-0"],
-                measured["bbox-2"] - 1 + top - name[:, 1],
-            ]
+            [x_in - measured["left"], measured["right"] - x_in, y_in - measured["top"], measured["bottom"] - y_in]
         ).max(axis=0)
         nuclei = measured[list(MEASURED)].rename(columns=MEASURED)
         for key, unit in UNITS.items():
             nuclei[key] *= unit
-        # From the axis of the columns towards that of the rows; scikit-image measures from the rows.
-        nuclei["orientation_deg"] = np.mod(90 - np.degrees(nuclei["orientation_deg"]), 180)
-        center = measured[["centroid-1", "centroid-0"]].to_numpy() + (left + 0.5, top + 0.5)
-        nuclei[["x", "y"]] = center * self.image.full_resolution
+        nuclei[["x", "y"]] = (measured[["x", "y"]].to_numpy() + (left, top)) * self.image.full_resolution
         nuclei[["seed_x", "seed_y"]] = name
         return nuclei[far <= REACH]
 
@@ -205,7 +195,9 @@ class NucleusSegmenter:
         height = np.round(STEPS * (blurred(depth, 1.0) + CONTRAST * contrast)).astype(np.int32)
         ground = int(STEPS * -(DEEPEST + 10 * CONTRAST))
         height = np.where(nuclear, height, ground).astype(np.int32)
-        filled = reconstruction(height - int(STEPS * TROUGH), height)
+        # In single precision, which holds these whole numbers, it sorts in half the time.
+        exact = height.astype(np.float32)
+        filled = reconstruction(exact - int(STEPS * TROUGH), exact)
         seeds, number = label(local_maxima(filled) & nuclear)
         first = np.full(number + 1, seeds.size, dtype=np.int64)
         np.minimum.at(first, seeds.ravel(), np.arange(seeds.size))

@@ -145,9 +145,7 @@ def finest_scale(labels: Any) -> Any:
     """Return the finest scale of labels of SpatialData that have several; all else as it is."""
     if type(labels).__name__ != "DataTree":
         return labels
-    from spatialdata import get_pyramid_levels
-
-    return get_pyramid_levels(labels, n=0)
+    return next(iter(labels["scale0"].data_vars.values()))
 
 
 def _opened(path: Path) -> Any:

@@ -18,8 +18,7 @@ from hist2scrna.pp._image import library_entry, open_scaled
 if TYPE_CHECKING:
     from hist2scrna.images.base import SectionImage
 
-COLUMNS = {"area": "area", "major": "axis_major_length", "minor": "axis_minor_length"}
-ORIENTATION = MEASURED["orientation"]
+COLUMNS = ("area", "major", "minor", "orientation")
 
 
 def read_nuclei(nuclei: Any, image: Any, *, mpp: float | None = None, library_id: str = "section") -> AnnData:
@@ -83,9 +82,8 @@ def read_nuclei(nuclei: Any, image: Any, *, mpp: float | None = None, library_id
     obs = pd.DataFrame(index=[f"{library_id}_{i}" for i in range(len(shapes))])
     obs[keys.LIBRARY] = pd.Categorical([library_id] * len(shapes))
     obs[keys.NUCLEUS] = shapes.index.to_numpy()
-    for name, measured in COLUMNS.items():
-        obs[MEASURED[measured]] = shapes[name].to_numpy() * (scale**2 if name == "area" else scale)
-    obs[ORIENTATION] = shapes["orientation"].to_numpy()
+    for name, unit in zip(COLUMNS, (scale**2, scale, scale, 1.0), strict=True):
+        obs[MEASURED[name]] = shapes[name].to_numpy() * unit
     return AnnData(
         obs=obs,
         obsm={keys.SPATIAL: shapes[["x", "y"]].to_numpy()},

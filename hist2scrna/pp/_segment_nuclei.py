@@ -68,7 +68,7 @@ def segment_nuclei(
         Axes and eccentricity of the ellipse with the same second moments; direction of its long axis in degrees, 0 to
         180, clockwise from the right.
     `.obs["solidity"]` : float64
-        Area divided by the area of the convex hull.
+        Area divided by that of the convex hull, in pixels.
     `.obs["hematoxylin"]` : float64
         Mean density of hematoxylin, as :func:`skimage.color.rgb2hed` scales it, relative to the glass.
     `.obs["library_id"]` : categorical

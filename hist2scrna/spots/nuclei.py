@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Where nothing tells the size.
 DIAMETER_UM = 8.0
 LABELED, POLYGONS, DISCS = "label image", "polygons", "discs"
-MAJOR, MINOR, ORIENTATION = (MEASURED[name] for name in ("axis_major_length", "axis_minor_length", "orientation"))
+MAJOR, MINOR, ORIENTATION = (MEASURED[name] for name in ("major", "minor", "orientation"))
 
 
 def nucleus_mask(

@@ -1,4 +1,4 @@
-"""Tools: fit, predict, adapt, evaluate, attention, benchmark."""
+"""Tools: fit, predict, refine types, adapt, evaluate, attention, benchmark."""
 
 import lazy_loader
 
@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "_fit": ["fit"],
         "_predict": ["predict"],
+        "_refine_types": ["refine_types"],
         "_adapt": ["adapt"],
         "_evaluate": ["evaluate"],
         "_attention": ["attention"],

@@ -165,6 +165,8 @@ def predict(
         Of models on tiles, the estimated share of every class in the tile that a nucleus is predicted by.
     `.obs[f"{key}_nucleus_px"]` : int64
         Of models on tiles, how many pixels of the nucleus were seen; 0: none, and all else is NaN.
+    `.obs[f"{key}_tile"]` : int64
+        Of models on tiles, the number of the tile that the nucleus is predicted by; -1: none.
     `.obs[f"{key}_n_nuclei"]` : int64
         In its place where the rows are spots, how many nuclei lie in each; 0: none, and all else is NaN. Types are then
         shares: the mean probability over these nuclei.
@@ -323,5 +325,5 @@ def _of_nuclei(spots: Spots, names: keys.OutputKeys) -> dict[str, NDArray[np.int
         return {}
     with_nucleus(spots.tiles)
     if spots.tiles.by_spot is None:
-        return {names.nucleus_px: spots.tiles.pixels}
+        return {names.nucleus_px: spots.tiles.pixels, names.tile: spots.tiles.owner}
     return {names.n_nuclei: spots.tiles.n_nuclei()}

@@ -225,7 +225,8 @@ class PredictionWriter:
                 self.composition, index=out.obs_names, columns=pd.Index(self.classes)
             )
         for name, number in self.of_nuclei.items():
-            obs[name] = np.zeros(len(self.library), dtype=np.int64)
+            # No tile predicts what was left out.
+            obs[name] = np.full(len(self.library), -1 if name == names.tile else 0, dtype=np.int64)
             obs[name][self.rows] = number
         clear(out, names)
         if self.store is None:

@@ -21,6 +21,7 @@ from hist2scrna.models import SpotBatch, ghist_checkpoint
 from hist2scrna.models.contract import Prediction
 from hist2scrna.models.ghist import GHIST, SPECIAL
 from hist2scrna.models.ghist_losses import type_map
+from hist2scrna.models.ghist_refinement import candidates_of, refine_tile
 
 pytestmark = pytest.mark.parity
 NAMED = os.environ.get("HIST2SCRNA_FIXTURES")
@@ -262,3 +263,18 @@ def test_weights_of_another_model_are_refused(stored) -> None:
         with pytest.raises(ValueError, match="does not fit"):
             network.load_reference_state_dict(broken)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("stored", runs_with("refinement"))
+def test_types_refined_with_the_given_noise(stored) -> None:
+    case = stored["refinement"]["immune"]
+    probability, composition, noise = (
+        values.double().numpy() for values in (case["logits"].softmax(dim=1), case["composition"], case["noise"])
+    )
+    types = [case["classes"].index(name) for name in case["targets"]]
+    # Those that are ignored are given.
+    ignored = np.asarray(case["ignored"]).tolist()
+    candidates = np.setdiff1d(candidates_of(probability, types, {}), ignored)
+    refined = refine_tile(probability, composition, types, candidates, noise, case["scale"])
+    np.testing.assert_array_equal(refined, case["refined"].numpy())
+    np.testing.assert_array_equal(np.flatnonzero(refined != probability.argmax(axis=1)), case["changed"].numpy())
