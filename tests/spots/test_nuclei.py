@@ -22,7 +22,7 @@ SQUARES = [(2, 20, 8, 32), (40, 30, 52, 34), (70, 4, 90, 9)]
 
 def section(n: int = 3, names: list[str] | None = None, **factors: float) -> ad.AnnData:
     picture = np.random.default_rng(0).integers(0, 255, (70, 100, 3)).astype(np.uint8)
-    xy = np.array([[5, 26], [46, 32], [80, 6.5]] + [[50.0, 50.0]] * (n - 3))
+    xy = np.array([[5, 26], [46, 32], [80, 6.5], [50, 50], [70, 60], [20, 55]])
     scale = {"tissue_level0_scalef": 1.0, "mpp": MPP, **factors}
     return ad.AnnData(
         obs=pd.DataFrame(index=names or [f"c{i}" for i in range(n)]),
