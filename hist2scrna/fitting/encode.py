@@ -17,6 +17,7 @@ from hist2scrna.fitting.duration import Duration
 from hist2scrna.fitting.feature_cache import features_key, store_features, stored_features
 from hist2scrna.fitting.look import PLAIN, Look
 from hist2scrna.fitting.read_ahead import read_ahead, readers
+from hist2scrna.images.placement import RGB
 from hist2scrna.verbosity import settings
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def encode_patches(
 
     if not len(members):
         raise ValueError("There is no spot to encode.")
+    require_rgb(spots)
     cache = settings.cache_dir if encoder.by_name and kept is None else None
     if cache is not None:
         require_writable(cache / "features")
@@ -97,6 +99,21 @@ def encode_patches(
             for table, look in zip(tables, encoded, strict=True):
                 table[own] = look.numpy()
     return tables
+
+
+def require_rgb(spots: Spots) -> None:
+    """Refuse patches whose channels are not red, green and blue: encoders were trained on no others.
+
+    Raises
+    ------
+    ValueError
+        If they have another number of channels.
+    """
+    if spots.patches is not None and spots.patches.channels != RGB:
+        raise ValueError(
+            f"Encoders read RGB images, and those of section {spots.sections[0]!r} have {spots.patches.channels} "
+            "channels. Pass one image of each section, H&E in RGB: image= or img_key=."
+        )
 
 
 class _Pass:

@@ -13,6 +13,7 @@ from hist2scrna.arguments import require_whole
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
+from hist2scrna.fitting.encode import require_rgb
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
@@ -185,6 +186,7 @@ def extract_features(
     opened = placed_spots(open_sections(adata, Source(library_key, spatial_key, img_key, image, mpp=mpp)))
     size = encoder_patch_size(prepared, patch_um=patch_um, patch_px=patch_px)
     spots = read_spots(opened, patch=size)
+    require_rgb(spots)
     assert spots.geometry is not None
     precision = precision or prepared.precision_on(device)
     description = _describe(prepared, spots.geometry, precision)

@@ -96,7 +96,8 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
     if np.dtype(chosen.dtype).kind not in NUMBERS:
         convert = "" if np.dtype(chosen.dtype).kind == "c" else f" Convert them: {where} = {where}.astype(float)."
         raise ValueError(f"Expected {where} to hold counts, found values of type {chosen.dtype}.{convert}")
-    counts = sparse.csr_array(chosen)
+    # SciPy has no sparse matrix of float16.
+    counts = sparse.csr_array(chosen.astype(np.float32) if chosen.dtype == np.float16 else chosen)
     counts.eliminate_zeros()
     wrong = _wrong_values(counts.data, whole)
     if wrong is not None:
