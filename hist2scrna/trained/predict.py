@@ -13,6 +13,7 @@ import torch
 from hist2scrna import keys
 from hist2scrna.arguments import require_flag, require_whole, shown
 from hist2scrna.fitting.inference import pick_device, predict_blocks
+from hist2scrna.fitting.surroundings import own_torch
 from hist2scrna.messages import arguments_known, require_adata, require_key, require_known
 from hist2scrna.models.published import model_folder
 from hist2scrna.processors import threads
@@ -41,6 +42,7 @@ PREDICTION_BATCH, PREDICTION_TILES = 64, 4
 
 
 @arguments_known
+@own_torch()
 def predict(
     adata: AnnData,
     model: FittedModel | str | Path,
