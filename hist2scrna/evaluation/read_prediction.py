@@ -22,7 +22,7 @@ from hist2scrna.evaluation.predictors import (
 from hist2scrna.messages import listed, require_key
 from hist2scrna.metrics.blocks import blocks
 from hist2scrna.spots.gene_names import locate_genes
-from hist2scrna.trained.predict import default_layers
+from hist2scrna.trained.layers import default_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

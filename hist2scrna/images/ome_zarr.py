@@ -10,6 +10,7 @@ import numpy as np
 from hist2scrna.images.pixels import ImageError, as_rgb, is_eight_or_sixteen_bit, reading
 from hist2scrna.images.resolution import ngff_mpp
 from hist2scrna.images.tiles import TiledImage
+from hist2scrna.messages import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +66,7 @@ class OmeZarrImage(TiledImage):
             chunks = [(int(array.chunks[x]), int(array.chunks[y])) for array in arrays]
         kept = self._lay_out(path, scale, sizes, chunks, mpp)
         self._arrays = [arrays[level] for level in kept]
+        _warn_of_gaps(arrays[0], path)
 
     def _check(self, array: Any, path: Path) -> None:
         shape = dict(zip(self._axes, array.shape, strict=True))
@@ -85,6 +87,17 @@ class OmeZarrImage(TiledImage):
             tile = np.asarray(self._arrays[level][tuple(window.get(name, 0) for name in self._axes)])
         kept = [name for name in self._axes if name in window]
         return as_rgb(tile.transpose([kept.index(name) for name in "yxc" if name in kept]))
+
+
+def _warn_of_gaps(array: Any, path: Path) -> None:
+    """Warn of chunks that are not stored, unless white stands for them: background may be left out, tissue is lost."""
+    white = np.iinfo(array.dtype).max
+    missing = int(array.nchunks - array.nchunks_initialized)
+    if missing > 0 and array.fill_value != white:
+        warn_user(
+            f"{missing} of {array.nchunks} chunks of '{path}' are not there, and are read as pixels of "
+            f"{array.fill_value or 0} (white is {white}). If tissue lies there, copy or download the folder again."
+        )
 
 
 def _metadata(group: Any) -> Mapping[str, Any]:

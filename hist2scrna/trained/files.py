@@ -20,19 +20,22 @@ from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import hist2scrna
+from hist2scrna.arguments import shown
 from hist2scrna.encoders.weights import file_sha256, write_tensors
 from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
+from hist2scrna.fitting.surroundings import own_torch
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.create import create_model
+from hist2scrna.models.published import model_folder
 from hist2scrna.models.registry import model_names
 from hist2scrna.trained.card_fields import wrong_value
+from hist2scrna.trained.fitted import FittedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hist2scrna.trained.fitted import FittedModel
 
 FORMAT_VERSION = 1
 WEIGHTS, REFERENCE, CARD, HISTORY = "model.safetensors", "training.safetensors", "model.json", "history.csv"
@@ -144,6 +147,7 @@ def card_sha256(card: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+@own_torch()
 def load_fields(folder: Path) -> dict[str, Any]:
     """Return the fields of the :class:`FittedModel` that was saved in a folder.
 
@@ -173,6 +177,21 @@ def load_fields(folder: Path) -> dict[str, Any]:
     except DAMAGE as error:
         reason = str(error).rstrip(".")
         raise ValueError(f"The model in '{folder}' is damaged: {reason}. Save or copy it again.") from error
+
+
+def as_fitted(model: FittedModel | str | Path) -> FittedModel:
+    """Return the model, loading it if a folder is given.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(model, str | Path):
+        return FittedModel(**load_fields(model_folder(model)))
+    if not isinstance(model, FittedModel):
+        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {shown(model)}.")
+    return model
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,18 +10,18 @@ import numpy as np
 import torch
 
 from hist2scrna import keys
-from hist2scrna.arguments import require_flag, require_whole, shown
+from hist2scrna.arguments import require_flag, require_whole
 from hist2scrna.fitting.inference import pick_device, predict_blocks
-from hist2scrna.messages import arguments_known, require_adata, require_key, require_known
-from hist2scrna.models.published import model_folder
+from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.messages import arguments_known, require_adata, require_key
 from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.encode import encode
-from hist2scrna.trained.files import load_fields
-from hist2scrna.trained.fitted import FittedModel
+from hist2scrna.trained.files import as_fitted
+from hist2scrna.trained.layers import checked_layers, default_layers
 from hist2scrna.trained.owned import check_key, require_own_slots
 from hist2scrna.trained.read import read_for
 from hist2scrna.trained.store import check_store, keep_encoded
@@ -36,11 +35,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hist2scrna.spots.read import Spots
+    from hist2scrna.trained.fitted import FittedModel
 
 PREDICTION_BATCH, PREDICTION_TILES = 64, 4
 
 
 @arguments_known
+@own_torch()
 def predict(
     adata: AnnData,
     model: FittedModel | str | Path,
@@ -274,45 +275,6 @@ def predict(
     finally:
         fitted.module.cpu()
         writer.discard()
-
-
-def as_fitted(model: FittedModel | str | Path) -> FittedModel:
-    """Return the model, loading it if a folder is given.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    """
-    if isinstance(model, str | Path):
-        return FittedModel(**load_fields(model_folder(model)))
-    if not isinstance(model, FittedModel):
-        raise TypeError(f"Expected `model` to be a TrainedModel or the folder of one, found {shown(model)}.")
-    return model
-
-
-def checked_layers(layers: Any) -> list[str]:
-    """Return the names of the layers to write.
-
-    Raises
-    ------
-    ValueError
-        If one is not known; the nearest is named.
-    """
-    if not isinstance(layers, Iterable):
-        raise ValueError(f"Expected `layers` to be names among {list(keys.LAYERS)}, found {shown(layers)}.")
-    names = [layers] if isinstance(layers, str) else list(layers)
-    for name in names:
-        require_known("name in `layers`", name, keys.LAYERS)
-    return names
-
-
-def default_layers(model: FittedModel) -> list[str]:
-    """Return the layers that are written unless others are asked for: those that the likelihood has."""
-    absent = {"mse": {"dropout", "log_normalized"}, "zinb": set()}.get(model.likelihood, {"dropout"})
-    if model.module.target == "log_counts":
-        absent = {"dropout"}
-    return [name for name in keys.DEFAULT_LAYERS if name not in absent]
 
 
 def _default_batch(model: FittedModel) -> int:

@@ -173,13 +173,13 @@ def _full_above(size, error):
     ],
 )
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_section, error):
-    section = make_section(n_spots=40)
-    how = {"losses": {"size": _full_above(10, error)}}
-    with pytest.warns(UserWarning, match="starts again with batch_size=10") as said:
-        model = h2s.tl.fit(section, **how, **fast(batch_size=40, validation=0, max_epochs=2))
+    section = make_section(n_spots=16)
+    how = {"losses": {"size": _full_above(4, error)}}
+    with pytest.warns(UserWarning, match="starts again with batch_size=4") as said:
+        model = h2s.tl.fit(section, **how, **fast(batch_size=16, validation=0))
     assert [str(w.message).count("does not fit") for w in said].count(1) == 2
-    assert model.training["batch_size"] == 10
-    small = h2s.tl.fit(section, **how, **fast(batch_size=10, validation=0, max_epochs=2))
+    assert model.training["batch_size"] == 4
+    small = h2s.tl.fit(section, **how, **fast(batch_size=4, validation=0))
     for name, value in small.module.state_dict().items():
         assert torch.equal(value, model.module.state_dict()[name]), name
 

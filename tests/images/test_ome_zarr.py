@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 
+import numpy as np
 import pytest
 from image_files import HEIGHT, WIDTH, ome_zarr
 
@@ -22,6 +24,29 @@ def test_damaged_chunks_of_ome_zarr_are_named(marked_pixels, tmp_path):
     (tmp_path / "p.zarr" / "zarr.json").write_text(json.dumps(attributes))
     with pytest.raises(ValueError, match=r"p\.zarr.*not an OME-Zarr that can be read"):
         open_file(tmp_path / "p.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_chunks_that_are_not_there_are_counted(marked_pixels, tmp_path, version):
+    folder = ome_zarr(tmp_path / "p.zarr", marked_pixels, version=version)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_file(folder)
+    stored = [path for path in sorted((folder / "0").rglob("*")) if path.is_file() and path.name[0] not in ".z"]
+    for path in stored[::2]:
+        path.unlink()
+    with pytest.warns(UserWarning, match=f"{len(stored[::2])} of {len(stored)} chunks of .*pixels of 0 .white is 255"):
+        open_file(folder)
+
+
+def test_white_background_may_be_left_out(tmp_path):
+    pixels = np.full((300, 300, 3), 255, np.uint8)
+    pixels[:128, :128] = 90
+    folder = ome_zarr(tmp_path / "p.zarr", pixels, fill_value=255)
+    assert len([path for path in (folder / "0" / "c").rglob("*") if path.is_file()]) < 27
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (open_file(folder).read(0, 200, 200, 50, 50) == 255).all()
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**40])

@@ -91,8 +91,10 @@ def test_a_pickle_beside_a_model_is_never_read(model, tmp_path, exploded):
     assert not exploded.exists()
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
-@pytest.mark.parametrize("form", ["pickle", "torch", "legacy torch", "archive", "numpy"])
+@pytest.mark.parametrize(
+    ("suffix", "form"),
+    [(".pt", "pickle"), (".pth", "torch"), (".ckpt", "legacy torch"), (".bin", "archive"), (".pt", "numpy")],
+)
 def test_a_pickle_as_published_weights_is_never_run(make_section, tmp_path, exploded, suffix, form):
     weights = tmp_path / f"weights{suffix}"
     weights.write_bytes(bombs(exploded)[form])
