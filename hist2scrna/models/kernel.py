@@ -163,6 +163,10 @@ class KernelRegression(SpotModel):
         self.n_morphology = n_morphology
         n_encoded = n_features - n_morphology
         self.n_components = min(n_components, n_encoded)
+        self._register_buffers(n_genes, n_classes, n_features, n_encoded)
+
+    def _register_buffers(self, n_genes: int, n_classes: int, n_features: int, n_encoded: int) -> None:
+        n_morphology, n_programs = self.n_morphology, self.n_programs
         n_scores = 1 + n_programs
         n_targets = n_scores + n_classes
         shapes: dict[str, tuple[int, ...]] = {

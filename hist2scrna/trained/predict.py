@@ -208,19 +208,7 @@ def predict(
     >>> list(test.obs["hist2scrna_cell_type"].cat.categories)
     ['epithelial', 'lymphoid', 'stromal', 'muscle']
     """
-    require_adata(adata)
-    check_key(adata, key_added)
-    if store is not None:
-        check_store(store)
-    elif not copy:
-        require_own_slots(adata)
-    for name, flag in (("copy", copy), ("progress", progress), ("another_donor", another_donor)):
-        if flag is not None:
-            require_flag(name, flag)
-    if batch_size is not None:
-        require_whole("batch_size", batch_size, 1)
-    if group_key is not None:
-        require_key(adata.obs, group_key, "adata.obs")
+    _check(adata, key_added, store, batch_size, group_key, copy=copy, progress=progress, another_donor=another_donor)
     fitted = as_fitted(model)
     wanted = default_layers(fitted) if layers is None else checked_layers(layers)
     device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
@@ -275,6 +263,33 @@ def predict(
     finally:
         fitted.module.cpu()
         writer.discard()
+
+
+def _check(
+    adata: AnnData,
+    key_added: str,
+    store: str | Path | None,
+    batch_size: int | None,
+    group_key: str | None,
+    *,
+    copy: bool,
+    progress: bool,
+    another_donor: bool | None,
+) -> None:
+    """Refuse arguments that no model could predict with, before any is loaded."""
+    require_adata(adata)
+    check_key(adata, key_added)
+    if store is not None:
+        check_store(store)
+    elif not copy:
+        require_own_slots(adata)
+    for name, flag in (("copy", copy), ("progress", progress), ("another_donor", another_donor)):
+        if flag is not None:
+            require_flag(name, flag)
+    if batch_size is not None:
+        require_whole("batch_size", batch_size, 1)
+    if group_key is not None:
+        require_key(adata.obs, group_key, "adata.obs")
 
 
 def _default_batch(model: FittedModel) -> int:

@@ -12,8 +12,7 @@ import pandas as pd
 from hist2scrna import keys
 from hist2scrna.files import Scratch
 from hist2scrna.messages import warn_user
-from hist2scrna.spots.gene_names import locate_genes
-from hist2scrna.trained.announce import announce_new
+from hist2scrna.trained.destination import destination
 from hist2scrna.trained.owned import clear
 from hist2scrna.trained.store import ZarrRows, backed
 
@@ -30,35 +29,6 @@ ROWS_PER_CHUNK = 256
 MOST_UNLIKE = 0.05
 # Of keys.TISSUE: light gray, and Okabe and Ito's vermilion.
 TISSUE_COLORS = ("#BBBBBB", "#D55E00")
-
-
-def plan(
-    adata: ad.AnnData, genes: Sequence[str], *, copy: bool, new: bool = False
-) -> tuple[ad.AnnData, bool, NDArray[np.int64]]:
-    """Return the AnnData to write to, whether it is a new one, and the column of each gene.
-
-    `adata` itself if it has all `genes`, by name or by a column of `.var`; else, or if `copy` or `new`, a new one. With
-    `copy`, or where genes are missing, the new one has exactly the model's genes; it carries over `.obs`, `.obsm`,
-    `.uns` and `.obsp`.
-    """
-    place = locate_genes(adata, genes)
-    complete = bool((place >= 0).all())
-    if complete and not copy and not new:
-        return adata, False, place
-    if complete and not copy:
-        return adata.to_memory() if adata.isbacked else adata.copy(), True, place
-    if not complete:
-        announce_new(int((place < 0).sum()), len(genes))
-    names = pd.Index([gene if at < 0 else adata.var_names[at] for gene, at in zip(genes, place, strict=True)])
-    var = adata.var.iloc[place].copy() if complete else pd.DataFrame(index=names)
-    fresh = ad.AnnData(
-        obs=adata.obs.copy(),
-        var=var,
-        obsm={key: value.copy() for key, value in adata.obsm.items()},
-        obsp={key: value.copy() for key, value in adata.obsp.items()},
-        uns=dict(adata.uns),
-    )
-    return fresh, True, np.arange(len(genes))
 
 
 class PredictionWriter:
@@ -98,7 +68,7 @@ class PredictionWriter:
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
         self.store = None if store is None else Path(store)
-        self.out, self.fresh, self.columns = plan(adata, genes, copy=copy, new=self.store is not None)
+        self.out, self.fresh, self.columns = destination(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
         self.modeled = np.zeros(self.out.n_vars, dtype=bool)
         self.modeled[self.columns] = True

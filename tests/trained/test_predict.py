@@ -174,7 +174,11 @@ def test_nothing_is_written_when_it_fails_halfway(model, unseen, tmp_path, monke
             predict(unseen, model, store=store, **QUIET)
     assert len(calls) == 3
     assert list(unseen.layers) == [] and "hist2scrna" not in unseen.uns and "X_hist2scrna" not in unseen.obsm
-    assert list(tmp_path.iterdir()) == []
+    # Encodings, from which the same call goes on.
+    assert {path.name for path in tmp_path.iterdir()} == {"p.h5ad.partial", "p.zarr.partial"}
+    monkeypatch.undo()
+    predict(unseen, model, store=tmp_path / "p.h5ad", **QUIET)
+    assert {path.name for path in tmp_path.iterdir()} == {"p.h5ad", "p.zarr.partial"}
 
 
 def test_result_can_be_written_and_read(model, unseen, tmp_path):
