@@ -17,7 +17,7 @@ from hist2scrna.fitting.encode import require_rgb
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known, require_adata
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._features_key import check_features_key
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 @arguments_known
-@own_torch()
+@in_own_torch
 def extract_features(
     adata: AnnData,
     encoder: str | nn.Module | Callable[[Tensor], Tensor] | Encoder = DEFAULT_ENCODER,

@@ -15,7 +15,7 @@ from hist2scrna.encoders.patch_statistics import (
     feature_names,
     patch_statistics,
 )
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.images.base import cut_patches
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.read import read_spots
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@own_torch()
+@in_own_torch
 def morphology_features(
     adata: AnnData,
     *,

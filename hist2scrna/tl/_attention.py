@@ -8,7 +8,7 @@ from scipy import sparse
 
 from hist2scrna import keys
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known
 from hist2scrna.spots.placed import spread
 from hist2scrna.trained.attribution import attribute
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @arguments_known
-@own_torch()
+@in_own_torch
 def attention(
     adata: AnnData,
     model: TrainedModel | str | Path,

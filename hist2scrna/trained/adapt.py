@@ -13,7 +13,7 @@ import torch
 
 from hist2scrna.fitting.batches import make_batch
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known, listed, require_adata, require_key
 from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
@@ -35,7 +35,7 @@ FEWEST = 5
 
 
 @arguments_known
-@own_torch()
+@in_own_torch
 def adapt(
     model: TrainedModel | str | Path,
     adata: AnnData,

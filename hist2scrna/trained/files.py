@@ -24,7 +24,7 @@ from hist2scrna.arguments import shown
 from hist2scrna.encoders.weights import file_sha256, write_tensors
 from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.create import create_model
@@ -147,7 +147,7 @@ def card_sha256(card: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-@own_torch()
+@in_own_torch
 def load_fields(folder: Path) -> dict[str, Any]:
     """Return the fields of the :class:`FittedModel` that was saved in a folder.
 

@@ -12,7 +12,7 @@ import torch
 from hist2scrna import keys
 from hist2scrna.arguments import require_flag, require_whole
 from hist2scrna.fitting.inference import pick_device, predict_blocks
-from hist2scrna.fitting.surroundings import own_torch
+from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known, require_adata, require_key
 from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
@@ -41,7 +41,7 @@ PREDICTION_BATCH, PREDICTION_TILES = 64, 4
 
 
 @arguments_known
-@own_torch()
+@in_own_torch
 def predict(
     adata: AnnData,
     model: FittedModel | str | Path,
