@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # How the names of scratch folders begin and end: a dot and the name of what is written, and this.
 PARTIAL = ".partial"
 LONGEST_PART = 100
+# Bytes of what a file holds beside its arrays.
+HEADERS = 2**20
 OLD = "old"
 # renameat2 of Linux and renamex_np of macOS: paths relative to the current folder, and the flag to exchange two names.
 CURRENT_FOLDER, EXCHANGE = -100, 2
@@ -42,6 +44,24 @@ def require_writable(path: str | Path) -> None:
         raise OSError(
             f"Nothing can be written to '{path}': {error.strerror} ('{above}'). Choose another place."
         ) from None
+
+
+def require_room(path: Path, n_bytes: int) -> None:
+    """Refuse to begin a file for which the disk has no room: HDF5 ends the process where a disk is full.
+
+    Raises
+    ------
+    OSError
+        If less is free than `n_bytes` and a little for headers.
+    """
+    n_bytes += HEADERS
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(above).free
+    if free < n_bytes:
+        raise OSError(
+            f"'{path}' needs some {n_bytes / 2**20:.3g} MiB, and {free / 2**20:.3g} MiB are free in '{above}'. Make "
+            "room, or choose another place."
+        )
 
 
 def require_own(folder: Path, names: Collection[str], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import resource
@@ -10,17 +11,15 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import pytest
 from builders import fast
 from forks import in_fork
 from fuzzing.run import IMPORTED
 from sections import section
 
-from hist2scrna import TrainedModel, pl, pp
+from hist2scrna import pl, pp
 from hist2scrna.cli.errors import EXPECTED
 from hist2scrna.cli.writing import write_one, write_spatialdata
-from hist2scrna.evaluation.result import Evaluation
 from hist2scrna.fitting.checkpoint import TrainingCheckpoint
 from hist2scrna.io import to_spatialdata, write_patch_folder
 from hist2scrna.tl import evaluate, fit, predict
@@ -33,25 +32,25 @@ LIMIT = 200
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory) -> dict[str, object]:
-    """A model, its prediction and its evaluation, made in a fork: this process keeps no thread that no fork has."""
-    folder = tmp_path_factory.mktemp("good")
+def good() -> dict[str, object]:
+    """A model, its prediction and its evaluation."""
     for name in IMPORTED:
         importlib.import_module(name)
+    model = fit(section(), **fast(labels_key="cell_type"))
+    predicted = predict(section(), model, progress=False)
+    with pytest.warns(UserWarning, match="NOT HELD OUT"):
+        scores = evaluate(predicted, model, progress=False)
+    return {"model": model, "predicted": predicted, "scores": scores}
 
-    def act() -> None:
-        model = fit(section(), **fast(labels_key="cell_type"))
-        model.save(folder / "model")
-        predicted = predict(section(), model, progress=False)
-        predicted.write_h5ad(folder / "predicted.h5ad")
-        evaluate(predicted, model, progress=False).to_json(folder / "scores.json")
 
-    assert in_fork(act) == 0
-    return {
-        "model": TrainedModel.load(folder / "model"),
-        "predicted": ad.read_h5ad(folder / "predicted.h5ad"),
-        "scores": Evaluation.from_json(folder / "scores.json"),
-    }
+@pytest.fixture(autouse=True)
+def _without_threads_of_zarr(request) -> None:
+    """No fork has the threads that zarr has once started: it would wait for them for ever."""
+    if "zarr" in str(request.node.name) or "spatialdata" in str(request.node.name):
+        from zarr.core.sync import loop
+
+        if loop[0] is not None:
+            pytest.skip("zarr was used in this process before; run this file alone")
 
 
 def _streamed(g: dict, path: Path) -> None:
@@ -130,8 +129,10 @@ def small_disk(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*WRITERS, *STREAMED])
 def test_a_disk_that_is_full_is_said_and_the_old_version_stays(good, small_disk, kind) -> None:
-    (small_disk / "precious").write_bytes(b"\0" * 400_000)
-    (small_disk / "more").write_bytes(b"\0" * 500_000)
+    with (small_disk / "precious").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+    os.truncate(small_disk / "precious", (small_disk / "precious").stat().st_size - 2 * 4096)
     before = contents(small_disk)
     assert in_fork(lambda: fails_well(lambda: (WRITERS | STREAMED)[kind](good, small_disk))) == 0
     after = contents(small_disk)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hist2scrna.cli.reading import STORES
-from hist2scrna.files import replaced_whole, require_own, require_writable
+from hist2scrna.files import replaced_whole, require_own, require_room, require_writable
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,9 +60,10 @@ def write_one(adata: AnnData, path: Path, *, overwrite: bool = False) -> Path:
     Raises
     ------
     FileExistsError, ValueError, OSError
-        As :func:`check_output`.
+        As :func:`check_output`, and if the disk has no room for it.
     """
     check_output(path, overwrite=overwrite)
+    require_room(path, adata.__sizeof__())
     with replaced_whole(path) as scratch:
         if path.suffix == ".h5ad":
             adata.write_h5ad(scratch)

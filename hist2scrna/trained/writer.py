@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import keys
-from hist2scrna.files import Scratch
+from hist2scrna.files import Scratch, require_room
 from hist2scrna.messages import warn_user
 from hist2scrna.trained.destination import destination
 from hist2scrna.trained.owned import clear
@@ -97,6 +97,8 @@ class PredictionWriter:
 
     def _open_store(self, wanted: Sequence[str], shape: tuple[int, int]) -> None:
         assert self.store is not None
+        layers = len(wanted) * shape[0] * shape[1] * np.dtype(np.float32).itemsize
+        require_room(self.store, layers + self.out.__sizeof__())
         self._scratch = Scratch(self.store)
         path = self._scratch.new
         chunks = (min(ROWS_PER_CHUNK, shape[0]), shape[1])

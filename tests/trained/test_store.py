@@ -16,7 +16,7 @@ from hist2scrna.tl import fit, predict
 KINDS = {"network": fast(labels_key="cell_type"), "encoder": {"model": "kernel", "encoder": "morphology"}}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["network", pytest.param("encoder", marks=pytest.mark.slow)])
 def model(request):
     return fit(section(), **KINDS[request.param] | {"progress": False})
 
