@@ -16,7 +16,7 @@ from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.messages import arguments_known, require_adata
+from hist2scrna.messages import arguments_known, require_adata, sections_counted
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._features_key import check_features_key
 from hist2scrna.processors import threads
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @arguments_known
+@sections_counted
 def extract_features(
     adata: AnnData,
     encoder: str | nn.Module | Callable[[Tensor], Tensor] | Encoder = DEFAULT_ENCODER,

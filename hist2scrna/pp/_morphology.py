@@ -16,6 +16,7 @@ from hist2scrna.encoders.patch_statistics import (
     patch_statistics,
 )
 from hist2scrna.images.base import cut_patches
+from hist2scrna.messages import sections_counted
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@sections_counted
 def morphology_features(
     adata: AnnData,
     *,
