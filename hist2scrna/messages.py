@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 import warnings
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,6 +21,8 @@ PACKAGE = str(Path(__file__).parent)
 Class = TypeVar("Class")
 P = ParamSpec("P")
 R = TypeVar("R")
+# What was said of sections, and of which, by what it is about.
+_counted: ContextVar[dict[str, tuple[str, list[str]]] | None] = ContextVar("_counted", default=None)
 
 
 def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
@@ -29,6 +32,45 @@ def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
+
+
+def warn_of_section(section: str, about: str, text: str) -> None:
+    """Warn of a section; within :func:`sections_counted` once for all of which the same is said.
+
+    Parameters
+    ----------
+    section
+        Its name.
+    about
+        What it is about: warnings of one kind are counted together.
+    text
+        What is said of this section.
+    """
+    counted = _counted.get()
+    if counted is None:
+        warn_user(text)
+    elif section not in (names := counted.setdefault(about, (text, []))[1]):
+        names.append(section)
+
+
+def sections_counted(function: Callable[P, R]) -> Callable[P, R]:
+    """Let what :func:`warn_of_section` says come once a call, at its end: of the first section, and how many more."""
+
+    @functools.wraps(function)
+    def called(*values: P.args, **named: P.kwargs) -> R:
+        if _counted.get() is not None:
+            return function(*values, **named)
+        counted: dict[str, tuple[str, list[str]]] = {}
+        token = _counted.set(counted)
+        try:
+            return function(*values, **named)
+        finally:
+            _counted.reset(token)
+            for text, (_, *others) in counted.values():
+                more = f" The same holds of {len(others)} more: {listed(others)}." if others else ""
+                warn_user(text + more)
+
+    return called
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

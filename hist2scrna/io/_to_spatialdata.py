@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 
 from hist2scrna import keys
+from hist2scrna.messages import sections_counted
 from hist2scrna.spots.coordinates import read_coordinates
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
@@ -24,6 +25,7 @@ GLOBAL = "global"
 TILE_PX = 2048
 
 
+@sections_counted
 def to_spatialdata(
     adata: ad.AnnData,
     *,

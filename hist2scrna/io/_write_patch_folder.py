@@ -16,7 +16,7 @@ import hist2scrna
 from hist2scrna import keys
 from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.io import patch_layout as layout
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import sections_counted, warn_user
 from hist2scrna.spots.counts import choose_genes, read_counts
 from hist2scrna.spots.labels import read_labels
 from hist2scrna.spots.patch_files import PatchFiles, png_side
@@ -42,6 +42,7 @@ COMPRESSION = 1
 LEFT_OUT = (keys.SOURCE_IMAGE_PATH, keys.PATCH_FOLDER, keys.PATCH_SIDE_UM)
 
 
+@sections_counted
 def write_patch_folder(
     adata: AnnData,
     folder: str | Path,

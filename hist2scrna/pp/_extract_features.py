@@ -18,7 +18,7 @@ from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.surroundings import in_own_torch
-from hist2scrna.messages import arguments_known, require_adata
+from hist2scrna.messages import arguments_known, require_adata, sections_counted
 from hist2scrna.pp._encode_patches import encode_by, encode_spots
 from hist2scrna.pp._features_key import check_features_key
 from hist2scrna.processors import threads
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 @arguments_known
 @in_own_torch
+@sections_counted
 def extract_features(
     adata: AnnData,
     encoder: str | nn.Module | Callable[[Tensor], Tensor] | Encoder = DEFAULT_ENCODER,

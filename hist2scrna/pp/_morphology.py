@@ -17,6 +17,7 @@ from hist2scrna.encoders.patch_statistics import (
 )
 from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.images.base import cut_patches
+from hist2scrna.messages import sections_counted
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @in_own_torch
+@sections_counted
 def morphology_features(
     adata: AnnData,
     *,

@@ -12,7 +12,7 @@ from hist2scrna import keys
 from hist2scrna.arguments import positive_number, shown
 from hist2scrna.images.open import open_file
 from hist2scrna.images.stains import StainStack, stack_of_array
-from hist2scrna.messages import require_key, warn_user
+from hist2scrna.messages import require_key, warn_of_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,6 +146,7 @@ class LibraryImages:
     """
 
     def __init__(self, name: str, entry: Mapping[str, Any]) -> None:
+        self.name = name
         self.where = f"adata.uns['{keys.SPATIAL}']['{name}']"
         self.entry = entry
         self._opened: dict[str | Path, SectionImage] = {}
@@ -177,9 +178,11 @@ class LibraryImages:
             if Path(str(source)).exists():
                 return Path(str(source))
             instead = f"using the finest of {list(images)} instead" if images else "and there is no other image"
-            warn_user(
+            warn_of_section(
+                self.name,
+                "file that is not there",
                 f"{self.where}['{keys.METADATA}']['{keys.SOURCE_IMAGE_PATH}'] names '{source}', which is not there; "
-                f"{instead}. Pass image= with the right path."
+                f"{instead}. Pass image= with the right path.",
             )
         if not images:
             raise KeyError(

@@ -196,13 +196,15 @@ def open_patch_files(
         sides.append(None if side is None else float(side))
     known = [side for side in sides if side is not None]
     um = float(patch_um) if patch_um is not None else min(known, default=PATCH_UM_WITHOUT_SPOT)
+    unknown = [name for name, side in zip(opened.names, sides, strict=True) if side is None]
+    if unknown:
+        more = f", as of {len(unknown) - 1} more," if len(unknown) > 1 else ""
+        warn_user(
+            f"How much tissue the patches of section {unknown[0]!r} show{more} is not known: they are taken as {um:g} "
+            "um wide. Pass patch_um= to io.read_patch_folder."
+        )
     for name, side in zip(opened.names, sides, strict=True):
-        if side is None:
-            warn_user(
-                f"How much tissue the patches of section {name!r} show is not known: they are taken as {um:g} um wide. "
-                "Pass patch_um= to io.read_patch_folder."
-            )
-        elif side < um * (1 - SAME):
+        if side is not None and side < um * (1 - SAME):
             raise ValueError(
                 f"The patches of section {name!r} show {side:g} um of tissue, and {um:g} um are needed here. Write "
                 f"them from the image with io.write_patch_folder(..., patch_um={um:g}), or pass image=."

@@ -10,7 +10,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.arguments import positive_number
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import warn_of_section
 from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
@@ -94,10 +94,12 @@ def section_scale(
     if image is not None and file_mpp is not None:
         log.log(HINT, "section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)
         if abs(diameter / spot_px / file_mpp - 1) > LARGEST_DISAGREEMENT:
-            warn_user(
+            warn_of_section(
+                library,
+                "scale that two things tell",
                 f"The image of section {library!r} ({image.origin}) says {file_mpp:.4g} um a pixel, which is used; but "
                 f"its spots of {spot_px:g} px, taken as {diameter:g} um, say {diameter / spot_px:.4g}. Check that the "
-                "coordinates are pixels of this image, or pass mpp=."
+                "coordinates are pixels of this image, or pass mpp=.",
             )
         return SectionScale(file_mpp, "image file", spot_px)
     log.info(

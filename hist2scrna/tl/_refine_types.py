@@ -67,7 +67,14 @@ def refine_types(
 
     Examples
     --------
-    >>> nuclei = hist2scrna.tl.refine_types(nuclei, ["lymphoid", "plasma"])
+    >>> import pandas as pd
+    >>> nuclei, types = train[:4].copy(), ["lymphoid", "plasma"]
+    >>> nuclei.obsm["hist2scrna_cell_type_probability"] = pd.DataFrame([[0.55, 0.45]] * 4, nuclei.obs_names, types)
+    >>> nuclei.obsm["hist2scrna_composition"] = pd.DataFrame([[0.5, 0.5]] * 4, nuclei.obs_names, types)
+    >>> nuclei.obs["hist2scrna_tile"] = 0
+    >>> nuclei = h2s.tl.refine_types(nuclei, types, strength=4.0)
+    >>> "plasma" in set(nuclei.obs["hist2scrna_refined_cell_type"])
+    True
     """
     require_adata(adata)
     names = keys.OutputKeys(key)

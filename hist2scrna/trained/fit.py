@@ -28,7 +28,7 @@ from hist2scrna.fitting.split import split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.fitting.warm_start import start_from
-from hist2scrna.messages import require_adata, warn_user
+from hist2scrna.messages import require_adata, sections_counted, warn_user
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.choose import AUTO, RGB
 from hist2scrna.models.create import create_model
@@ -58,6 +58,7 @@ CLASSES, N_REFERENCE, SUPERVISION = "classes", "n_reference", "supervision"
 
 
 @in_own_torch
+@sections_counted
 def fit_model(adata: AnnData, request: FitRequest) -> TrainedModel:
     """Fit what is asked for; see :func:`hist2scrna.tl.fit`. The global random state is left as it was."""
     require_adata(adata)

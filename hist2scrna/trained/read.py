@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import sections_counted, warn_user
 from hist2scrna.models.choose import RGB
 from hist2scrna.spots.graph import Neighbors
 from hist2scrna.spots.nuclei import DISCS, LABELED, POLYGONS
@@ -31,6 +31,7 @@ OVERLAP = 30 / 256
 SPOT_DIAMETER, ARGUMENT = "spot diameter", "argument"
 
 
+@sections_counted
 def read_for(
     model: FittedModel,
     adata: AnnData,

@@ -7,9 +7,12 @@ import warnings
 import anndata as ad
 import numpy as np
 import pytest
+import tifffile
+import torch
 from builders import fast
 from PIL import Image
 
+from hist2scrna.pp import extract_features
 from hist2scrna.tl import fit, predict
 
 QUIET = {"progress": False, "accelerator": "cpu"}
@@ -81,6 +84,31 @@ def test_the_same_is_said_once_for_all_sections(make_section):
     for part in ("covers only 20 px", "lie on tissue"):
         (text,) = [text for text in texts if part in text]
         assert "'s0' (as of 2 more: s1, s2)" in text
+
+
+@pytest.mark.parametrize("what", ["lost", "scale"])
+def test_files_of_several_sections_are_warned_of_once(make_section, tmp_path, what):
+    """Of files that are not there, and of those whose pixels are not what the spots make of them."""
+    sections = [make_section(f"s{i}", seed=i) for i in range(3)]
+    for adata in sections:
+        entry, file = next(iter(adata.uns["spatial"].values())), tmp_path / f"{adata.obs_names[0]}.tif"
+        entry["metadata"]["source_image_path"] = str(file)
+        if what == "scale":
+            del entry["scalefactors"]["mpp"]
+            tifffile.imwrite(file, entry["images"]["hires"], resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    with pytest.warns(UserWarning) as said:
+        extract_features(
+            ad.concat(sections, uns_merge="unique"), mean_colors, patch_px=8, patch_um=50.0, progress=False
+        )
+    part = {"lost": "which is not there", "scale": "says 1 um a pixel"}[what]
+    (text,) = [str(w.message) for w in said if part in str(w.message)]
+    assert "'s0'" in text
+    assert text.endswith("The same holds of 2 more: s1, s2.")
+    assert next(w for w in said if part in str(w.message)).filename == __file__
+
+
+def mean_colors(patches: torch.Tensor) -> torch.Tensor:
+    return patches.mean(dim=(2, 3))
 
 
 def test_a_file_as_cellxgene_writes_it_goes_from_file_to_prediction(make_section, tmp_path):
