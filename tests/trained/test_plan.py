@@ -91,7 +91,7 @@ def test_options_of_every_model_are_checked_before_it_is_built(name):
             with pytest.raises(ValueError, match=rf"`{option}") as said:
                 create_model(name, n_genes=3, **{**needed, option: value})
             assert str(value).strip("[]") in str(said.value)
-            assert said.traceback[-1].path.name == "option_values.py"
+            assert said.traceback[-1].path.name in ("arguments.py", "option_values.py")
     assert tried or not entry.options.keys() - {"n_features", "target"}
 
 
@@ -115,9 +115,10 @@ def test_a_lattice_that_fills_the_memory_is_refused(tmp_path):
         pp.tissue_grid(tmp_path / "slide.png", spacing_um=1e-4, mpp=0.5)
 
 
-@pytest.mark.parametrize("model", ["ridge", "kernel"])
-def test_one_gene_is_enough(make_section, model):
+def test_one_gene_is_enough_for_counts_and_says_nothing_once_normalized(make_section):
     adata = make_section()
     adata.obsm["u"] = np.random.default_rng(0).normal(size=(40, 6))
-    fitted = fit(adata, model=model, features_key="u", genes=["g0"], progress=False)
+    fitted = fit(adata, model="kernel", features_key="u", genes=["g0"], progress=False)
     assert np.isfinite(fitted.predict(adata, progress=False)[:, "g0"].layers["hist2scrna_mean"]).all()
+    with pytest.raises(ValueError, match=r"of a single gene \('g0'\) is the same in every spot.*model='kernel'"):
+        fit(adata, model="ridge", features_key="u", genes=["g0"], progress=False)
