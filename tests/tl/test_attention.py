@@ -386,7 +386,9 @@ def test_trained_model_finds_the_tokens_that_tell(make_section) -> None:
     planted[2:4, 2:4] = True
     for slot in ("hist2scrna_attention_patch", f"hist2scrna_saliency_{gene}"):
         strength = np.abs(other.obsm[slot]).mean(axis=0).reshape(6, 6)
-        assert strength[planted].min() > 1.5 * strength[~planted].max()
+        # By chance, these four are the first of 36 once in 58,905 times.
+        assert strength[planted].min() > strength[~planted].max()
+        assert strength[planted].mean() > 1.5 * strength[~planted].mean()
 
 
 # -- pl.attention -----------------------------------------------------------------------------------------------------
