@@ -78,7 +78,7 @@ def test_names_and_numbers() -> None:
         for value in (name, number, sc.settings.verbosity.__class__(number)):
             settings.verbosity = value
             assert settings.verbosity == number and settings.verbosity.name == name
-    assert repr(settings) == "Settings(verbosity='debug')"
+    assert repr(settings) == f"Settings(verbosity='debug', cache_dir={settings.cache_dir!r})"
     with pytest.raises(ValueError, match="Unknown verbosity 'infos'. Did you mean 'info'?"):
         settings.verbosity = "infos"
     with pytest.raises(ValueError, match="0 to 4, found 5"):
