@@ -74,7 +74,7 @@ WRITERS: dict[str, Callable[[dict, Path], object]] = {
 STREAMED = {
     f"streamed {end}": lambda g, folder, end=end: _streamed(g, folder / f"new.{end}") for end in ("h5ad", "zarr")
 }
-# The others compute: a fork of a process in which Numba ran in parallel is ended there. They run by themselves, as slow.
+# The others compute: a fork of a process in which Numba ran in parallel is ended there. They run as slow.
 QUICK = ("model", "checkpoint")
 KINDS = [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in (*WRITERS, *STREAMED)]
 
