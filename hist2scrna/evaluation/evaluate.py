@@ -20,7 +20,7 @@ from hist2scrna.evaluation.predictors import HEADLINE, SCALES, BaselineExpressio
 from hist2scrna.evaluation.result import SCHEMA_VERSION, Evaluation
 from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.evaluation.structure import score_autocorrelation, score_leiden
-from hist2scrna.messages import require_adata, sections_counted
+from hist2scrna.messages import require_adata
 from hist2scrna.metrics.labels import confusion
 from hist2scrna.provenance import fingerprint, panel_hash
 from hist2scrna.spots.library import images_shared
@@ -44,7 +44,6 @@ NORMALIZATION = (
 MOST_NAMED = 10
 
 
-@sections_counted
 def evaluate(
     adata: AnnData,
     model: TrainedModel | str | Path | None,
