@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from hist2scrna.fitting.checkpoint import TrainingCheckpoint
     from hist2scrna.fitting.closed_form.donors import DonorCounts
     from hist2scrna.fitting.objective import Objective
-    from hist2scrna.models.contract import SpotModel
     from hist2scrna.models.training import Training
-    from hist2scrna.spots.read import Spots
 
 
 class Split(NamedTuple):
@@ -104,6 +102,3 @@ def useless(variance_explained: float | None) -> str | None:
         f"The fit explains {variance_explained:.0%} of the variance of tissue that was left out: on other tissue it "
         "predicts no better than the mean of the training, which is the same for every spot"
     )
-
-
-Fitter = Callable[["SpotModel", "Spots", Split, FitSettings], FitResult]

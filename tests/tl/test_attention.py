@@ -379,16 +379,14 @@ def test_spots_of_one_color_are_far_apart(unseen, hops) -> None:
 def test_trained_model_finds_the_tokens_that_tell(make_section) -> None:
     """The color that tells the type, and so the counts, is planted in the middle four tokens; noise is around it."""
     adata, other = make_section(n_spots=64), make_section("u", n_spots=33, seed=9)
-    trained = fit(adata, **fast(max_epochs=25, lr=1e-3))
+    trained = fit(adata, seed=1, **fast(max_epochs=25, lr=1e-3))
     gene = adata.var_names[np.asarray(adata.X.sum(axis=0)).argmax()]
     attention(other, trained, genes=gene, **QUIET)
     planted = np.zeros((6, 6), dtype=bool)
     planted[2:4, 2:4] = True
     for slot in ("hist2scrna_attention_patch", f"hist2scrna_saliency_{gene}"):
         strength = np.abs(other.obsm[slot]).mean(axis=0).reshape(6, 6)
-        # By chance, these four are the first of 36 once in 58,905 times.
-        assert strength[planted].min() > strength[~planted].max()
-        assert strength[planted].mean() > 1.5 * strength[~planted].mean()
+        assert strength[planted].min() > 1.5 * strength[~planted].max()
 
 
 # -- pl.attention -----------------------------------------------------------------------------------------------------
