@@ -96,7 +96,7 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def test_two_at_once_in_one_folder_are_refused_and_a_killed_one_leaves_no_trace(sections, tmp_path):
+def test_two_at_once_in_one_folder_are_refused_and_a_killed_one_leaves_no_trace(sections, in_process, tmp_path):
     """They would read each other's held-out section: a model was once scored on what it was trained on."""
     folder = tmp_path / "shared"
     folder.mkdir()
