@@ -97,7 +97,7 @@ def benchmark(
     `"depth baseline"` and the `"noise ceiling"` (`kind` `"model"`, `"baseline"` or `"noise ceiling"`). Scores are
     averaged over the seeds of a fold, then over folds; of a given split, over its test sections:
 
-    - `folds` (their names; of a given split those of its test sections), `n_folds`, `n_core`, `n_jobs`, `n_failed`
+    - `folds` (their names; of a given split those of its test sections), `n_folds`, `n_seeds`, `n_jobs`, `n_failed`
       (rows of the jobs).
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
       `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider. That of a
