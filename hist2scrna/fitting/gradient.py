@@ -43,7 +43,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 def default_precision(accelerator: str) -> Precision:
     """Return bfloat16 mixed precision on a GPU that has it, full precision elsewhere."""
     device = pick_device(accelerator)
-    return "bf16-mixed" if device.type == "cuda" and has_bfloat16(device) else "32-true"
+    return "bf16-mixed" if has_bfloat16(device) else "32-true"
 
 
 @contextlib.contextmanager

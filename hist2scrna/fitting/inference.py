@@ -121,7 +121,7 @@ def _encoded(
     """Yield some spots, batch by batch, with their encodings, float32 on the CPU; the next batch is read meanwhile."""
     from tqdm.auto import tqdm
 
-    half = device.type == "cuda" and has_bfloat16(device)
+    half = has_bfloat16(device)
     encode = model.to(device).eval().encode
     # Features are at hand, and small: only patches are to be few at once.
     size = batch_size if spots.features is None else max(batch_size, GRAPH_BLOCK)
@@ -253,7 +253,7 @@ def predict_tiles(
     from tqdm.auto import tqdm
 
     model = model.to(device).eval()
-    half = device.type == "cuda" and has_bfloat16(device)
+    half = has_bfloat16(device)
     tiles = tiles_of(spots, members, owned=True)
     duration = Duration(f"predicting {len(tiles):,} tiles on {device}", len(tiles))
     with tqdm(total=len(tiles), desc="predicting", unit="tile", disable=not progress) as bar:
