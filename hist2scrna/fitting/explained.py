@@ -6,12 +6,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from hist2scrna.fitting.recalibration import predictions
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from hist2scrna.fitting.result import Split
@@ -28,6 +28,7 @@ MOST_DENSE, MOST_PREDICTED = 2000, 1000
 FEWEST = 10
 
 
+@torch.no_grad()
 def variance_explained(
     model: SpotModel,
     spots: Spots,
