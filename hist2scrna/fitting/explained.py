@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from hist2scrna.fitting.recalibration import predictions
+from hist2scrna.fitting.split import some_of
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
     from hist2scrna.fitting.result import Split
     from hist2scrna.models.contract import SpotModel
@@ -67,11 +67,11 @@ def variance_explained(
     from sklearn.utils.extmath import randomized_svd
 
     rng = np.random.default_rng(seed)
-    training = log_normalize(spots.counts[_some(rng, split.training, MOST_DENSE)].toarray())
+    training = log_normalize(spots.counts[some_of(rng, split.training, MOST_DENSE)].toarray())
     mean = training.mean(axis=0)
     n_axes = min(N_AXES, *training.shape)
     axes = randomized_svd(training - mean, n_axes, random_state=0)[2].T
-    members = _some(rng, split.validating, MOST_PREDICTED)
+    members = some_of(rng, split.validating, MOST_PREDICTED)
     error = variance = 0.0
     where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
     for core, prediction in predictions(model, spots, members, **where):
@@ -84,7 +84,3 @@ def variance_explained(
         return None
     log.info("Of the variance of %d validation spots, %.0f %% is explained", len(members), 100 * (1 - error / variance))
     return 1 - error / variance
-
-
-def _some(rng: np.random.Generator, members: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    return members if len(members) <= most else np.sort(rng.choice(members, most, replace=False))

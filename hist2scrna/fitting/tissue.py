@@ -97,7 +97,7 @@ class Tissue:
         rng
             Draws the spots that are kept.
         sharpness
-            `(n,)`; None: there are no pictures.
+            `(k,)`, of some of these spots; None: there are no pictures.
         view, side
             See above.
         """

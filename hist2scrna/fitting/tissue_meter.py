@@ -11,6 +11,7 @@ from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.inference import encode_spots
 from hist2scrna.fitting.pictures import AT_ONCE, describe, read_pictures, source_of, tiles_showing
 from hist2scrna.fitting.sight import Sight
+from hist2scrna.fitting.split import some_of
 from hist2scrna.fitting.tissue import ENCODER, ENCODING, FEATURES, FEWEST, Tissue
 
 if TYPE_CHECKING:
@@ -58,25 +59,22 @@ def learn_tissue(
         return None
     rng = np.random.default_rng(seed)
     if source == FEATURES:
-        members = _some(rng, training, MOST_FEATURES)
+        members = some_of(rng, training, MOST_FEATURES)
         looks = [look[members] for look in (spots.features, spots.second_look) if look is not None]
     else:
         if spots.tiles is not None:
             training = training[tiles_showing(spots, training) >= 0]
-        members = _some(rng, training, MOST_PATCHES)
+        members = some_of(rng, training, MOST_PATCHES)
         sight = Sight.of(spots)
         looks = [_look(source, model, spots, members, sight, device)] if len(members) else []
     if len(members) < FEWEST:
         return None
     group = left_out_groups(spots, members)
-    known = sight is not None and bool(sight.side)
-    if sight is None or not known:
+    sharp = np.empty(0) if sight is None else sight.values[training]
+    sharp = sharp[np.isfinite(sharp)]
+    if sight is None or len(sharp) < FEWEST:
         return Tissue.of(source, looks, group, rng)
-    return Tissue.of(source, looks, group, rng, sight.values[members], sight.view, sight.side)
-
-
-def _some(rng: np.random.Generator, members: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    return members if len(members) <= most else np.sort(rng.choice(members, most, replace=False))
+    return Tissue.of(source, looks, group, rng, sharp, sight.view, sight.side)
 
 
 def _look(

@@ -25,10 +25,10 @@ from hist2scrna.fitting.look import PLAIN, Look
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
 from hist2scrna.fitting.sight import Sight
-from hist2scrna.fitting.split import split_spots
+from hist2scrna.fitting.split import some_of, split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.surroundings import in_own_torch
-from hist2scrna.fitting.tissue_meter import learn_tissue
+from hist2scrna.fitting.tissue_meter import MOST_PATCHES, learn_tissue
 from hist2scrna.fitting.warm_start import start_from
 from hist2scrna.messages import require_adata, sections_counted, warn_user
 from hist2scrna.metrics.baselines import Baselines
@@ -136,12 +136,7 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
 
 
 def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> Sight | None:
-    """Replace patches by their features, each encoded once; with augmentation, by those of two random looks at each.
-
-    Returns
-    -------
-    How sharp the patches of the training spots are; None without an encoder.
-    """
+    """Replace patches by their features, with augmentation those of two random looks; return how sharp these are."""
     if plan.encoder is None:
         return None
     sight = Sight.of(spots, plan.encoder.widest)
@@ -160,7 +155,7 @@ def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> Sight
         looks=[Look.of(variation, spots, plan.request.seed) for variation in variations] or PLAIN,
         watch=sight.see,
     )
-    sight.complete(spots, split.training)
+    sight.complete(spots, some_of(np.random.default_rng(plan.request.seed), split.training, MOST_PATCHES))
     spots.features, spots.second_look = features[0], features[1] if varied else None
     spots.patches = None
     return sight

@@ -19,7 +19,8 @@ NAMES = OutputKeys()
 
 @pytest.fixture(scope="module")
 def sections() -> list[Any]:
-    return simulate("small", n_sections=3, n_spots=60, n_genes=12, seed=2)
+    """Three to train on and a further one, each stained a little otherwise."""
+    return simulate("small", n_sections=4, n_spots=40, n_genes=12, seed=2)
 
 
 def altered(section: Any, change: Any) -> Any:
@@ -39,73 +40,89 @@ def inverted(section: Any) -> Any:
     return altered(section, lambda picture: 255 - picture)
 
 
-def share_unlike(section: Any, model: Any, **how: Any) -> float:
-    out = tl.predict(section, model, copy=True, progress=False, **how)
-    return float((out.obs[NAMES.unlike_training] == TISSUE[1]).mean())
+def distances(section: Any, model: Any, **how: Any) -> np.ndarray:
+    """Return how far the tissue is; that the category says the same is seen on the way."""
+    obs = tl.predict(section, model, copy=True, progress=False, **how).obs
+    far = obs[NAMES.tissue_distance].to_numpy()
+    np.testing.assert_array_equal(obs[NAMES.unlike_training] == TISSUE[1], far > 1)
+    return far
 
 
-def network(sections: Any, **options: Any) -> TrainedModel:
-    return tl.fit(concat(sections[:2]), **fast(library_key="library_id", **options))
+def fit_kernel(sections: Any) -> TrainedModel:
+    how = {"encoder": "morphology", "training": {"augment": False}}
+    return tl.fit(concat(sections[:3]), model="kernel", library_key="library_id", progress=False, **how)
 
 
-def on_features(sections: Any, **options: Any) -> TrainedModel:
-    how = {"encoder": "morphology", "training": {"augment": False}, **options}
-    return tl.fit(concat(sections[:2]), model="kernel", library_key="library_id", progress=False, **how)
+def fit_network(sections: Any, **options: Any) -> TrainedModel:
+    return tl.fit(concat(sections[:3]), **fast(library_key="library_id", **options))
 
 
-@pytest.mark.filterwarnings("ignore:The fit explains", "ignore:.*are unlike the training tissue")
+@pytest.fixture(scope="module")
+def on_features(sections) -> TrainedModel:
+    return fit_kernel(sections)
+
+
+@pytest.fixture(scope="module")
+def network(sections) -> TrainedModel:
+    return fit_network(sections)
+
+
+@pytest.fixture(scope="module")
+def larger_network(sections) -> TrainedModel:
+    return fit_network(sections, patch_px=64)
+
+
+@pytest.mark.filterwarnings("ignore:.*are unlike the training tissue")
 @pytest.mark.parametrize(
-    ("fitted", "source"),
+    ("fixture", "source"),
     [
-        (on_features, "features"),
-        (network, "encoding"),
-        pytest.param(lambda s: network(s, patch_px=64), "imagenet", marks=pytest.mark.slow),
-        pytest.param(lambda s: network(s, patch_px=64, model="stnet", preset=None), "imagenet", marks=pytest.mark.slow),
+        ("on_features", "features"),
+        ("network", "encoding"),
+        pytest.param("larger_network", "imagenet", marks=pytest.mark.slow),
     ],
 )
-def test_a_further_section_is_like_the_training_and_what_is_not_is_told(sections, fitted, source, tmp_path) -> None:
-    model = fitted(sections)
+def test_a_further_section_is_like_the_training_and_what_is_not_is_told(
+    sections, fixture, source, request, tmp_path
+) -> None:
+    model = request.getfixturevalue(fixture)
     assert model.tissue.source == source
     assert len(model.tissue.kept) <= 256 and model.tissue.kept.dtype == np.float16
-    further = sections[2]
-    assert share_unlike(further, model) <= 0.05
-    assert share_unlike(blurred(further), model) > 0.5
-    assert share_unlike(inverted(further), model) > 0.9
+    further = sections[3]
+    plain = distances(further, model)
+    assert (plain > 1).mean() <= 0.05
+    assert (distances(blurred(further), model) > 1).mean() > 0.9
+    # ImageNet features of 64 pixels tell colors less than edges.
+    assert np.median(distances(inverted(further), model)) > (1 if source != "imagenet" else 1.2 * np.median(plain))
     again = TrainedModel.load(model.save(tmp_path / "model"))
-    one, two = (tl.predict(further, m, copy=True, progress=False).obs[NAMES.tissue_distance] for m in (model, again))
-    np.testing.assert_allclose(one, two, rtol=1e-5)
+    np.testing.assert_allclose(distances(further, again), plain, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The fit explains")
-def test_features_that_come_from_the_cache_are_as_sharp(sections, tmp_path) -> None:
-    plain = on_features(sections)
-    expected = tl.predict(sections[2], plain, copy=True, progress=False).obs[NAMES.tissue_distance]
+def test_features_that_come_from_the_cache_are_as_sharp(sections, on_features, tmp_path) -> None:
+    expected = distances(sections[3], on_features)
     before = settings.cache_dir
     try:
         settings.cache_dir = tmp_path
         for _ in range(2):
-            cached = on_features(sections)
-            found = tl.predict(sections[2], cached, copy=True, progress=False).obs[NAMES.tissue_distance]
+            cached = fit_kernel(sections)
+            found = distances(sections[3], cached)
             np.testing.assert_allclose(found, expected, rtol=1e-4)
     finally:
         settings.cache_dir = before
-    assert (cached.tissue.sharp, cached.tissue.blurred) == pytest.approx((plain.tissue.sharp, plain.tissue.blurred))
+    limits = [(model.tissue.sharp, model.tissue.blurred) for model in (cached, on_features)]
+    assert limits[0] == pytest.approx(limits[1])
 
 
-@pytest.mark.filterwarnings("ignore:The fit explains")
-def test_a_stored_prediction_says_the_same(sections, tmp_path) -> None:
+def test_a_stored_prediction_says_the_same(sections, network, tmp_path) -> None:
     """Encodings that are kept on the way to a store do not pass the alarm; it reads what it missed."""
-    model = network(sections)
-    plain = tl.predict(sections[2], model, copy=True, progress=False).obs[NAMES.tissue_distance]
-    stored = tl.predict(sections[2], model, store=tmp_path / "p.zarr", progress=False).obs[NAMES.tissue_distance]
+    plain = distances(sections[3], network)
+    stored = tl.predict(sections[3], network, store=tmp_path / "p.zarr", progress=False).obs[NAMES.tissue_distance]
     np.testing.assert_allclose(stored, plain, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The fit explains")
 def test_fewer_than_ten_spots_tell_nothing(sections) -> None:
     model = tl.fit(sections[0][:9].copy(), **fast(validation=0))
     assert model.tissue is None
-    assert NAMES.unlike_training not in tl.predict(sections[2].copy(), model, progress=False).obs
+    assert NAMES.unlike_training not in tl.predict(sections[3].copy(), model, progress=False).obs
 
 
 @pytest.mark.slow
@@ -121,8 +138,12 @@ def test_nuclei_are_compared_by_the_tile_that_shows_them() -> None:
         progress=False, **how,
     )  # fmt: skip
     assert model.tissue.source == "imagenet"
-    assert share_unlike(cells[2], model, nuclei=nuclei[2]) < 0.2
-    assert share_unlike(inverted(cells[2]), model, nuclei=nuclei[2]) > 0.9
+    plain, soft, other = (
+        distances(change(cells[2]), model, nuclei=nuclei[2]) for change in (lambda same: same, blurred, inverted)
+    )
+    assert (plain > 1).mean() < 0.1
+    assert (soft > 1).mean() > 0.9
+    assert np.median(other) > 1.2 * np.median(plain)
 
 
 @pytest.fixture(scope="module")
