@@ -88,8 +88,9 @@ def main() -> None:
             train = h2s.io.concat([section_of(her2st, name, options.spots) for name in names])
             for label, how in MODELS.items():
                 model = h2s.tl.fit(train, library_key="library_id", **panel, **how)
-                explained = model.training.get("variance_explained", np.nan)
-                row = {"trained on": trained_on, "spots": train.n_obs, "model": label, "explained": f"{explained:.0%}"}
+                explained = model.training.get("variance_explained")
+                told = "unknown" if explained is None else f"{explained:.0%}"
+                row = {"trained on": trained_on, "spots": train.n_obs, "model": label, "explained": told}
                 for name, slide in to_predict.items():
                     found = h2s.tl.predict(slide, model, library_key="library_id", copy=True)
                     row[name] = f"{(found.obs[UNLIKE] == keys.TISSUE[1]).mean():.0%}"

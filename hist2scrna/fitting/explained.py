@@ -13,7 +13,6 @@ from hist2scrna.fitting.split import some_of
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
-
     from hist2scrna.fitting.result import Split
     from hist2scrna.models.contract import SpotModel
     from hist2scrna.spots.read import Spots

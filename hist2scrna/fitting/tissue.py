@@ -31,6 +31,8 @@ LEAST_DEVIATION = 1e-6
 FAR, CONFIDENCE = 0.99, 0.95
 # From the median absolute deviation to the standard deviation, of a normal distribution.
 NORMAL_MAD = 1.4826
+# Less sharpness than this is no blur, however alike training pictures are: of H&E a Gaussian of one pixel takes 1.1.
+LEAST_BLUR = 0.7
 ROWS = 4096
 
 
@@ -83,7 +85,7 @@ class Tissue:
         largest of 99 % quantiles of these distances: of each group, and the upper tolerance bound of their logarithms,
         which of few spots lies well above what happened to be seen (95 % sure; Hahn and Meeker, Statistical Intervals,
         1991, section 4.6). A picture is blurred below the 1 % quantile of the training's sharpness, or the tolerance
-        bound about its median, whichever is lower.
+        bound about its median, or 0.7 below the median, whichever is lowest.
 
         Parameters
         ----------
@@ -120,7 +122,8 @@ class Tissue:
         if sharpness is not None:
             sharp = float(np.median(sharpness))
             spread = max(NORMAL_MAD * float(np.median(np.abs(sharpness - sharp))), LEAST_DEVIATION)
-            blurred = min(float(np.quantile(sharpness, 1 - FAR)), sharp - tolerance_factor(len(sharpness)) * spread)
+            bound_of_blur = sharp - max(tolerance_factor(len(sharpness)) * spread, LEAST_BLUR)
+            blurred = min(float(np.quantile(sharpness, 1 - FAR)), bound_of_blur)
         limit = float(max(bound, *by_group))
         return cls(source, mean, scale, kept, limit, float(sharp), float(blurred), view, side)
 
