@@ -70,7 +70,7 @@ def learn_tissue(
     if len(members) < FEWEST:
         return None
     group = left_out_groups(spots, members)
-    sharp = np.empty(0) if sight is None else sight.values[training]
+    sharp = np.empty(0, dtype=np.float32) if sight is None else sight.values[training]
     sharp = sharp[np.isfinite(sharp)]
     if sight is None or len(sharp) < FEWEST:
         return Tissue.of(source, looks, group, rng)

@@ -181,7 +181,7 @@ def fit(
     Warns
     -----
     UserWarning
-        If the model explains nothing of the spots that were left out to choose its penalties, or of those that validate.
+        If the model explains nothing of the spots that were left out to choose penalties, or of those that validate.
 
     Examples
     --------
