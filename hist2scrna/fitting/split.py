@@ -102,3 +102,8 @@ def _draw(
     count = min(max(1, round(share * len(names))), len(names) - 1)
     chosen = np.sort(rng.choice(len(names), count, replace=False))
     return np.isin(code, chosen), ", ".join(names[c] for c in chosen)
+
+
+def some_of(rng: np.random.Generator, members: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of some spots, drawn at random, in order."""
+    return members if len(members) <= most else np.sort(rng.choice(members, most, replace=False))

@@ -181,7 +181,7 @@ def fit(
     Warns
     -----
     UserWarning
-        If a model in closed form explains nothing of the spots that were left out to choose its penalties.
+        If the model explains nothing of the spots that were left out to choose penalties, or of those that validate.
 
     Examples
     --------
