@@ -108,7 +108,7 @@ def benchmark(
     - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split` (how folds were made, or the name of the
       given split), `noise_ceiling` (its method): what the numbers must be read with.
 
-    `.attrs["folder"]` names the folder. OutputKeys there:
+    `.attrs["folder"]` names the folder. Files there:
 
     `table.csv`, `table.json`, `table.md`
         This table.
