@@ -161,13 +161,14 @@ def _compare_scale(spots: Spots, model: FittedModel) -> None:
     """Warn where one of training and prediction infers microns from its spots, and these are not as wide in the other.
 
     Whoever passed `mpp` said how large a pixel is here, and is not asked again. Spots that were laid over a slide have
-    no width to compare.
+    no width to compare, and those of another size are warned of by themselves.
     """
     here, trained = spots.geometry, model.geometry
     if here is None or trained is None or here.scale_from in (trained.scale_from, ARGUMENT):
         return
     before = Unit(**model.training.get("unit", {"kind": spots.unit.kind}))
-    if SPOT_DIAMETER in (here.scale_from, trained.scale_from) and spots.unit.differs_from(before, LARGEST_DISAGREEMENT):
+    slightly = spots.unit.differs_from(before, LARGEST_DISAGREEMENT) and not spots.unit.differs_from(before)
+    if SPOT_DIAMETER in (here.scale_from, trained.scale_from) and slightly:
         warn_user(
             f"Microns are known from the {here.scale_from} here, which makes {spots.unit}, but were from the "
             f"{trained.scale_from} in training, of {before}: if the spots are the same, the model sees the tissue at "
