@@ -19,8 +19,27 @@ pytestmark = pytest.mark.skipif(not ENTRY.exists(), reason="the source distribut
 
 
 @pytest.fixture(scope="module")
-def project() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def settings() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(settings) -> dict:
+    return settings["project"]
+
+
+def test_no_link_of_the_readme_is_dead_on_the_page_of_a_registry(settings) -> None:
+    text = readme = (ROOT / "README.md").read_text()
+    for rule in settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    targets, before = (re.findall(r"\]\(([^)\s]+)\)", page) for page in (text, readme))
+    assert len(targets) == len(before)
+    assert [target for target in targets if not target.startswith("https://")] == []
+    here = [target for target in before if not target.startswith("https://")]
+    assert here and [target for target in here if not (ROOT / target).exists()] == []
+    moved = [target for target in targets if "hist2scrna/raw/v" in target or "hist2scrna/blob/v" in target]
+    assert [target.split("$HFPR_VERSION/")[1] for target in moved] == here
+    assert re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)[0].startswith(f"{settings['project']['urls']['Source']}/raw/v")
 
 
 def test_the_ecosystem_entry_is_of_this_version(project) -> None:
