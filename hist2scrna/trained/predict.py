@@ -198,8 +198,9 @@ def predict(
     -----
     UserWarning
         If spots off the image or without coordinates are left out; if more than 5 % are unlike the training tissue; if
-        features, the size of what is predicted (spot, bin or cell), or the way in which microns are known, differ from
-        the training; if images are gray, or their pixels more than one and a half times as wide as those of the
+        features, or the size of what is predicted (spot, bin or cell), differ from the training; if spots are wider or
+        narrower than those of the training by a fifth to a half, and one of the two tells microns by the diameter of
+        its spots alone; if images are gray, or their pixels more than one and a half times as wide as those of the
         training. Finer images are brought to these.
 
     Examples

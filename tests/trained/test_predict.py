@@ -237,14 +237,31 @@ def test_models_of_log_normalized_expression_have_no_other(make_section):
         predict(make_section(), mse, layers=("uncertainty",), **QUIET)
 
 
-def test_microns_that_were_passed_are_not_asked_for(model, unseen):
-    """The training knew microns from the spot diameter: mpp= settles it, and metadata do not."""
-    inferred = replace(model, geometry=replace(model.geometry, scale_from="spot diameter"))
-    with pytest.warns(UserWarning, match="known from the metadata here.*Pass mpp= to be sure"):
+@pytest.mark.parametrize(("trained_um", "differs"), [(55, True), (65, False), (72, False), (95, True), (120, False)])
+def test_scales_are_compared_by_spots_where_one_is_inferred_from_them(model, unseen, trained_um, differs):
+    """Spots are 72 um wide here, by metadata; the training took the width of its own for granted."""
+    unit = {"kind": "spot", "um": float(trained_um)}
+    inferred = replace(
+        model,
+        geometry=replace(model.geometry, scale_from="spot diameter"),
+        training=model.training | {"unit": unit},
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         predict(unseen.copy(), inferred, **QUIET)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    known = [str(w.message) for w in said if "Microns are known" in str(w.message)]
+    assert len(known) == differs
+    for message in known:
+        assert "makes spots of 72 um" in message and f"in training, of spots of {trained_um} um" in message
+    assert any("counts of a whole spot" in str(w.message) for w in said) == (trained_um == 120)
+    # mpp= settles it, and places that were laid over a slide have no width of their own.
+    laid = unseen.copy()
+    laid.obs["tissue_fraction"] = 1.0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         predict(unseen.copy(), inferred, mpp=2.0, **QUIET)
+        predict(laid, inferred, **QUIET)
+    assert not any("Microns are known" in str(w.message) for w in said)
 
 
 def decoding(model, monkeypatch, **fields):
