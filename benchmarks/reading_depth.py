@@ -26,8 +26,8 @@ from hist2scrna.fitting.closed_form.donors import LEVEL_SD
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.zinb import NB
 
-OFF = np.arange(-4.0, 4.01, 0.5)
-SHOWN = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
+OFF = np.arange(-4.0, 4.01)
+SHOWN = (-2.0, -1.0, 0.0, 1.0, 2.0)
 CHOSEN_ON = ("B", "C")
 
 

@@ -99,7 +99,8 @@ class Line:
         center = float(predicted.mean())
         design = np.stack([np.ones_like(predicted), predicted - center], axis=1)
         difference = measured - predicted
-        variance, weights = max(float(difference.var()), 1e-4), np.zeros(2)
+        variance = max(float(difference.var()), 1e-4)
+        weights: Floats = np.zeros(2)
         for _ in range(ROUNDS):
             precision = design.T @ design / variance + np.diag([1 / LEVEL_VARIANCE, 1 / SLOPE_VARIANCE])
             weights = np.linalg.solve(precision, design.T @ difference / variance)
