@@ -100,10 +100,10 @@ class Line:
         design = np.stack([np.ones_like(predicted), predicted - center], axis=1)
         difference = measured - predicted
         variance = max(float(difference.var()), 1e-4)
-        weights: Floats = np.zeros(2)
+        weights = np.zeros(2)
         for _ in range(ROUNDS):
             precision = design.T @ design / variance + np.diag([1 / LEVEL_VARIANCE, 1 / SLOPE_VARIANCE])
-            weights = np.linalg.solve(precision, design.T @ difference / variance)
+            weights[:] = np.linalg.solve(precision, design.T @ difference / variance)
             variance = max(float(np.square(difference - design @ weights).mean()), 1e-4)
         return cls(float(weights[0]), float(weights[1]), center)
 
