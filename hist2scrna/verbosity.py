@@ -82,12 +82,13 @@ class Settings:
         """Folder in which features by an encoder are kept, so that the same patches are never encoded twice.
 
         None, the default: they are not kept. Where it was not set, it is what the environment variable
-        `HIST2SCRNA_CACHE_DIR` says, which the shell reads too. `fit`, `predict`, `evaluate` and `benchmark` then look
-        there first. Features are found by the image (path, size and time of change; pixels of one in memory), the
-        spots, the geometry of the patches, their random variation, and the encoder with the SHA-256 of its weights; so
-        that none is ever taken for another's. Encoders by name are cached; functions and modules of your own are not,
-        since nothing tells whether their code has changed. A spot takes some 15 kB, with variation 30. Nothing is ever
-        removed: delete the folder, or files in it, whenever you like.
+        `HIST2SCRNA_CACHE_DIR` says, which the shell reads too. `fit`, `adapt`, `predict`, `evaluate`, `benchmark`, and
+        `pp.extract_features` where it has no store, then look there first. Features are found by the image (path, size
+        and time of change; pixels of one in memory), the spots, the geometry of the patches, their random variation,
+        and the encoder with the SHA-256 of its weights; so that none is ever taken for another's. Encoders by name are
+        cached; functions and modules of your own are not, since nothing tells whether their code has changed. A spot
+        takes some 15 kB, with variation 30. Nothing is ever removed: delete the folder, or files in it, whenever you
+        like.
 
         Examples
         --------

@@ -25,8 +25,11 @@ estimated from true scores, and :math:`b_g`, dispersion and dropout from those t
 
 On tissue of another donor than those of the training nobody knows how deep a section was sequenced. All means of the
 section are off by a factor :math:`\gamma` of mean 1 and variance :math:`v`, so that :math:`1/\theta_g` becomes
-:math:`1/\theta_g + v`. Where one donor was trained on, most programs tell less there, and each is shrunk by
-:math:`u_q / (u_q + c \max u)`, where :math:`u_q = \lVert w_q \rVert^2 \mathrm{var}(\hat s_q)` is what it moves.
+:math:`1/\theta_g + v`. It has a Gamma distribution, whose median lies below 1; the means are so much higher that a new
+donor is as likely deeper than those at hand as it is shallower. Log-normalized expression is read one standard
+deviation of :math:`\log\gamma` below that median. Where one donor was trained on, most programs tell less there, and
+each is shrunk by :math:`u_q / (u_q + c \max u)`, where :math:`u_q = \lVert w_q \rVert^2 \mathrm{var}(\hat s_q)` is what
+it moves.
 """
 
 from __future__ import annotations

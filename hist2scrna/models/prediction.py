@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +15,8 @@ from hist2scrna.metrics.scales import LEAST_TOTAL, TARGET_SUM
 from hist2scrna.zinb import NB, ZINB, Poisson
 
 Likelihood = Literal["zinb", "nb", "poisson", "mse"]
-# Of a factor of depth: nodes of the quadrature, and the least 1 / theta that is left when it is taken out.
-FACTOR_NODES, LEAST_SPREAD = 8, 1e-4
+# The least 1 / theta that is left when a factor of depth is taken out.
+LEAST_SPREAD = 1e-4
 LIKELIHOODS: tuple[Likelihood, ...] = ("zinb", "nb", "poisson", "mse")
 # What `mse` models predict: the logarithm of 1 + 1e4 x / library size, or that of 1 + x.
 Target = Literal["log_normalized", "log_counts"]
@@ -56,8 +57,8 @@ class Prediction:
     views
         Predictions from augmented views of the same spots, in training with distillation.
     depth_variance
-        `(n_core,)`, variance of the factor, of mean 1, by which all means of a section may be off; the dispersion holds
-        it. None: there is no such factor.
+        `(n_core,)`, variance of the factor, of mean 1 and a Gamma distribution, by which all means of a section may be
+        off; the dispersion holds it. None: there is no such factor.
     composition
         `(n_core, C)`, estimated share of each class in the tile that shows the nucleus.
     extras
@@ -126,8 +127,10 @@ class Prediction:
         """`(n_core, G)`, expected ln(1 + 1e4 x / library size), never negative for models of counts.
 
         `value`, where that is what the model predicts; else the expectation under the predicted distribution, with the
-        sum of the means of the spot for its library size. Where all means may be off by a common factor, it is the mean
-        over that factor, which moves the library size too: for the same expression, fewer counts read lower.
+        sum of the means of the spot for its library size. For the same expression, fewer counts read lower; so where
+        all means may be off by a common factor of depth, it must be told at what depth they are read: one standard
+        deviation of the logarithm of the factor below its median. Read as deeper than it was, a section correlates
+        much less with what was measured in it, and as shallower by as much hardly less.
         """
         if self.value is not None and self.target == "log_normalized":
             return self.mean
@@ -143,21 +146,20 @@ class Prediction:
         for variance in self.depth_variance.unique().tolist():
             rows = self.depth_variance == variance
             if variance > 0:
-                expected[rows] = self._over_factors(variance, rows, total[rows])
+                expected[rows] = self._read_shallow(variance, rows, total[rows])
         return expected
 
-    def _over_factors(self, variance: float, rows: Tensor, total: Tensor) -> Tensor:
-        """Return expected ln(1 + 1e4 x / library size) of some spots, the mean over the factor of their section."""
+    def _read_shallow(self, variance: float, rows: Tensor, total: Tensor) -> Tensor:
+        """Return expected ln(1 + 1e4 x / library size) of some spots whose depth may be off by a factor."""
         assert self.log_mu is not None and self.log_dispersion is not None
         widened = self.log_dispersion.float().expand_as(self.log_mu)[rows]
         within = -torch.log((torch.exp(-widened) - variance).clamp(min=LEAST_SPREAD))
-        dropout = None if self.dropout_logits is None else self.dropout_logits[rows]
-        expected = torch.zeros_like(within)
-        for factor, weight in _gamma_nodes(variance):
-            log_mu = self.log_mu[rows].float() + math.log(factor)
-            seen = NB(log_mu, within) if dropout is None else ZINB(log_mu, within, dropout)
-            expected += weight * seen.expected_log1p(TARGET_SUM / (factor * total))
-        return expected
+        log_factor = log_reading_factor(variance)
+        log_mu = self.log_mu[rows].float() + log_factor
+        scale = TARGET_SUM / (math.exp(log_factor) * total)
+        if self.dropout_logits is None:
+            return NB(log_mu, within).expected_log1p(scale)
+        return ZINB(log_mu, within, self.dropout_logits[rows]).expected_log1p(scale)
 
     @property
     def uncertainty(self) -> Tensor | None:
@@ -182,11 +184,18 @@ class Prediction:
         return None if self.dropout_logits is None else torch.sigmoid(self.dropout_logits.float())
 
 
-def _gamma_nodes(variance: float) -> list[tuple[float, float]]:
-    """Return nodes and weights of the Gamma distribution of mean 1 (Gauss-Laguerre quadrature)."""
-    from scipy.special import roots_genlaguerre
+def log_median(variance: float) -> float:
+    """Return the logarithm of the median of the Gamma distribution of mean 1 and this variance."""
+    from scipy.special import gammaincinv
 
-    nodes, weights = roots_genlaguerre(FACTOR_NODES, 1 / variance - 1)
-    return [
-        (float(node * variance), float(weight)) for node, weight in zip(nodes, weights / weights.sum(), strict=True)
-    ]
+    return float(np.log(gammaincinv(1 / variance, 0.5) * variance))
+
+
+def log_reading_factor(variance: float) -> float:
+    """Return the logarithm of the factor of depth at which tissue of another donor is read, relative to its means.
+
+    One standard deviation of the logarithm of the factor below its median.
+    """
+    from scipy.special import polygamma
+
+    return log_median(variance) - float(np.sqrt(polygamma(1, 1 / variance)))

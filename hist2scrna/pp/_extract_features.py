@@ -13,7 +13,7 @@ from hist2scrna.arguments import require_whole
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
-from hist2scrna.fitting.encode import require_rgb
+from hist2scrna.fitting.encode import encode_patches, require_rgb
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
@@ -27,18 +27,22 @@ from hist2scrna.spots.placed import placed_spots, spread
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
+from hist2scrna.verbosity import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import torch
     from anndata import AnnData
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from hist2scrna.encoders import Encoder
     from hist2scrna.encoders.precision import Precision
     from hist2scrna.encoders.published import Colors
     from hist2scrna.images.patches import PatchGeometry
+    from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
 
@@ -191,14 +195,19 @@ def extract_features(
     spots = read_spots(opened, patch=size)
     require_rgb(spots)
     assert spots.geometry is not None
+    # What fit and predict encode in the same way is in the same cache.
+    cached = settings.cache_dir is not None and prepared.by_name and store is None
+    cached &= colors is None and precision is None
     precision = precision or prepared.precision_on(device)
     description = _describe(prepared, spots.geometry, precision)
-    settings = {} if store is None else {**_settings(description), **spots_identity(spots)}
-    rows = FeatureStore(len(spots), store, settings)
-    with threads(), prepared.on(device, precision):
-        fastest = compiled_on(prepared, device, precision, px=spots.geometry.px, n_patches=len(spots))
-        encode_spots(spots, encode_by(fastest, spots.geometry.um, device), rows, batch_size, progress)
-    features = rows.array()
+    if cached:
+        with threads():
+            everything = np.arange(len(spots))
+            (features,) = encode_patches(
+                prepared, spots, everything, batch_size=batch_size, device=device, progress=progress
+            )
+    else:
+        features = _encoded(prepared, spots, description, batch_size, device, store, progress)
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata
     key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
@@ -206,6 +215,26 @@ def extract_features(
     arrays = {name: np.array(description[name]) for name in ("mean", "std", "fields_of_view")}
     target.uns[key] = {**description, **arrays, "n_features": features.shape[1], "version": __version__}
     return target if copy else None
+
+
+def _encoded(
+    encoder: Encoder,
+    spots: Spots,
+    description: dict[str, Any],
+    batch_size: int,
+    device: torch.device,
+    store: str | Path | None,
+    progress: bool,
+) -> NDArray[np.float32]:
+    """Return the features of all spots, in memory or from a store, into which new ones go."""
+    assert spots.geometry is not None
+    precision = description["precision"]
+    must_agree = {} if store is None else {**_settings(description), **spots_identity(spots)}
+    rows = FeatureStore(len(spots), store, must_agree)
+    with threads(), encoder.on(device, precision):
+        fastest = compiled_on(encoder, device, precision, px=spots.geometry.px, n_patches=len(spots))
+        encode_spots(spots, encode_by(fastest, spots.geometry.um, device), rows, batch_size, progress)
+    return rows.array()
 
 
 def _describe(encoder: Encoder, geometry: PatchGeometry, precision: str) -> dict[str, Any]:

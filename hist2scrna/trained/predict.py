@@ -104,11 +104,11 @@ def predict(
         Column of `.obs` with the donor of each spot; default: that of the training, if there.
     another_donor
         Whether the tissue is of another donor than those of the training, which the `kernel` model allows for:
-        intervals become wider by a stated factor of depth, `log_normalized` is the expectation over that factor, and,
-        where one donor was trained on, programs that move little count less. None: a donor that `group_key` names among
-        those of the training is the same. Without names, a section is another donor's if its tissue is farther from the
-        training than the sections of the training are from each other, or the training was one section, or several
-        donors.
+        intervals become wider by a stated factor of depth, `log_normalized` is read a standard deviation below the
+        depth of the training, and, where one donor was trained on, programs that move little count less. None: a donor
+        that `group_key` names among those of the training is the same. Without names, a section is another donor's if
+        its tissue is farther from the training than the sections of the training are from each other, or the training
+        was one section, or several donors.
     library_key
         Column of `.obs` with the section of each spot; default: that of the training, if there.
     spatial_key, img_key, image, mpp

@@ -202,6 +202,22 @@ def test_copy_leaves_the_original(make_section) -> None:
     assert extract(adata, mean_color) is None
 
 
+def test_what_is_in_the_cache_is_not_encoded_again(make_section, tmp_path, monkeypatch) -> None:
+    section = whole(make_section, n_spots=20)
+    plain = extract_features(section, "morphology", copy=True, progress=False).obsm["X_morphology"]
+    monkeypatch.setattr(h2s.settings, "cache_dir", tmp_path)
+    h2s.tl.fit(section, model="ridge", encoder="morphology", progress=False)
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+    def not_read(*_: object) -> None:
+        raise AssertionError("a patch was read again")
+
+    monkeypatch.setattr("hist2scrna.images.patches.PatchSource.cut", not_read)
+    found = extract_features(section, "morphology", copy=True, progress=False)
+    np.testing.assert_allclose(found.obsm["X_morphology"], plain, atol=1e-5)
+    assert found.uns["X_morphology"]["n_features"] == plain.shape[1]
+
+
 def test_weights_are_told_apart(make_section) -> None:
     adata = whole(make_section)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -6,7 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 from builders import negative_binomial
-from scipy import sparse
+from scipy import sparse, stats
 from typer.testing import CliRunner
 
 import hist2scrna as h2s
@@ -18,13 +18,15 @@ RATES, PROGRAM = WORLD.normal(0.5, 1, GENES), 0.5 * WORLD.normal(size=GENES)
 OPTIONS = {"model": "kernel", "features_key": "X_f", "likelihood": "nb", "progress": False}
 
 
-def donor(name: str, seed: int, *, level: float = 0.0, rates: float = 0.0, n_sections: int = 3) -> ad.AnnData:
+def donor(
+    name: str, seed: int, *, level: float = 0.0, rates: float = 0.0, n_sections: int = 3, theta: float = 5.0
+) -> ad.AnnData:
     """Sections of a donor; depth and one program follow the features, the level and its gene rates nothing."""
     rng = np.random.default_rng(seed)
     n = 80 * n_sections
     features = rng.normal(size=(n, 5)).astype(np.float32)
     log_mu = RATES + level + rates * rng.normal(size=GENES) + 0.5 * features[:, :1] + features[:, 1:2] * PROGRAM
-    adata = ad.AnnData(sparse.csr_matrix(negative_binomial(rng, np.exp(log_mu), 5.0)))
+    adata = ad.AnnData(sparse.csr_matrix(negative_binomial(rng, np.exp(log_mu), theta)))
     adata.obs_names = [f"{name}_{i}" for i in range(n)]
     adata.obs["library_id"] = np.repeat([f"{name}{i}" for i in range(n_sections)], 80)
     adata.obs["donor"] = name
@@ -65,6 +67,37 @@ def test_a_few_spots_tell_the_depth_and_the_genes_of_a_donor(fitted, new) -> Non
     # The model itself, and the counts, are as they were.
     assert fitted.module.levels.tolist() == [0.0]
     np.testing.assert_array_equal(given.X.toarray(), new.X.toarray())
+
+
+@pytest.mark.parametrize("theta", [1.0, 50.0])
+@pytest.mark.parametrize("n", [10, 40])
+def test_intervals_hold_in_a_donor_who_varies_otherwise(fitted, theta, n) -> None:
+    """The spread of the training, where 1 / theta is .2, is neither kept nor only widened."""
+    new = donor("b", 3, level=-0.5, rates=0.4, n_sections=4, theta=theta)
+    new.obs["sequenced"] = np.arange(new.n_obs) % (new.n_obs // n) == 0
+    adapted = h2s.tl.adapt(fitted, new, measured="sequenced", progress=False)
+    rest = new[~new.obs["sequenced"]].copy()
+    layers = h2s.tl.predict(rest, adapted, layers=["mu", "dispersion"], progress=False).layers
+    scored = h2s.metrics.count_scores(rest.X, layers["hist2scrna_mu"], layers["hist2scrna_dispersion"]).scores
+    np.testing.assert_allclose(list(scored["coverage"].values()), [0.5, 0.8, 0.95], atol=0.04)
+
+
+def test_what_few_counts_leave_open_is_the_variance_of_the_posterior(fitted, new) -> None:
+    """Of a gene's factor, with a Gamma prior of shape and rate 3: by sums over a grid of factors."""
+    adapted = h2s.tl.adapt(fitted, new, progress=False)
+    totals = np.asarray(new.X.sum(axis=0)).ravel()
+    own, widened = (np.exp(-model.module.log_dispersion.double().numpy()) for model in (fitted, adapted))
+    grid = np.linspace(1e-4, 40, 200_001)[:, None]
+    rare = np.argsort(totals)[:4]
+    expected = totals[rare] + 0.5
+    log_weight = stats.poisson.logpmf(totals[rare], grid * expected) + stats.gamma.logpdf(grid, 3, scale=1 / 3)
+    weight = np.exp(log_weight - log_weight.max(axis=0))
+    weight /= weight.sum(axis=0)
+    mean = (weight * grid).sum(axis=0)
+    open_factor = (weight * (grid - mean) ** 2).sum(axis=0) / mean**2
+    # All genes share one multiple of the spread of the training.
+    spread = (widened[rare] - open_factor) / own[rare]
+    np.testing.assert_allclose(spread, spread.mean(), rtol=1e-3)
 
 
 def test_it_is_saved_and_loaded(fitted, new, tmp_path) -> None:
@@ -117,10 +150,15 @@ def others() -> ad.AnnData:
 
 
 def test_counts_of_other_donors_tell_the_level_of_another(fitted, others, new) -> None:
-    """Those are 1 below the donor with images on the log scale, as the new one is 1.2 below."""
+    """Those are 1 below the donor with images on the log scale, as the new one is 1.2 below.
+
+    The depth that is predicted is the mean of a Gamma distribution whose median is their mean level.
+    """
     model = h2s.tl.fit(donor("a", 0), group_key="donor", expression=others, **OPTIONS)
     assert model.training["donors_without_images"] == ["o0", "o1", "o2", "o3"]
-    assert float(model.module.log_library_shift) == pytest.approx(-0.8, abs=0.15)
+    variance = float(model.module.depth_variance)
+    below = stats.gamma(1 / variance, scale=variance).median()
+    assert float(model.module.log_library_shift) + np.log(below) == pytest.approx(-0.8, abs=0.15)
     everyone = np.arange(80)
     assert scores(new, model, everyone)["likelihood"] > scores(new, fitted, everyone)["likelihood"] + 0.02
     # Its own donor is predicted as before.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.metrics.blocks import Floats
+from hist2scrna.models.prediction import log_median
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,17 +102,22 @@ def population_log_shares(counts: sparse.csr_array, donors: Donors, others: Sequ
     return np.mean(known, axis=0)
 
 
-def depth_variance(levels: Floats) -> float:
-    """Return the variance of the factor, of mean 1, by which the depth of another donor's section is off.
+def depth_factor(levels: Floats) -> tuple[float, float]:
+    """Return the mean of the factor by which the depth of another donor is off, and its variance as a share of that.
 
     The levels of donors vary by a normal distribution on the log scale, whose variance is estimated from those of the
-    training and from what was seen in other studies; the factor is the Gamma distribution whose logarithm varies as
-    much as a new level less the mean of those that are known.
+    training and from what was seen in other studies. The factor has the Gamma distribution whose logarithm varies as
+    much as a new level less the mean of those that are known, and whose median is 1: a new donor is as likely deeper as
+    shallower. Its mean is therefore above 1.
 
     Parameters
     ----------
     levels
         `(donors,)`, mean log depth of each donor less the mean of all.
+
+    Returns
+    -------
+    The logarithm of the mean, and the variance of the factor as a share of its squared mean.
     """
     from scipy.optimize import brentq
     from scipy.special import polygamma
@@ -119,5 +125,5 @@ def depth_variance(levels: Floats) -> float:
     n = len(levels)
     variance = (LEVEL_DONORS * LEVEL_SD**2 + np.square(levels).sum()) / (LEVEL_DONORS + n - 1)
     wanted = variance * (1 + 1 / n)
-    shape = brentq(lambda k: float(polygamma(1, k)) - wanted, 1e-2, 1e4)
-    return 1 / float(shape)
+    share = 1 / float(brentq(lambda k: float(polygamma(1, k)) - wanted, 1e-2, 1e4))
+    return -log_median(share), share

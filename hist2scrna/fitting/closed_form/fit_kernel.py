@@ -16,7 +16,7 @@ from hist2scrna.fitting.closed_form.donors import (
     PRIOR_COUNTS,
     DonorCounts,
     Donors,
-    depth_variance,
+    depth_factor,
     log_shares,
     population_log_shares,
 )
@@ -180,8 +180,9 @@ def set_levels(
     """Set the levels of depth and of genes of each donor, those of another one, and how far its depth may be off."""
     model.levels = as_buffer(levels)
     means = [*(levels[donors.present] + float(model.log_library_mean)), *(other.mean_log_depth for other in others)]
-    model.log_library_shift.fill_(float(np.mean(means)) - float(model.log_library_mean))
-    model.depth_variance.fill_(depth_variance(np.array(means) - np.mean(means)))
+    log_factor, variance = depth_factor(np.array(means) - np.mean(means))
+    model.log_library_shift.fill_(float(np.mean(means)) + log_factor - float(model.log_library_mean))
+    model.depth_variance.fill_(variance)
     model.donor_rates = torch.zeros(len(donors), model.intercept.shape[0])
     if len(means) == 1:
         log.info(
