@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import sys
 import warnings
 from contextvars import ContextVar
@@ -23,6 +24,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # What was said of sections, and of which, by what it is about.
 _counted: ContextVar[dict[str, tuple[str, list[str]]] | None] = ContextVar("_counted", default=None)
+
+
+# Lines of the log that stand for the whole process.
+_said: set[str] = set()
+
+
+def log_once(log: logging.Logger, text: str, *values: Any) -> None:
+    """Log a fact about a file as information, once a process: a file is opened by each function that reads it."""
+    line = text % values
+    if log.isEnabledFor(logging.INFO) and line not in _said:
+        _said.add(line)
+        log.info("%s", line)
 
 
 def warn_user(text: str, category: type[Warning] = UserWarning) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from hist2scrna.benchmarking.table import PROTOCOL, by_split
+from hist2scrna.benchmarking.table import PROTOCOL, WITHIN_SLIDES, by_split
 from hist2scrna.evaluation.plain import number, percent, plain
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import Score
@@ -55,9 +55,10 @@ def as_markdown(table: pd.DataFrame, jobs: pd.DataFrame) -> str:
             f"- Normalization: {_escape(words['normalization'])}\n- Smoothing: {words['smoothing']}\n"
             f"- Noise ceiling: {words['noise_ceiling']}\n"
         )
-        headings = _headings()
+        of_slides = bool(rows[WITHIN_SLIDES].notna().any())
+        headings = [*_headings(), *(["Spearman within slides"] if of_slides else [])]
         lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
-        lines += ["| " + " | ".join(_line(row)) + " |" for row in rows.to_dict("records")]
+        lines += ["| " + " | ".join(_line(row, of_slides)) + " |" for row in rows.to_dict("records")]
         parts.append("\n".join(lines) + "\n")
         parts.append(_by_fold(jobs[(jobs["dataset"] == first["dataset"]) & (jobs["split"] == first["split"])]))
     return "\n".join([*parts, NOTES])
@@ -103,7 +104,7 @@ def _by_fold(jobs: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: dict[Any, Any]) -> list[str]:
+def _line(row: dict[Any, Any], of_slides: bool) -> list[str]:
     row = {name: _cell(value) for name, value in row.items()}
     of_model = row["kind"] == "model"
     n_complete = row["n_jobs"] - row["n_failed"]
@@ -121,6 +122,7 @@ def _line(row: dict[Any, Any]) -> list[str]:
         *("-" if row[name] is None else f"{row[name]:,.1f}" for name in ("fit_seconds", "predict_seconds")),
         memory,
         "-" if row["n_parameters"] is None else f"{row['n_parameters']:,.0f}",
+        *(["-" if row[WITHIN_SLIDES] is None else number(row[WITHIN_SLIDES])] if of_slides else []),
     ]
 
 

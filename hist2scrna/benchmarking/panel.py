@@ -10,6 +10,7 @@ import numpy as np
 from hist2scrna.metrics.scales import log_normalize
 from hist2scrna.provenance import panel_hash
 from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.slides import pooled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,7 @@ def choose_panel(
     if not 0 <= min_detected <= 1:
         raise ValueError(f"Expected `min_detected` to be a share from 0 to 1, found {min_detected}.")
     names = np.array(choose_genes(adata, None))
-    counts = read_counts(adata[training], list(names), layer)
+    counts = read_counts(adata[training], list(names), layer, whole=not pooled(adata))
     counts = counts[np.asarray(counts.sum(axis=1)).ravel() > 0]
     n_spots = max(1, counts.shape[0])
     detected = np.bincount(counts.indices, minlength=len(names)) / n_spots

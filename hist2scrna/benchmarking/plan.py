@@ -23,6 +23,7 @@ from hist2scrna.benchmarking.job import Job
 from hist2scrna.benchmarking.panel import Panel, choose_panel
 from hist2scrna.benchmarking.sections import SlotSelection, check_slots, digests
 from hist2scrna.spots.counts import choose_genes
+from hist2scrna.spots.slides import pooled
 from hist2scrna.spots.source import resolve_library_key
 
 
@@ -98,7 +99,7 @@ def _plan_dataset(
     """Return the folds of one data set."""
     adata = read_dataset(dataset)
     library_key = _library_key(adata, name, spec)
-    by_label = {label: _slots_of(options, library_key, spec) for label, options in models.items()}
+    by_label = {label: _slots_of(options, library_key, spec, pooled(adata)) for label, options in models.items()}
     slots = SlotSelection(
         library_key,
         spec.labels_key,
@@ -146,6 +147,12 @@ def _folds_of(adata: ad.AnnData, name: str, library_key: str, spec: BenchmarkSpe
 
 def _library_key(adata: ad.AnnData, name: str, spec: BenchmarkSpec) -> str:
     library_key = resolve_library_key(adata, spec.library_key)
+    if library_key is None and pooled(adata):
+        raise KeyError(
+            f"Nothing tells which slides of data set {name!r} belong together: adata.obs[{keys.LIBRARY!r}] is not "
+            f"there. Pass library_key=, one of {list(adata.obs.columns)}, for instance the donor: slides of one value "
+            "are held out together, since they are compared with one another."
+        )
     if library_key is None:
         raise KeyError(
             f"Nothing tells the sections of data set {name!r} apart: adata.obs[{keys.LIBRARY!r}] is not there, or does "
@@ -175,9 +182,13 @@ def _jobs_of(
     return [Job(dataset, fold, label, seed, fit_options, {**settings, "seed": seed}) for seed in seeds]
 
 
-def _slots_of(options: Mapping[str, Any], library_key: str, spec: BenchmarkSpec) -> SlotSelection:
+def _slots_of(
+    options: Mapping[str, Any], library_key: str, spec: BenchmarkSpec, of_slides: Mapping[str, Any]
+) -> SlotSelection:
     """Return what one model reads; `labels_key` None or empty among its options leaves the labels out for it."""
     obsm = [options.get("spatial_key", keys.SPATIAL), options.get("features_key")]
+    if of_slides:
+        obsm = [options.get("features_key", of_slides["features_key"])]
     labels_key = spec.labels_key
     if "labels_key" in options:
         if options["labels_key"] not in (None, "", labels_key):

@@ -29,6 +29,7 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.provenance import package_versions
 from hist2scrna.spots.counts import read_counts
+from hist2scrna.spots.slides import pooled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ def run_job(folder: Path) -> None:
     done = time.perf_counter()
     n_unknown = _add_truth(predicted, test, model, slots.labels_key)
     # The baselines of every model are fitted on the same spots, whatever it held out for validation.
-    baselines = Baselines.fit(read_counts(train, model.genes, None))
+    baselines = Baselines.fit(read_counts(train, model.genes, None, whole=not pooled(train)))
     _score(folder, predicted, replace(model, baselines=baselines), slots, request["scored"])
     model.history.to_csv(folder / HISTORY)
     if request["keep_model"]:

@@ -18,6 +18,7 @@ from hist2scrna.images.base import ArrayImage
 from hist2scrna.messages import require_key
 from hist2scrna.spots.counts import read_counts
 from hist2scrna.spots.sections import read_groups, read_sections
+from hist2scrna.spots.slides import pooled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 # Images in memory are told apart by at most so many pixels a side.
 LONGEST_SIDE = 1024
 LABELS = "labels"
-# Columns of `.obs` that say where a spot is, or which file shows it.
-PLACES = (*keys.ARRAY_COORDINATES, keys.PATCH_FILE)
+# Columns of `.obs` that say where a spot is, which file shows it, or of how many patches a slide is the mean.
+PLACES = (*keys.ARRAY_COORDINATES, keys.PATCH_FILE, keys.N_PATCHES)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], s
     if slots.labels_key:
         obs[slots.labels_key] = obs[slots.labels_key].astype("category").cat.remove_unused_categories()
     kept = ad.AnnData(
-        X=sparse.csr_matrix(read_counts(view, list(genes), slots.layer)),
+        X=sparse.csr_matrix(read_counts(view, list(genes), slots.layer, whole=not pooled(adata))),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(list(genes))),
         obsm={key: _in_memory(view.obsm[key]) for key in slots.obsm},
@@ -103,6 +104,8 @@ def restrict(adata: ad.AnnData, rows: NDArray[np.bool_], genes: Sequence[str], s
     kept.uns[keys.SPATIAL] = {name: _entry(entry) for name, entry in libraries.items() if name in present}
     if not kept.uns[keys.SPATIAL]:
         del kept.uns[keys.SPATIAL]
+    if pooled(adata):
+        kept.uns[keys.POOLED] = dict(pooled(adata))
     return kept
 
 
@@ -120,7 +123,7 @@ def digests(adata: ad.AnnData, genes: Sequence[str], slots: SlotSelection) -> di
     Images in memory are told apart by at most 1,024 x 1,024 of their pixels, evenly spaced, files by name and size.
     """
     sections, section = read_sections(adata, slots.library_key)
-    counts = read_counts(adata, list(genes), slots.layer)
+    counts = read_counts(adata, list(genes), slots.layer, whole=not pooled(adata))
     counts.sort_indices()
     parts = {
         "spots": _digest(adata.obs_names),

@@ -16,6 +16,8 @@ from hist2scrna.evaluation.scores import benchmark_columns
 from hist2scrna.messages import warn_user
 
 HEADLINE = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline", "collapsed", "held_out")
+# Of slides alone: rank correlation over the genes within a slide.
+WITHIN_SLIDES = "within_slides_spearman"
 MEASURED = (
     "fit_seconds",
     "predict_seconds",
@@ -40,6 +42,7 @@ def job_columns() -> list[str]:
         *IDENTITY,
         *benchmark_columns(),
         *HEADLINE,
+        WITHIN_SLIDES,
         *MEASURED,
         *("n_spots_test", "architecture", "likelihood", "version"),
         *PROTOCOL,
@@ -50,7 +53,7 @@ def averaged_columns() -> dict[str, bool]:
     """Return the columns that are averaged over folds, and whether their mean has an interval."""
     scores = {name: score.interval for name, (score, _) in benchmark_columns().items()}
     shares = ("score_over_ceiling", "beats_mean_baseline", "beats_depth_baseline")
-    return scores | dict.fromkeys((*shares, *COSTS), False)
+    return scores | dict.fromkeys((*shares, WITHIN_SLIDES, *COSTS), False)
 
 
 # Baselines and ceilings of a fold come from the same counts whatever the model; more than rounding is a fault.
@@ -126,6 +129,7 @@ def _job_row(done: JobResult, name: str) -> dict[str, Any]:
         "status": COMPLETE,
         **_scored(found, "model"),
         **{column: found["headline"][column] for column in HEADLINE},
+        WITHIN_SLIDES: found["headline"].get(WITHIN_SLIDES),
         **{column: card[column] for column in MEASURED},
         "architecture": found["model"]["name"],
         "likelihood": found["model"]["likelihood"],
@@ -168,7 +172,8 @@ def _reference(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     row = _scored(found, name)
     limit, reached = head["noise_ceiling"], row["pearson"]
     defined = limit is not None and limit > 0 and reached is not None
-    return row | {"score_over_ceiling": reached / limit if defined else None}
+    row |= {"score_over_ceiling": reached / limit if defined else None}
+    return row | {WITHIN_SLIDES: head.get(f"{WITHIN_SLIDES}_{name}")}
 
 
 def _agreed(values: Iterable[float | None], what: str) -> float | None:

@@ -66,8 +66,6 @@ class Encoder:
         Where the weights are from, and their SHA-256: of the file where there is one, else of the tensors.
     by_name
         Whether :func:`prepare_encoder` builds it from its name, so that a fitted model need not keep it.
-    bfloat16_on_cpu
-        Whether it is computed in bfloat16 on a CPU that has it, and not only on such a GPU.
     at_once
         Most patches that pass through the network together, whatever the batch; None: all of the batch.
     with_morphology
@@ -101,7 +99,6 @@ class Encoder:
     weights: str = "as given"
     sha256: str = NONE
     by_name: bool = False
-    bfloat16_on_cpu: bool = False
     at_once: int | None = None
     with_morphology: bool = False
 
@@ -152,8 +149,7 @@ class Encoder:
 
     def precision_on(self, device: torch.device) -> Precision:
         """Return the precision in which it is computed on a device, unless the user says otherwise."""
-        lower = has_bfloat16(device) and (device.type == "cuda" or self.bfloat16_on_cpu)
-        return "bf16-mixed" if lower else "32-true"
+        return "bf16-mixed" if has_bfloat16(device) else "32-true"
 
     @contextlib.contextmanager
     def on(self, device: torch.device, precision: str | None = None) -> Iterator[None]:

@@ -84,8 +84,7 @@ def imagenet_encoder(*, pretrained: bool = True) -> Encoder:
     """Return the built-in encoder.
 
     An EfficientNet-Lite0 and a Lite2 (:class:`~hist2scrna.encoders.efficientnet.EfficientNetLite`), frozen, see each
-    patch at its own width and as parts of patches twice and four times as wide: 3 x 1,200 features. In bfloat16 on a
-    GPU or CPU that computes in it.
+    patch at its own width and as parts of patches twice and four times as wide: 3 x 1,200 features.
 
     Parameters
     ----------
@@ -117,6 +116,5 @@ def imagenet_encoder(*, pretrained: bool = True) -> Encoder:
         weights=", ".join(VARIANTS[size].package for size in NETWORKS) if pretrained else "none",
         sha256=weights_sha256() if pretrained else "none",
         by_name=pretrained,
-        bfloat16_on_cpu=True,
         at_once=AT_ONCE,
     )

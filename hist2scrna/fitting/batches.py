@@ -119,7 +119,8 @@ def make_batch(
         section=torch.from_numpy(section),
         grid=None if spots.grid is None else torch.from_numpy(spots.grid[nodes]),
     )
-    if inputs and spots.patches is not None:
+    # Features stand for the patches that they are of, which are large and are not read again.
+    if inputs and spots.patches is not None and spots.features is None:
         batch.patches = torch.from_numpy(spots.patches.read(nodes))
     if inputs and spots.features is not None:
         batch.features = torch.from_numpy(spots.features[nodes])

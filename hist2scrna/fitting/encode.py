@@ -43,6 +43,7 @@ def encode_patches(
     progress: bool,
     looks: Sequence[Look] = PLAIN,
     kept: FeatureStore | None = None,
+    watch: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> list[NDArray[np.float32]]:
     """Return the features of all spots for each look, `(n, d)` float32, NaN for those that are not among `members`.
 
@@ -67,6 +68,8 @@ def encode_patches(
         How each patch is looked at; features by hand describe it as it is.
     kept
         Where the features of an interrupted run lie, and new ones go, of one look at each patch; None: in memory.
+    watch
+        Is told of each batch of spots and their patches as these are read, in the threads that read.
 
     Raises
     ------
@@ -89,7 +92,7 @@ def encode_patches(
         encoder.on(device),
         tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar,
     ):
-        pass_through = _Pass(encoder, spots, looks, device, precision, len(members), batch_size, bar)
+        pass_through = _Pass(encoder, spots, looks, device, precision, len(members), batch_size, bar, watch)
         if kept is not None:
             return [pass_through.kept_rows(members, kept)]
         for code in np.unique(spots.section[members]):
@@ -129,10 +132,12 @@ class _Pass:
         n: int,
         batch_size: int,
         bar: Any,
+        watch: Callable[[NDArray[np.int64], Tensor], None] | None,
     ) -> None:
         assert spots.geometry is not None and spots.patches is not None
         self.encoder, self.spots, self.patches, self.geometry = encoder, spots, spots.patches, spots.geometry
         self.looks, self.device, self.precision, self.n, self.bar = looks, device, precision, n, bar
+        self.watch = watch
         self.size = min(batch_size, encoder.at_once or batch_size)
         self.duration = Duration(f"encoding {n:,} spots on {device}", n)
         self.done = 0
@@ -184,6 +189,8 @@ class _Pass:
     def _read(self, chunk: NDArray[np.int64]) -> Any:
         """Read patches, and do what the CPU is to do to them."""
         patches = torch.from_numpy(self.patches.cut(chunk))
+        if self.watch is not None:
+            self.watch(chunk, patches)
         if self.device.type == "cuda":
             return patches.pin_memory()
         return patches if self.device.type != "cpu" else self._see(patches, chunk)

@@ -20,6 +20,7 @@ from hist2scrna.fitting.batches import BlockSampler, SpotBlocks
 from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
 from hist2scrna.fitting.diverged import Diverged, Names
 from hist2scrna.fitting.epochs import BestEpoch, EpochSeed, KeepTraining
+from hist2scrna.fitting.explained import variance_explained
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.interruption import Interrupted, interruptible
 from hist2scrna.fitting.lightning_module import TrainingModule
@@ -43,7 +44,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 def default_precision(accelerator: str) -> Precision:
     """Return bfloat16 mixed precision on a GPU that has it, full precision elsewhere."""
     device = pick_device(accelerator)
-    return "bf16-mixed" if device.type == "cuda" and has_bfloat16(device) else "32-true"
+    return "bf16-mixed" if has_bfloat16(device) else "32-true"
 
 
 @contextlib.contextmanager
@@ -77,18 +78,20 @@ def _algorithms_restored() -> Iterator[None]:
 
 
 def fit_by_gradient(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> FitResult:
-    """Train the model, then add to its dispersion what the validation spots ask for."""
+    """Train the model; add to its dispersion what the validation spots ask for; see how much of them is explained."""
     result = train(model, spots, split, settings)
-    shift = recalibrate_dispersion(
-        model,
-        spots,
-        split.validating,
-        batch_size=int(result.notes.get("batch_size", settings.training.batch_size or 1)),
-        device=pick_device(str(settings.training.accelerator)),
-        seed=settings.seed,
-        progress=settings.progress,
-    )
-    return result if shift is None else replace(result, notes={**result.notes, "dispersion_shift": shift})
+    where: dict[str, Any] = {
+        "batch_size": int(result.notes.get("batch_size", settings.training.batch_size or 1)),
+        "device": pick_device(str(settings.training.accelerator)),
+        "seed": settings.seed,
+        "progress": settings.progress,
+    }
+    found = {
+        "dispersion_shift": recalibrate_dispersion(model, spots, split.validating, **where),
+        "variance_explained": variance_explained(model, spots, split, **where),
+    }
+    notes = {name: value for name, value in found.items() if value is not None}
+    return replace(result, notes={**result.notes, **notes})
 
 
 def train(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> FitResult:

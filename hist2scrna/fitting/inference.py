@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
 
 GRAPH_BLOCK = 4096
+# Called with spots, the pictures that show them, their encodings, and which picture shows each.
+Watch = Callable[..., None]
 
 
 def pick_device(accelerator: str) -> torch.device:
@@ -78,7 +81,7 @@ def encode_spots(
         return _encoded_once(model, spots, members, kept, batch_size=batch_size, device=device, progress=progress)
     tokens: Tensor | None = None
     done = 0
-    for chunk, encoded in _encoded(model, spots, members, batch_size, device, progress):
+    for chunk, encoded, _ in _encoded(model, spots, members, batch_size, device, progress):
         tokens = encoded.new_empty((len(members), encoded.shape[1])) if tokens is None else tokens
         tokens[done : done + len(chunk)] = encoded
         done += len(chunk)
@@ -104,7 +107,7 @@ def _encoded_once(
     )
     missing = members[~finished[members]]
     if len(missing):
-        for chunk, encoded in _encoded(model, spots, missing, batch_size, device, progress):
+        for chunk, encoded, _ in _encoded(model, spots, missing, batch_size, device, progress):
             kept.write(chunk, encoded.numpy())
     array = kept.array()
     return torch.from_numpy(array if len(members) == len(array) else array[members])
@@ -117,11 +120,14 @@ def _encoded(
     batch_size: int,
     device: torch.device,
     progress: bool,
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Yield some spots, batch by batch, with their encodings, float32 on the CPU; the next batch is read meanwhile."""
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor | None]]:
+    """Yield some spots, batch by batch, with their encodings, float32 on the CPU, and the patches if they have any.
+
+    The next batch is read meanwhile.
+    """
     from tqdm.auto import tqdm
 
-    half = device.type == "cuda" and has_bfloat16(device)
+    half = has_bfloat16(device)
     encode = model.to(device).eval().encode
     # Features are at hand, and small: only patches are to be few at once.
     size = batch_size if spots.features is None else max(batch_size, GRAPH_BLOCK)
@@ -132,7 +138,7 @@ def _encoded(
         for chunk, batch in read_ahead(chunks, partial(_inputs, spots, pinned=device.type == "cuda")):
             with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
                 encoded = encode(batch.to(device, non_blocking=True)).float().cpu()
-            yield chunk, encoded
+            yield chunk, encoded, batch.patches
             done += len(chunk)
             bar.update(len(chunk))
             duration.step(done)
@@ -153,6 +159,7 @@ def predict_blocks(
     log_library: NDArray[np.float32] | None,
     progress: bool,
     kept: FeatureStore | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
     """Yield blocks of spots with their prediction, until every spot has come once.
 
@@ -176,11 +183,14 @@ def predict_blocks(
         Show a bar.
     kept
         Where encodings of an interrupted run lie, and new ones go; None: in memory. Models on tiles have none.
+    watch
+        Is told of spots, the patches or tiles that show them and, where each has a patch, their encodings, as they are
+        read; of tiles, also which of them shows each. Not where encodings are kept.
     """
     if model.context.kind == "tile":
         members = np.ones(len(spots), dtype=bool)
         where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
-        yield from predict_tiles(model, spots, members, log_library=log_library, **where)
+        yield from predict_tiles(model, spots, members, log_library=log_library, watch=watch, **where)
         return
     if kept is not None:
         where = {"batch_size": batch_size, "device": device, "progress": progress, "kept": kept}
@@ -192,7 +202,9 @@ def predict_blocks(
     everyone = np.argsort(spots.section, kind="stable")
     encoded = _encoded(model, spots, everyone, batch_size, device, progress)
     if model.context.kind == "spot":
-        for core, tokens in encoded:
+        for core, tokens, patches in encoded:
+            if watch is not None:
+                watch(core, patches, tokens)
             batch, _ = make_batch(spots, core, model.context, supervised=False, inputs=False)
             yield core, _decoded(model, batch, tokens, core, log_library, device)
         return
@@ -200,7 +212,9 @@ def predict_blocks(
     place = np.empty(len(spots), dtype=np.int64)
     place[everyone] = np.arange(len(spots))
     done = 0
-    for chunk, tokens in encoded:
+    for chunk, tokens, patches in encoded:
+        if watch is not None:
+            watch(chunk, patches, tokens)
         spool = Spool(len(spots), tokens.shape[1]) if spool is None else spool
         spool.put(done, tokens)
         done += len(chunk)
@@ -233,6 +247,7 @@ def predict_tiles(
     device: torch.device,
     log_library: NDArray[np.float32] | None,
     progress: bool,
+    watch: Watch | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
     """Yield nuclei with their prediction: each comes once, of the tile where it shows the most pixels, or not at all.
 
@@ -247,13 +262,13 @@ def predict_tiles(
         `(n,)`, nuclei or spots to predict.
     batch_size
         Tiles encoded at once.
-    device, log_library, progress
+    device, log_library, progress, watch
         As of :func:`predict_blocks`.
     """
     from tqdm.auto import tqdm
 
     model = model.to(device).eval()
-    half = device.type == "cuda" and has_bfloat16(device)
+    half = has_bfloat16(device)
     tiles = tiles_of(spots, members, owned=True)
     duration = Duration(f"predicting {len(tiles):,} tiles on {device}", len(tiles))
     with tqdm(total=len(tiles), desc="predicting", unit="tile", disable=not progress) as bar:
@@ -262,6 +277,10 @@ def predict_tiles(
             batch, core = make_tile_batch(spots, some, members, owned=True, supervised=False)
             if log_library is not None:
                 batch.log_library = torch.from_numpy(log_library[core])
+            if watch is not None:
+                assert batch.tile is not None
+                shown = torch.arange(len(some)) if batch.spot is not None else batch.tile[: batch.n_core]
+                watch(core, batch.tiles, None, shown.numpy())
             with torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext():
                 prediction = model(batch.to(device))
             if batch.spot is not None:

@@ -165,7 +165,7 @@ def _predicted(
         watch = heads.spot_dispersion.register_forward_hook(lambda _module, _input, output: unbounded.append(output))
     blocks = []
     with watch:
-        for core, prediction in _predictions(
+        for core, prediction in predictions(
             model, spots, members, batch_size=batch_size, device=device, progress=progress
         ):
             assert prediction.log_mu is not None
@@ -182,7 +182,7 @@ def _predicted(
     return blocks
 
 
-def _predictions(
+def predictions(
     model: SpotModel,
     spots: Spots,
     members: NDArray[np.int64],
@@ -191,6 +191,7 @@ def _predictions(
     device: torch.device,
     progress: bool,
 ) -> Iterator[tuple[NDArray[np.int64], Prediction]]:
+    """Yield blocks of some spots with their prediction at the model's own library size, in their exact context."""
     where: dict[str, Any] = {"batch_size": batch_size, "device": device, "progress": progress}
     if model.context.kind == "tile":
         asked = np.isin(np.arange(len(spots)), members)

@@ -79,8 +79,8 @@ class FitResult:
         What else was left out, in words, for instance by cross-validation.
     notes
         What else the model's card should tell. `stopped`: where training diverged; `batch_size`: that which fitted into
-        memory, where another was asked for. `variance_explained`: share of the variance of spots left out, of the
-        models that leave some out in turn.
+        memory, where another was asked for. `variance_explained`: share of the variance of spots left out, in
+        turn or for validation.
     """
 
     history: pd.DataFrame

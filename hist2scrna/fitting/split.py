@@ -35,7 +35,8 @@ def split_spots(
         `(n,)`, spots that may train or validate.
     validation
         Fraction to hold out, 0 for none, or the names of the sections to hold out. With three groups or more, whole
-        groups are held out; else, with three sections or more, whole sections; else one contiguous block of each.
+        groups are held out; else, with three sections or more, whole sections; else one contiguous block of each, or
+        slides, which have no place, at random.
     gap
         Spots at most this many edges from a validation block neither train nor validate: their neighborhoods overlap.
     seed
@@ -70,6 +71,10 @@ def split_spots(
     elif n_sections >= FEWEST_TO_HOLD_OUT:
         held_out, names = _draw(spots.sections, spots.section, validation, rng)
         how = f"held-out sections: {names}"
+    elif spots.are_slides:
+        held_out = np.zeros(len(spots), dtype=bool)
+        held_out[rng.choice(everything, max(1, round(len(everything) * validation)), replace=False)] = True
+        how = "held-out slides"
     else:
         held_out = np.zeros(len(spots), dtype=bool)
         for code in range(n_sections):
@@ -97,3 +102,8 @@ def _draw(
     count = min(max(1, round(share * len(names))), len(names) - 1)
     chosen = np.sort(rng.choice(len(names), count, replace=False))
     return np.isin(code, chosen), ", ".join(names[c] for c in chosen)
+
+
+def some_of(rng: np.random.Generator, members: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of some spots, drawn at random, in order."""
+    return members if len(members) <= most else np.sort(rng.choice(members, most, replace=False))

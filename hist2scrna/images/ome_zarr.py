@@ -10,7 +10,7 @@ import numpy as np
 from hist2scrna.images.pixels import ImageError, as_rgb, is_eight_or_sixteen_bit, reading
 from hist2scrna.images.resolution import ngff_mpp
 from hist2scrna.images.tiles import TiledImage
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import log_once, warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +111,9 @@ def _image(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
     metadata = _metadata(root)
     if metadata.get(MULTISCALES):
         return root, metadata[MULTISCALES][0]
-    inside = {name: group for name, group in _groups(root) if _metadata(group).get(MULTISCALES)}
+    # Zarr lists the members of a group in any order.
+    members = sorted(_groups(root), key=lambda member: member[0])
+    inside = {name: group for name, group in members if _metadata(group).get(MULTISCALES)}
     if not inside or BIOFORMATS not in metadata:
         hint = (
             f"Groups in it that have: {list(inside)[:MOST_LISTED]}. Give the path of one."
@@ -125,7 +127,7 @@ def _image(root: Any, path: Path) -> tuple[Any, Mapping[str, Any]]:
         return int(np.prod(inside[name][first].shape[-2:]))
 
     largest = max(inside, key=area)
-    log.info("%s: reading the largest of the images %s: %s", path, list(inside), largest)
+    log_once(log, "%s: reading the largest of the images %s: %s", path, list(inside), largest)
     return inside[largest], _metadata(inside[largest])[MULTISCALES][0]
 
 

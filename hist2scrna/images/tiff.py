@@ -19,6 +19,7 @@ from hist2scrna.images.pixels import (
 )
 from hist2scrna.images.resolution import aperio_mpp, ome_xml_mpp, tiff_tags_mpp
 from hist2scrna.images.tiles import TiledImage
+from hist2scrna.messages import log_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,7 +149,8 @@ def _largest(series: Sequence[Any], path: Path) -> Any:
         )
     largest = max(images, key=area)
     if len(series) > 1:
-        log.info(
+        log_once(
+            log,
             "%s: reading the largest of %d images, %s %s; the others are %s",
             path,
             len(series),

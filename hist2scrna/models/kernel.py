@@ -250,7 +250,7 @@ class KernelRegression(SpotModel):
             donor = torch.zeros_like(batch.section[: batch.n_core]) if batch.donor is None else batch.donor
             elsewhere = (donor < 0)[:, None].float()
             scores = scores * (1 - elsewhere * (1 - self.program_shares))
-            prediction = Prediction(embedding=scores, tissue_distance=self._tissue_distance(self.rotate(standard)))
+            prediction = Prediction(embedding=scores)
             if self.n_classes:
                 classes = regressed[:, 1 + self.n_programs :]
                 prediction.label_logits = classes @ self.label_weights.T + self.label_intercept
@@ -282,14 +282,15 @@ class KernelRegression(SpotModel):
 
     def farther_than_sections(self, tokens: Tensor, section: Tensor) -> Tensor | None:
         """See :class:`SpotModel`; all are, where the training was one section."""
-        blocks = [self._tissue_distance(self.rotate(self.standardize(block))) for block in tokens.split(BLOCK)]
+        blocks = [self._distance(self.rotate(self.standardize(block))) for block in tokens.split(BLOCK)]
         distance = torch.cat(blocks)
         far = torch.zeros_like(section, dtype=torch.bool)
         for code in section.unique():
             far[section == code] = distance[section == code].mean() > self.section_distance
         return far
 
-    def _tissue_distance(self, rotated: Tensor) -> Tensor:
+    def _distance(self, rotated: Tensor) -> Tensor:
+        """Return how far spots are from the landmarks, `(n,)`; 99 % of the training spots are within 1."""
         squares = self.distances(rotated)
         nearest = squares.topk(min(NEAREST, squares.shape[1]), largest=False).values.mean(dim=1)
         return nearest.sqrt() / self.distance_limit

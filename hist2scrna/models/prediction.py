@@ -59,9 +59,6 @@ class Prediction:
     depth_variance
         `(n_core,)`, variance of the factor, of mean 1 and a Gamma distribution, by which all means of a section may be
         off; the dispersion holds it. None: there is no such factor.
-    tissue_distance
-        `(n_core,)`, how unlike the training tissue a spot is: 1 is as far as the farthest 1 % of the training spots
-        are from the other sections.
     composition
         `(n_core, C)`, estimated share of each class in the tile that shows the nucleus.
     extras
@@ -96,7 +93,6 @@ class Prediction:
     view_score: Tensor | None = None
     views: Sequence[Prediction] = ()
     depth_variance: Tensor | None = None
-    tissue_distance: Tensor | None = None
     composition: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 

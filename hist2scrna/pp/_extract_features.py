@@ -130,8 +130,8 @@ def extract_features(
     batch_size
         Number of patches encoded at once.
     precision
-        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`; None: bfloat16 mixed on a GPU that has it, and for `"imagenet"`
-        also on a CPU that has it, else float32. The features are float32.
+        `"32-true"`, `"bf16-mixed"` or `"16-mixed"`; None: bfloat16 mixed on a GPU that has it, else float32.
+        The features are float32.
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`.
     store

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -70,6 +71,13 @@ class Neighbors:
     def asked(self) -> bool:
         """Whether anything was asked for, so that a graph in `.obsp` is not taken."""
         return self != Neighbors()
+
+
+def as_neighbors(given: Neighbors | Mapping[str, Any] | str | None) -> Neighbors:
+    """Return which spots are neighbors, from an object, its fields by name, or a kind alone."""
+    if isinstance(given, Neighbors):
+        return given
+    return Neighbors(**given) if isinstance(given, Mapping) else Neighbors(given)  # type: ignore[arg-type]
 
 
 DEFAULT = Neighbors()

@@ -26,7 +26,7 @@ LARGEST_CELL_UM = 25.0
 # Bins of a square lattice touch each other.
 GAP = 1.05
 # In diameter; in area, and so in counts, it is more than twofold.
-LARGEST_RATIO = 1.5
+LARGEST_EXCESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Unit:
     def __str__(self) -> str:
         return f"{self.kind}s" if self.um is None else f"{self.kind}s of {self.um:.3g} um"
 
-    def differs_from(self, other: Unit) -> bool:
-        """Whether the sizes of both are known, and one is more than one and a half times as wide as the other."""
+    def differs_from(self, other: Unit, by: float = LARGEST_EXCESS) -> bool:
+        """Whether both sizes are known, and one is wider than the other by more than a share (default: a half)."""
         if self.um is None or other.um is None:
             return False
-        return max(self.um, other.um) > LARGEST_RATIO * min(self.um, other.um)
+        return max(self.um, other.um) > (1 + by) * min(self.um, other.um)
 
 
 def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool = False) -> Unit:

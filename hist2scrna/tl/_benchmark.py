@@ -49,7 +49,9 @@ def benchmark(
     Parameters
     ----------
     datasets
-        AnnData, or paths of .h5ad or .zarr, by name; or only one. They are not changed.
+        AnnData, or paths of .h5ad or .zarr, by name; or only one. They are not changed. Rows may be slides
+        (:func:`hist2scrna.pp.pool_patches`), for models on features: `library_key` then names the column of which all
+        slides of one value are held out together, since they are compared with one another.
     models
         Names of models with their own recipes, or by label the arguments of :func:`hist2scrna.tl.fit`:
         `{"ours": {"model": "hist2scrna", "preset": "tiny"}, "ridge": {"model": "ridge", "features_key": "X_uni"}}`.
@@ -95,7 +97,7 @@ def benchmark(
     `"depth baseline"` and the `"noise ceiling"` (`kind` `"model"`, `"baseline"` or `"noise ceiling"`). Scores are
     averaged over the seeds of a fold, then over folds; of a given split, over its test sections:
 
-    - `folds` (their names; of a given split those of its test sections), `n_folds`, `n_core`, `n_jobs`, `n_failed`
+    - `folds` (their names; of a given split those of its test sections), `n_folds`, `n_seeds`, `n_jobs`, `n_failed`
       (rows of the jobs).
     - `pearson`, `depth_partial`, `log_likelihood` (a count, natural logarithm), each with the 95 % interval `_low` to
       `_high`: Student's t over the folds. Folds share training sections, so that the true interval is wider. That of a
@@ -105,10 +107,12 @@ def benchmark(
       genes), `n_collapsed` (jobs), `folds_beating_depth_baseline` (by Pearson).
     - `fit_seconds`, `predict_seconds`, `peak_memory_mib` (of the process, evaluation included), `gpu_peak_memory_mib`,
       `n_parameters`, `epochs_run`.
+    - `within_slides_spearman`, of slides: rank correlation over the genes within a slide, median; the mean baseline's
+      beside it.
     - `n_genes`, `panel`, `panel_sha256`, `normalization`, `smoothing`, `split` (how folds were made, or the name of the
       given split), `noise_ceiling` (its method): what the numbers must be read with.
 
-    `.attrs["folder"]` names the folder. OutputKeys there:
+    `.attrs["folder"]` names the folder. Files there:
 
     `table.csv`, `table.json`, `table.md`
         This table.

@@ -41,7 +41,7 @@ def fit(
     patch_um: float | None = None,
     nuclei: Any = None,
     reference: Any = None,
-    neighbors: Literal["knn", "delaunay"] | Neighbors | None = None,
+    neighbors: Literal["knn", "delaunay"] | Neighbors | Mapping[str, Any] | None = None,
     likelihood: Likelihood | None = None,
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None,
     init_from: TrainedModel | str | Path | None = None,
@@ -138,9 +138,9 @@ def fit(
         genes that it has are fitted; with `genes`, it must have all of them.
     neighbors
         Which spots or cells are neighbors: `"knn"`, the nearest 6, `"delaunay"`, those with a common edge of the
-        triangulation, or a :class:`hist2scrna.Neighbors` with their number and largest distance. None:
-        `.obsp["spatial_connectivities"]` if it is there, else 6 on a hexagonal lattice, 4 on a square one, and the
-        nearest 6 of scattered cells. Prediction builds them in the same way.
+        triangulation, or a :class:`hist2scrna.Neighbors` (or a dictionary of its fields) with their number and largest
+        distance. None: `.obsp["spatial_connectivities"]` if it is there, else 6 on a hexagonal lattice, 4 on a square
+        one, and the nearest 6 of scattered cells. Prediction builds them in the same way.
     likelihood
         `"zinb"` (default), `"nb"`, `"poisson"`, or `"mse"` on log-normalized expression. The published models and
         `ridge` predict log-normalized expression, and have no such option.
@@ -181,7 +181,7 @@ def fit(
     Warns
     -----
     UserWarning
-        If a model in closed form explains nothing of the spots that were left out to choose its penalties.
+        If the model explains nothing of the spots that were left out to choose penalties, or of those that validate.
 
     Examples
     --------

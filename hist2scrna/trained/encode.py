@@ -11,7 +11,11 @@ from hist2scrna.encoders.prepare import check_card
 from hist2scrna.fitting.encode import encode_patches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from hist2scrna.fitting.feature_store import FeatureStore
     from hist2scrna.spots.read import Spots
@@ -27,8 +31,11 @@ def encode(
     device: torch.device,
     progress: bool,
     kept: FeatureStore | None = None,
+    watch: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> None:
     """Add the features of the spots by the model's encoder, if it has one and they were not read.
+
+    `watch` is told of the patches of spots as they are read.
 
     Raises
     ------
@@ -54,4 +61,5 @@ def encode(
         device=device,
         progress=progress,
         kept=kept,
+        watch=watch,
     )

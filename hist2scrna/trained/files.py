@@ -25,6 +25,7 @@ from hist2scrna.encoders.weights import file_sha256, write_tensors
 from hist2scrna.files import replaced_whole, require_own
 from hist2scrna.fitting.processes import is_first_process
 from hist2scrna.fitting.surroundings import in_own_torch
+from hist2scrna.fitting.tissue import Tissue
 from hist2scrna.images.patches import PatchGeometry
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.models.create import create_model
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 WEIGHTS, REFERENCE, CARD, HISTORY = "model.safetensors", "training.safetensors", "model.json", "history.csv"
+# Before the names of what tells unlike tissue, in the file of the training.
+TISSUE = "tissue."
 FILES = (WEIGHTS, REFERENCE, HISTORY)
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -97,6 +100,8 @@ def save_model(model: FittedModel, folder: Path, overwrite: bool) -> Path:
     with replaced_whole(folder, folder=True) as new:
         write_tensors(model.module.state_dict(), new / WEIGHTS)
         arrays = {**model.baselines.to_arrays(), "fingerprints": model.fingerprints}
+        if model.tissue is not None:
+            arrays |= {TISSUE + name: array for name, array in model.tissue.to_arrays().items()}
         write_tensors({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, new / REFERENCE)
         model.history.to_csv(new / HISTORY)
         card = card_of(model)
@@ -165,11 +170,13 @@ def load_fields(folder: Path) -> dict[str, Any]:
         card = _read_card(folder)
         _check_files(folder, card)
         arrays = load_arrays(folder / REFERENCE)
+        tissue = {name.removeprefix(TISSUE): arrays.pop(name) for name in list(arrays) if name.startswith(TISSUE)}
         geometry = card["geometry"]
         return {
             "module": _load_module(folder, card),
             "geometry": None if geometry is None else PatchGeometry(**geometry),
             "fingerprints": arrays.pop("fingerprints"),
+            "tissue": Tissue.from_arrays(tissue) if tissue else None,
             "baselines": Baselines.from_arrays(arrays),
             "history": _read_history(folder / HISTORY, card),
             **{name: card[name] for name in FIELDS if name not in ("geometry", "likelihood")},

@@ -24,9 +24,11 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.look import PLAIN, Look
 from hist2scrna.fitting.objective import Objective
 from hist2scrna.fitting.result import FitResult, FitSettings, Split, useless
-from hist2scrna.fitting.split import split_spots
+from hist2scrna.fitting.sight import Sight
+from hist2scrna.fitting.split import some_of, split_spots
 from hist2scrna.fitting.start import load_reference, loss_terms, training_statistics
 from hist2scrna.fitting.surroundings import in_own_torch
+from hist2scrna.fitting.tissue_meter import MOST_PATCHES, learn_tissue
 from hist2scrna.fitting.warm_start import start_from
 from hist2scrna.messages import require_adata, sections_counted, warn_user
 from hist2scrna.metrics.baselines import Baselines
@@ -84,11 +86,11 @@ def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) ->
         split = split_spots(
             data.spots, data.usable, plan.training.validation or 0, max(1, model.context.hops), request.seed
         )
-        encode(model, data.spots, split, plan)
+        sight = encode(model, data.spots, split, plan)
         baselines = start(model, data, split, plan)
         objective = Objective(plan.training.alpha or 0, loss_terms(model, request.losses or {}))
         draft = describe(model, data, split, baselines, objective, plan)
-        result = fit_and_keep(draft, data, split, objective, plan, seen, look_again)
+        draft, result = fit_and_keep(draft, data, split, objective, plan, seen, look_again, sight)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
             f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
@@ -133,10 +135,11 @@ def create(data: TrainingData, plan: FitPlan) -> SpotModel:
     return model
 
 
-def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
-    """Replace patches by their features, each encoded once; with augmentation, by those of two random looks at each."""
+def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> Sight | None:
+    """Replace patches by their features, with augmentation those of two random looks; return how sharp these are."""
     if plan.encoder is None:
-        return
+        return None
+    sight = Sight.of(spots, plan.encoder.widest)
     needed = np.arange(len(spots))
     if model.context.kind == "spot":
         needed = np.union1d(split.training, split.validating)
@@ -150,9 +153,12 @@ def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> None:
         device=pick_device(str(plan.training.accelerator)),
         progress=plan.request.progress,
         looks=[Look.of(variation, spots, plan.request.seed) for variation in variations] or PLAIN,
+        watch=sight.see,
     )
+    sight.complete(spots, some_of(np.random.default_rng(plan.request.seed), split.training, MOST_PATCHES))
     spots.features, spots.second_look = features[0], features[1] if varied else None
     spots.patches = None
+    return sight
 
 
 def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> Baselines:
@@ -240,8 +246,9 @@ def fit_and_keep(
     plan: FitPlan,
     seen: Mapping[str, Any],
     look_again: Callable[[], None],
-) -> FitResult:
-    """Fit the model in place by its own fitter.
+    sight: Sight | None,
+) -> tuple[TrainedModel, FitResult]:
+    """Fit the model in place by its own fitter, and learn which tissue is like that of the training.
 
     Where there is a `checkpoint_dir`, the best so far and the whole training are kept there, and it goes on from there.
     """
@@ -263,9 +270,12 @@ def fit_and_keep(
     )
     result: FitResult = plan.entry.load_fitter()(draft.module, data.spots, split, settings)
     draft.module.cpu().eval()
+    where: dict[str, Any] = {"device": pick_device(str(plan.training.accelerator)), "seed": request.seed}
+    draft = replace(draft, tissue=learn_tissue(draft.module, data.spots, split.training, sight, **where))
+    draft.module.cpu()
     if folder is not None:
         keep_best(draft, folder, result)
-    return result
+    return draft, result
 
 
 def keep_best(draft: TrainedModel, folder: str | Path, result: FitResult) -> None:

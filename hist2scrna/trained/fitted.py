@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from hist2scrna.encoders import Encoder
+    from hist2scrna.fitting.tissue import Tissue
     from hist2scrna.images.patches import PatchGeometry
     from hist2scrna.metrics.baselines import Baselines
     from hist2scrna.models.contract import SpotModel
@@ -50,14 +51,17 @@ class FittedModel:
     training
         Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns),
         `pitch_um` (the distance between neighbors), `pixel_um` (side in microns of the pixels of the finest and of the
-        coarsest image), split, best epoch, seconds, package versions; of models in closed form `variance_explained`,
-        the share of the variance of spots left out.
+        coarsest image), split, best epoch, seconds, package versions; `variance_explained`, the share of the variance
+        of spots left out, or of those that validate.
     baselines
         Mean and depth baseline, fitted on the training counts.
     fingerprints
         `(n,)` int64, one a training or validation spot, from its counts: tells whether a spot was seen.
     history
         Losses, one row an epoch; for models in closed form, one a penalty.
+    tissue
+        Some spots of the training, and how far tissue may be from them: what tells unlike tissue. None of fewer than
+        ten spots, and of tiles of fewer than 64 pixels.
     encoder_in_memory
         The encoder itself, where it is at hand. It is not saved.
     """
@@ -75,6 +79,7 @@ class FittedModel:
     baselines: Baselines
     fingerprints: NDArray[np.int64]
     history: pd.DataFrame
+    tissue: Tissue | None = field(default=None, repr=False, compare=False)
     encoder_in_memory: Encoder | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -141,7 +146,7 @@ class FittedModel:
         }
 
     def _explains(self) -> dict[str, str]:
-        """Return what share of the variance of spots left out a model in closed form explains, and what that means."""
+        """Return what share of the variance of spots left out the model explains, and what that means."""
         explained = self.training.get("variance_explained")
         if explained is None:
             return {}

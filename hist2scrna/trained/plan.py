@@ -15,7 +15,7 @@ from hist2scrna.messages import nearest
 from hist2scrna.models.create import check_uses, model_options
 from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, model_entry, model_names
 from hist2scrna.models.training import FIELDS, Training, as_training
-from hist2scrna.spots.graph import Neighbors
+from hist2scrna.spots.graph import Neighbors, as_neighbors
 from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class FitRequest:
     encoder: Any = None
     patch_um: float | None = None
     reference: Any = None
-    neighbors: str | Neighbors | None = None
+    neighbors: str | Neighbors | Mapping[str, Any] | None = None
     likelihood: Likelihood | None = None
     losses: Mapping[str, float | Term | tuple[Term, float]] | None = None
     init_from: TrainedModel | str | Path | None = None
@@ -136,9 +136,7 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     encoder = None
     if not on_patches and request.source.features_key is None:
         encoder = prepare_encoder(request.encoder or entry.encoder or DEFAULT_ENCODER)
-    neighbors = request.neighbors
-    if not isinstance(neighbors, Neighbors):
-        neighbors = Neighbors(neighbors)  # type: ignore[arg-type]
+    neighbors = as_neighbors(request.neighbors)
     return FitPlan(request, choice, entry, options, training, encoder, neighbors)
 
 

@@ -13,6 +13,7 @@ from hist2scrna import keys
 from hist2scrna.arguments import require_flag, require_whole
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.fitting.surroundings import in_own_torch
+from hist2scrna.fitting.tissue_meter import TissueMeter
 from hist2scrna.messages import arguments_known, require_adata, require_key
 from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
@@ -155,8 +156,9 @@ def predict(
     `.obs[f"{key}_library_size"]` : float32
         Library size used to scale the means.
     `.obs[f"{key}_tissue_distance"]` : float32
-        How unlike the training tissue a spot is, for models that know; 1 is as far as the farthest 1 % of the training
-        spots are from the other sections.
+        How unlike the training tissue a spot is, by its features or by blur, whichever says more: 1 is about as far as
+        the farthest 1 % of the training spots are from the other sections, or as blurred as the most blurred 1 %. Not
+        of models that were fitted on fewer than ten spots, or read tiles of fewer than 64 pixels.
     `.obs[f"{key}_unlike_training"]` : categorical
         `"unlike training"` where it is above 1, so that the prediction is an extrapolation; else `"like training"`.
         `.uns[f"{key}_unlike_training_colors"]` holds their colors, for Scanpy and Squidpy.
@@ -196,8 +198,9 @@ def predict(
     -----
     UserWarning
         If spots off the image or without coordinates are left out; if more than 5 % are unlike the training tissue; if
-        features, the size of what is predicted (spot, bin or cell), or the way in which microns are known, differ from
-        the training; if images are gray, or their pixels more than one and a half times as wide as those of the
+        features, or the size of what is predicted (spot, bin or cell), differ from the training; if spots are wider or
+        narrower than those of the training by a fifth to a half, and one of the two tells microns by the diameter of
+        its spots alone; if images are gray, or their pixels more than one and a half times as wide as those of the
         training. Finer images are brought to these.
 
     Examples
@@ -240,21 +243,25 @@ def predict(
         with threads() as look_again:
             # Encoders that are built anew draw numbers.
             with torch.random.fork_rng(devices=[]):
-                encode(fitted, spots, encoder, batch_size=size, device=device, progress=progress, kept=kept)
+                meter = None if fitted.tissue is None else TissueMeter(fitted.tissue, spots, fitted.module, device)
+                watch = None if meter is None else meter.see
+                where: dict[str, Any] = {"batch_size": size, "device": device, "watch": watch}
+                encode(fitted, spots, encoder, progress=progress, kept=kept, **where)
             about = adata.obs.iloc[spots.rows]
             spots.donor = read_donors(fitted, about, spots, group_key=group_key, another=another_donor)
             blocks = predict_blocks(
                 fitted.module,
                 spots,
-                batch_size=size,
-                device=device,
                 log_library=None if imposed is None else np.log(imposed),
                 progress=progress and fitted.encoder is None,
                 kept=kept if fitted.encoder is None else None,
+                **where,
             )
             for core, prediction in blocks:
                 writer.add(core, prediction)
                 look_again()
+            if meter is not None:
+                writer.distance[spots.rows] = meter.distance()
         writer.of_nuclei = _of_nuclei(spots, writer.names)
         written = writer.finish(imposed, written_parameters(fitted, library_size, spots))
         if kept is not None and kept.folder is not None:

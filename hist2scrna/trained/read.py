@@ -11,6 +11,7 @@ from hist2scrna.spots.nuclei import DISCS, LABELED, POLYGONS
 from hist2scrna.spots.patches import MOST_COARSER, PatchSize
 from hist2scrna.spots.placed import placed_spots
 from hist2scrna.spots.read import read_spots
+from hist2scrna.spots.scale import LARGEST_DISAGREEMENT
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, rows_are_slides, with_pooled_features
 from hist2scrna.spots.source import Source
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from hist2scrna.images.patches import PatchGeometry
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
@@ -84,7 +84,7 @@ def read_for(
             f"The model reads {channels} channels, the image here has {spots.patches.channels}. Pass the stains of the "
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
-    _compare_scale(spots.geometry, model.geometry)
+    _compare_scale(spots, model)
     _compare_pixels(spots, model)
     if "unit" in model.training:
         _compare_units(spots.unit, Unit(**model.training["unit"]))
@@ -157,15 +157,20 @@ def _compare_pixels(spots: Spots, model: FittedModel) -> None:
         )
 
 
-def _compare_scale(here: PatchGeometry | None, trained: PatchGeometry | None) -> None:
-    """Warn where microns are measured in one of training and prediction, and inferred in the other.
+def _compare_scale(spots: Spots, model: FittedModel) -> None:
+    """Warn where one of training and prediction infers microns from its spots, and these are not as wide in the other.
 
-    Whoever passed `mpp` said how large a pixel is here, and is not asked again.
+    Whoever passed `mpp` said how large a pixel is here, and is not asked again. Spots that were laid over a slide have
+    no width to compare, and those of another size are warned of by themselves.
     """
+    here, trained = spots.geometry, model.geometry
     if here is None or trained is None or here.scale_from in (trained.scale_from, ARGUMENT):
         return
-    if SPOT_DIAMETER in (here.scale_from, trained.scale_from):
+    before = Unit(**model.training.get("unit", {"kind": spots.unit.kind}))
+    slightly = spots.unit.differs_from(before, LARGEST_DISAGREEMENT) and not spots.unit.differs_from(before)
+    if SPOT_DIAMETER in (here.scale_from, trained.scale_from) and slightly:
         warn_user(
-            f"Microns are known from the {here.scale_from} here, but were from the {trained.scale_from} in training: "
-            "if the two do not agree, the model sees the tissue at another scale. Pass mpp= to be sure."
+            f"Microns are known from the {here.scale_from} here, which makes {spots.unit}, but were from the "
+            f"{trained.scale_from} in training, of {before}: if the spots are the same, the model sees the tissue at "
+            "another scale. Pass mpp= to be sure."
         )

@@ -77,6 +77,7 @@ class PredictionWriter:
         n = adata.n_obs
         self.rows = rows
         self.library = np.full(n, np.nan, dtype=np.float32)
+        # How unlike the training tissue each row is, 1 at the limit; whoever predicts sets it before `finish`.
         self.distance = np.full(n, np.nan, dtype=np.float32)
         self.probability = np.full((n, len(self.classes)), np.nan, dtype=np.float32)
         self.composition: NDArray[np.float32] | None = None
@@ -151,8 +152,6 @@ class PredictionWriter:
             dispersion = prediction.log_dispersion.float().exp().cpu().numpy()
             self.dispersion = dispersion if self.dispersion is None else self.dispersion
             self.dispersion_by_spot |= not np.array_equal(dispersion, self.dispersion)
-        if prediction.tissue_distance is not None:
-            self.distance[core] = prediction.tissue_distance.float().cpu().numpy()
 
     def finish(self, library_size: NDArray[np.float32] | None, parameters: Mapping[str, Any]) -> ad.AnnData:
         """Write all slots and return the AnnData.
@@ -179,10 +178,11 @@ class PredictionWriter:
         # Cells without a nucleus have no library size.
         if np.isfinite(self.library[here]).any():
             obs[names.library_size] = self.library
-        unlike = self.distance[here] > 1
-        if np.isfinite(self.distance[here]).all():
+        compared = np.isfinite(self.distance)
+        unlike = self.distance[compared] > 1
+        if compared.any():
             obs[names.tissue_distance] = self.distance
-            obs[names.unlike_training] = _categories(np.where(here, self.distance > 1, -1), keys.TISSUE)
+            obs[names.unlike_training] = _categories(np.where(compared, self.distance > 1, -1), keys.TISSUE)
         if self.classes:
             # Spots without a place, and cells without a nucleus, have no class.
             known = here & np.isfinite(self.probability).all(axis=1)
@@ -220,12 +220,12 @@ class PredictionWriter:
             out.var[names.dispersion] = column
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
-        if unlike.mean() > MOST_UNLIKE:
+        if len(unlike) and unlike.mean() > MOST_UNLIKE:
             warn_user(
                 f"{int(unlike.sum())} of {len(unlike)} spots ({unlike.mean():.0%}) are unlike the training tissue "
                 f"(adata.obs[{names.unlike_training!r}]): predictions there are extrapolation. See where they lie: "
                 f"squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}); if all over the section, its "
-                "stain, scanner or scale may be another one."
+                "stain, focus, scanner or scale may be another one."
             )
         return written
 

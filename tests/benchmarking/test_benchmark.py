@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,7 +98,7 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def test_two_at_once_in_one_folder_are_refused_and_a_killed_one_leaves_no_trace(sections, tmp_path):
+def test_two_at_once_in_one_folder_are_refused_and_a_killed_one_leaves_no_trace(sections, in_process, tmp_path):
     """They would read each other's held-out section: a model was once scored on what it was trained on."""
     folder = tmp_path / "shared"
     folder.mkdir()
@@ -204,6 +206,14 @@ def test_summary_averages_seeds_then_folds(finished):
         assert row["folds_beating_depth_baseline"] == sum(by_fold[fold] > depth[fold] for fold in by_fold.index)
         assert row["n_collapsed"] == own["collapsed"].astype(bool).sum()
         assert (row["n_folds"], row["n_seeds"], row["n_jobs"], row["n_failed"]) == (3, 2, 6, 0)
+
+
+def test_the_docstring_names_every_column_and_no_other(finished):
+    listed = inspect.getdoc(tl.benchmark).partition("Returns\n-------")[2].partition("`.attrs")[0]
+    columns = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)*)`", listed))
+    # Of every row, and of scores that have an interval.
+    rest = {"dataset", "model"} | {f"{name}_{end}" for name in columns for end in ("low", "high")}
+    assert columns <= set(finished[1].columns) <= columns | rest
 
 
 def test_model_of_some_folds_is_run_on_these_alone_and_the_table_names_them(sections, tmp_path, in_process):

@@ -217,7 +217,7 @@ def test_depth_follows_visible_nuclei(sections: list[ad.AnnData]) -> None:
 
 @pytest.mark.parametrize("effect", [1.0, 0.0])
 def test_neighbors_matter_just_if_asked(effect: float) -> None:
-    *train, test = simulate(n_sections=4, n_spots=200, n_genes=200, seed=2, neighbor_effect=effect)
+    *train, test = simulate(n_sections=4, n_spots=200, n_genes=200, seed=2, mpp=8.0, neighbor_effect=effect)
 
     def predict(features: list[np.ndarray]) -> np.ndarray:
         targets = np.concatenate([log_normalize(section.X.toarray()) for section in train])

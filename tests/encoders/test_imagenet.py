@@ -10,7 +10,7 @@ import torch
 from builders import spots_of
 from torch import nn
 
-from hist2scrna.encoders import Encoder, imagenet, precision, prepare_encoder
+from hist2scrna.encoders import Encoder, imagenet, prepare_encoder
 from hist2scrna.encoders.efficientnet import VARIANTS, EfficientNetLite
 from hist2scrna.fitting.augment import StainVariation
 from hist2scrna.models import SpotBatch
@@ -96,20 +96,17 @@ def test_varied_patches_give_features_that_differ_but_are_of_the_same_kind(encod
     assert 0 < (after - before).abs().mean() < before.std()
 
 
-def test_half_precision_on_a_cpu_changes_features_far_less_than_spots_differ(
-    encoder, make_section, monkeypatch
-) -> None:
+def test_half_precision_changes_features_far_less_than_spots_differ(encoder, make_section) -> None:
     spots = spots_of(make_section(n_spots=16), patch_px=PX, patch_per_spot=6.0)
     patches = torch.from_numpy(spots.patches.read(np.arange(16)))
-    features = {}
-    for available in (False, True):
-        monkeypatch.setattr("hist2scrna.encoders.encoder.has_bfloat16", lambda device, there=available: there)
-        assert encoder.precision_on(CPU) == ("bf16-mixed" if available else "32-true")
-        features[available] = features_of(encoder, patches, None)
-    change = (features[True] - features[False]).std(dim=0)
+    full, half = (features_of(encoder, patches, precision) for precision in ("32-true", "bf16-mixed"))
+    change = (half - full).std(dim=0)
     assert 0 < change.max()
-    assert (change / features[False].std(dim=0)).median() < 0.1
-    assert Encoder("mine", nn.Identity()).precision_on(CPU) == "32-true"
+    assert (change / full.std(dim=0)).median() < 0.1
+
+
+def test_a_cpu_computes_in_float32_whatever_it_has(encoder) -> None:
+    assert encoder.precision_on(CPU) == Encoder("mine", nn.Identity()).precision_on(CPU) == "32-true"
 
 
 def test_features_in_anndata_are_those_of_the_patches(encoder, make_section) -> None:
@@ -122,7 +119,7 @@ def test_features_in_anndata_are_those_of_the_patches(encoder, make_section) -> 
     assert (about["patch_um"], about["patch_px"], list(about["fields_of_view"])) == (432.0, PX, [1, 2, 4])
     assert about["weights_sha256"] == encoder.sha256
     assert about["license"] == "Apache-2.0"
-    assert about["precision"] == ("bf16-mixed" if precision.has_bfloat16(CPU) else "32-true")
+    assert about["precision"] == "32-true"
 
 
 def test_one_sha256_stands_for_both_files(encoder, monkeypatch) -> None:

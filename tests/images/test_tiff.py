@@ -106,7 +106,12 @@ def test_the_largest_of_several_images_is_read_and_said(marked_pixels, tmp_path,
             image = open_file(tmp_path / name)
             assert (image.size(), len(image.scales)) == ((WIDTH, HEIGHT), levels)
             np.testing.assert_array_equal(image.read(0, 376, 66, 40, 24), marked_pixels[66:90, 376:416])
-    assert "tissue" in caplog.text and "label" in caplog.text and "b.zarr" in caplog.text
+            open_file(tmp_path / name)
+    assert "tissue" in caplog.text and "label" in caplog.text
+    # Each function that reads a file opens it: what it holds is said once.
+    assert [record.message.partition(": ")[0] for record in caplog.records] == [
+        str(tmp_path / name) for name in ("p.ome.tif", "b.zarr")
+    ]
 
 
 def test_files_that_are_cut_off_or_damaged_are_named(marked_pixels, tmp_path):

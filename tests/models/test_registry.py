@@ -147,22 +147,24 @@ def test_training_is_filled_by_defaults() -> None:
         as_training(3)
 
 
+def names_in(file: Path) -> set[str]:
+    """Everything that the code of a file uses or imports, by name."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return used | {node.name for node in nodes if isinstance(node, ast.alias)}
+
+
 def test_a_class_is_named_in_its_own_file_and_where_it_is_fitted_alone() -> None:
     root = Path(h2s.__file__).parent
+    names = {file: names_in(file) for file in root.rglob("*.py")}
     for name in model_names():
         entry = model_entry(name)
         home = Path(sys.modules[entry.model.__module__].__file__)
         fitter = Path(sys.modules[entry.load_fitter().__module__].__file__)
         # Closed forms have a room of their own.
         fitters = set(fitter.parent.glob("*.py")) if fitter.parent.name == "closed_form" else {fitter}
-        others = set(root.rglob("*.py")) - {home, root / "models" / "__init__.py"} - fitters
-        naming = {
-            str(file.relative_to(root))
-            for file in others
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-            if (isinstance(node, ast.Name) and node.id == entry.model.__name__)
-            or (isinstance(node, ast.alias) and node.name == entry.model.__name__)
-        }
+        others = set(names) - {home, root / "models" / "__init__.py"} - fitters
+        naming = {str(file.relative_to(root)) for file in others if entry.model.__name__ in names[file]}
         assert naming == set(), entry.model.__name__
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,12 @@ def test_one_is_loaded_and_predicts_by_name(make_section) -> None:
     assert model.training["donors"] == ["B", "C"]
     assert len(model.genes) == h2s.models.published().loc["her2-breast", "genes"]
     slide = make_section("new", seed=9, n_spots=9)
-    out = h2s.tl.predict(slide, "her2-breast", progress=False)
+    # Its training knew microns by spots of 100 um; those here are 92 um wide.
+    slide.uns["spatial"]["new"]["scalefactors"]["spot_diameter_fullres"] = 46.0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        out = h2s.tl.predict(slide, "her2-breast", progress=False)
+    assert not [w for w in said if "Microns" in str(w.message)]
     mean = out.layers["hist2scrna_mean"]
     assert mean.shape == (9, len(model.genes))
     assert np.isfinite(mean).all()

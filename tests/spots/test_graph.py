@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 from scipy.spatial import Delaunay, cKDTree
 
-from hist2scrna.spots.graph import Neighbors, build_graph
+from hist2scrna.spots.graph import Neighbors, as_neighbors, build_graph
 from hist2scrna.spots.lattice import find_lattice
 
 ROTATION = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
@@ -40,6 +40,14 @@ def test_lattice_is_recognized_and_linked_as_by_radius(kind, jitter, turn):
     np.testing.assert_array_equal(graph.adjacency.toarray(), expected + expected.T)
     assert graph.origin == (kind,)
     assert graph.pitch[0] == pytest.approx(100, rel=0.03)
+
+
+def test_neighbors_are_given_as_one_as_a_dictionary_or_by_their_kind():
+    asked = Neighbors("delaunay", radius_um=30.0)
+    assert as_neighbors({"kind": "delaunay", "radius_um": 30.0}) == as_neighbors(asked) == asked
+    assert as_neighbors("knn") == Neighbors("knn") and not as_neighbors(None).asked
+    with pytest.raises(ValueError, match="Did you mean 'radius_um'"):
+        as_neighbors({"radius": 30.0})
 
 
 def test_scattered_cells_get_symmetric_nearest_neighbors():

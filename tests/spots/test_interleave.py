@@ -80,7 +80,7 @@ def grids(kind: str, image: np.ndarray) -> tuple[ad.AnnData, ad.AnnData, np.ndar
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    coarse = np.random.default_rng(3).integers(60, 220, (36, 44, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(3).integers(60, 220, (24, 30, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((10, 10, 1), dtype=np.uint8))
 
 
@@ -99,7 +99,7 @@ def test_attention_on_features_predicts_the_same_on_a_fine_and_on_a_coarse_grid(
 def test_a_model_of_whole_sections_predicts_the_same_on_a_fine_and_on_a_coarse_grid(
     make_section, image, caplog
 ) -> None:
-    asked = fast(model="histogene", preset=None, lr=1e-2, max_epochs=2)
+    asked = fast(model="histogene", preset=None, dim=64, n_layers=2, lr=1e-2, max_epochs=2)
     compare(fit(make_section(kind="square", n_spots=40), **asked), "square", image, caplog)
 
 

@@ -38,6 +38,8 @@ def test_coarser_images_than_those_of_the_training_are_warned_of_with_both_numbe
         predict(two_images(make_section("s1", seed=1)), model, img_key="lowres", **QUIET)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        # Which it is: with mpp=2.6 its cells are larger than those of the training.
+        warnings.filterwarnings("ignore", ".*unlike the training tissue")
         predict(two_images(make_section("s1", seed=1)), model, img_key="hires", **QUIET)
         # Coarser by less than the model sees, or than one and a half times.
         predict(two_images(make_section("s1", seed=1)), model, img_key="hires", mpp=2.6, **QUIET)

@@ -495,8 +495,7 @@ def test_without_picture(attended) -> None:
 
 
 def test_the_kernel_model_has_saliency_alone_by_way_of_its_encoder(make_section) -> None:
-    # In half precision both ways would round otherwise.
-    encoder = replace(prepare_encoder("imagenet"), px=256, bfloat16_on_cpu=False)
+    encoder = replace(prepare_encoder("imagenet"), px=256)
     sections = [make_section(f"s{i}", seed=i, n_spots=12) for i in range(2)]
     train = ad.concat(sections, uns_merge="unique", merge="same")
     model = fit(train, encoder=encoder, library_key="library_id", progress=False)

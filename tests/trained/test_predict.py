@@ -18,6 +18,7 @@ from scipy import stats
 
 from hist2scrna import TrainedModel, keys
 from hist2scrna.fitting.batches import make_batch
+from hist2scrna.fitting.tissue_meter import TissueMeter
 from hist2scrna.models import Context
 from hist2scrna.tl import evaluate, fit, predict
 
@@ -236,14 +237,31 @@ def test_models_of_log_normalized_expression_have_no_other(make_section):
         predict(make_section(), mse, layers=("uncertainty",), **QUIET)
 
 
-def test_microns_that_were_passed_are_not_asked_for(model, unseen):
-    """The training knew microns from the spot diameter: mpp= settles it, and metadata do not."""
-    inferred = replace(model, geometry=replace(model.geometry, scale_from="spot diameter"))
-    with pytest.warns(UserWarning, match="known from the metadata here.*Pass mpp= to be sure"):
+@pytest.mark.parametrize(("trained_um", "differs"), [(55, True), (65, False), (72, False), (95, True), (120, False)])
+def test_scales_are_compared_by_spots_where_one_is_inferred_from_them(model, unseen, trained_um, differs):
+    """Spots are 72 um wide here, by metadata; the training took the width of its own for granted."""
+    unit = {"kind": "spot", "um": float(trained_um)}
+    inferred = replace(
+        model,
+        geometry=replace(model.geometry, scale_from="spot diameter"),
+        training=model.training | {"unit": unit},
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         predict(unseen.copy(), inferred, **QUIET)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+    known = [str(w.message) for w in said if "Microns are known" in str(w.message)]
+    assert len(known) == differs
+    for message in known:
+        assert "makes spots of 72 um" in message and f"in training, of spots of {trained_um} um" in message
+    assert any("counts of a whole spot" in str(w.message) for w in said) == (trained_um == 120)
+    # mpp= settles it, and places that were laid over a slide have no width of their own.
+    laid = unseen.copy()
+    laid.obs["tissue_fraction"] = 1.0
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         predict(unseen.copy(), inferred, mpp=2.0, **QUIET)
+        predict(laid, inferred, **QUIET)
+    assert not any("Microns are known" in str(w.message) for w in said)
 
 
 def decoding(model, monkeypatch, **fields):
@@ -304,8 +322,8 @@ def test_a_dispersion_by_spot_is_no_column(model, make_section):
 
 @pytest.mark.parametrize("store", [None, "p.h5ad", "p.zarr"])
 def test_spots_unlike_the_training_tissue_are_marked_and_warned_of(model, unseen, monkeypatch, tmp_path, store):
-    distance = torch.linspace(0.02, 1.2, 33)
-    decoding(model, monkeypatch, tissue_distance=distance)
+    distance = np.linspace(0.02, 1.2, 33, dtype=np.float32)
+    monkeypatch.setattr(TissueMeter, "distance", lambda meter: distance)
     path = None if store is None else tmp_path / store
     with pytest.warns(UserWarning, match=r"^6 of 33 spots \(18%\) are unlike .*extrapolation.*'k_tissue_dis") as said:
         out = predict(unseen, model, key_added="k", store=path, **QUIET)
@@ -313,16 +331,16 @@ def test_spots_unlike_the_training_tissue_are_marked_and_warned_of(model, unseen
     if store is not None:
         out = ad.read_h5ad(path) if store.endswith("h5ad") else ad.read_zarr(path)
     assert out.obs["k_tissue_distance"].dtype == np.float32
-    np.testing.assert_array_equal(out.obs["k_tissue_distance"], distance.numpy())
+    np.testing.assert_array_equal(out.obs["k_tissue_distance"], distance)
     assert tuple(out.obs["k_unlike_training"].cat.categories) == keys.TISSUE
-    np.testing.assert_array_equal(out.obs["k_unlike_training"] == "unlike training", distance.numpy() > 1)
+    np.testing.assert_array_equal(out.obs["k_unlike_training"] == "unlike training", distance > 1)
     assert len(out.uns["k_unlike_training_colors"]) == len(keys.TISSUE)
 
 
 def test_a_spot_or_two_that_is_unlike_the_training_tissue_is_no_alarm(model, unseen, monkeypatch):
-    distance = torch.full((33,), 0.4)
+    distance = np.full(33, 0.4)
     distance[7] = 3
-    decoding(model, monkeypatch, tissue_distance=distance)
+    monkeypatch.setattr(TissueMeter, "distance", lambda meter: distance)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         out = predict(unseen, model, **QUIET)
@@ -330,7 +348,8 @@ def test_a_spot_or_two_that_is_unlike_the_training_tissue_is_no_alarm(model, uns
 
 
 def test_without_a_distance_to_the_training_tissue_nothing_is_said_of_it(model, unseen):
-    assert not [c for c in predict(unseen, model, **QUIET).obs if "tissue" in c or "unlike" in c]
+    blind = replace(model, tissue=None)
+    assert not [c for c in predict(unseen, blind, **QUIET).obs if "tissue" in c or "unlike" in c]
 
 
 def test_saved_model_predicts_the_same_bits_in_a_fresh_process(model, unseen, tmp_path):

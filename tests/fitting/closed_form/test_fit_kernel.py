@@ -212,7 +212,7 @@ def test_by_donor_the_intervals_hold_for_another_donor() -> None:
 # -- with an encoder ---------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def three_sections(make_section) -> ad.AnnData:
-    sections = [make_section(f"s{i}", seed=i, n_spots=24) for i in range(3)]
+    sections = [make_section(f"s{i}", seed=i, n_spots=14) for i in range(3)]
     return ad.concat(sections, uns_merge="unique", merge="same")
 
 
@@ -224,7 +224,7 @@ def default(three_sections) -> h2s.TrainedModel:
 def test_it_is_the_default_and_says_so(three_sections, default, make_section, caplog) -> None:
     assert isinstance(default.module, KernelRegression)
     assert (default.name, default.parameters["model"]) == ("kernel", "auto")
-    assert "chosen      by model='auto': 72 spots" in repr(default)
+    assert "chosen      by model='auto': 42 spots" in repr(default)
     assert set(default.parameters["training"]) == {"batch_size", "augment", "validation", "accelerator"}
     assert default.geometry.um == pytest.approx(6 * 36 * 2)
     slide = make_section("new", seed=9, n_spots=16)
@@ -234,17 +234,17 @@ def test_it_is_the_default_and_says_so(three_sections, default, make_section, ca
     assert np.corrcoef(out.obs["hist2scrna_library_size"], total)[0, 1] > 0.5
     facts = out.uns["hist2scrna"]
     assert facts["model"] == "kernel"
-    assert facts["choice"].startswith("72 spots")
+    assert facts["choice"].startswith("42 spots")
     assert facts["encoder"]["name"] == "imagenet+morphology"
     with caplog.at_level(logging.INFO, logger="hist2scrna"), pytest.raises(ValueError, match="kernel"):
         h2s.tl.fit(three_sections, preset="tiny", library_key="library_id", progress=False)
-    assert "model='auto' chose 'kernel': 72 spots" in caplog.text
+    assert "model='auto' chose 'kernel': 42 spots" in caplog.text
 
 
 def test_it_is_saved_without_the_weights_of_its_encoder(default, make_section, tmp_path) -> None:
     folder = default.save(tmp_path / "model")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6
-    slide = make_section("new", seed=9, n_spots=16)
+    slide = make_section("new", seed=9, n_spots=6)
     means = [
         model.predict(slide, copy=True, progress=False).layers["hist2scrna_mean"]
         for model in (default, h2s.TrainedModel.load(folder))
@@ -254,7 +254,7 @@ def test_it_is_saved_without_the_weights_of_its_encoder(default, make_section, t
 
 def test_another_encoder_is_refused(default, make_section, tmp_path) -> None:
     again = h2s.TrainedModel.load(default.save(tmp_path / "model"))
-    slide = make_section("new", seed=9, n_spots=16)
+    slide = make_section("new", seed=9, n_spots=6)
     again.encoder["sha256"] = "0" * 64
     with pytest.raises(ValueError, match="sha256 is '0000"):
         again.predict(slide, progress=False)
