@@ -51,8 +51,11 @@ def main() -> None:
     others = h2s.datasets.her2st_counts(folder("her2st_counts"))
     genes = measured_well(adata)
     model = h2s.tl.fit(adata, model="kernel", genes=genes, labels_key="cell_type", group_key="donor", expression=others)
-    model.save(out / "her2-breast", overwrite=True)
-    (out / "her2-breast" / "notes.json").write_text(json.dumps({**NOTES, "genes": len(genes)}, indent=1) + "\n")
+    notes = out / "her2-breast" / "notes.json"
+    # A model replaces nothing but a model.
+    notes.unlink(missing_ok=True)
+    model.save(notes.parent, overwrite=True)
+    notes.write_text(json.dumps({**NOTES, "genes": len(genes)}, indent=1) + "\n")
     print(model)
 
 
