@@ -136,7 +136,7 @@ def model_and_spots(name, kind):
     torch.manual_seed(0)
     spots = make_spots(kind)
     if name == "hist2scrna":
-        spots.patches = _Patches(len(spots), 16)
+        spots.patches, spots.features = _Patches(len(spots), 16), None
         options = {"patch_px": 16, "token_px": 8, "width": 16, "depth": 1, "heads": 2, "graph_width": 12}
     else:
         options = {"n_features": 24, "width": 16, "depth": 3, "heads": 2}
