@@ -51,9 +51,11 @@ def test_stored_outputs_are_those_of_one_whole_run(path):
     assert any("depth baseline" in text or "depth_baseline" in text for text in texts(shown))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=() if path.stem == FIRST else pytest.mark.slow, id=path.stem) for path in TUTORIALS],
+    TUTORIALS,
+    ids=lambda path: path.stem,
 )
 def test_tutorial_runs(path, monkeypatch, request):
     if path.stem == ON_HER2ST and "HIST2SCRNA_TUTORIAL_HER2ST" not in os.environ:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# To compile takes as long as some fifty patches take in torch.
-WORTHWHILE = 64
+# Pixels of all patches from which on to compile takes less time than it saves: ten patches of 896 pixels a side.
+WORTHWHILE = 8_000_000
 # Largest difference from torch, as a share of the largest feature: rounding adds up to some 1e-5 in deep networks.
 TOLERANCE = 1e-3
 # Networks by name, weights and side; None where OpenVINO could not compile one.
@@ -104,7 +104,7 @@ def compiled_on(encoder: Encoder, device: torch.device, precision: Precision, *,
     # With features by hand or without, the network is one.
     key = (encoder.name.removesuffix(WITH_MORPHOLOGY), encoder.sha256, px)
     if key not in _COMPILED:
-        if n_patches < WORTHWHILE:
+        if n_patches * px**2 < WORTHWHILE:
             return encoder
         _COMPILED[key] = _compile(encoder, module, px // encoder.widest)
     compiled = _COMPILED[key]

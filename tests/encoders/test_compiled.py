@@ -14,6 +14,7 @@ from hist2scrna.encoders.imagenet import imagenet_encoder
 
 CPU = torch.device("cpu")
 PX = 256
+MANY = WORTHWHILE // PX**2 + 1
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def _patches(n: int, px: int = PX) -> torch.Tensor:
 @pytest.mark.parametrize("px", [PX, 320])
 def test_features_are_those_of_torch(px):
     encoder = imagenet_encoder()
-    fast = compiled_on(encoder, CPU, "32-true", px=px, n_patches=WORTHWHILE)
+    fast = compiled_on(encoder, CPU, "32-true", px=px, n_patches=MANY)
     assert fast.network is not encoder.network
     patches = _patches(5, px)
     with encoder.on(CPU, "32-true"), torch.no_grad():
@@ -38,14 +39,14 @@ def test_features_are_those_of_torch(px):
 
 
 def test_each_patch_keeps_its_place():
-    fast = compiled_on(imagenet_encoder(), CPU, "32-true", px=PX, n_patches=WORTHWHILE)
+    fast = compiled_on(imagenet_encoder(), CPU, "32-true", px=PX, n_patches=MANY)
     patches = _patches(7)
     torch.testing.assert_close(fast.encode(patches).flip(0), fast.encode(patches.flip(0)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
     ("device", "precision", "n"),
-    [("cpu", "32-true", WORTHWHILE - 1), ("cpu", "bf16-mixed", 1000), ("cuda", "32-true", 1000)],
+    [("cpu", "32-true", WORTHWHILE // PX**2), ("cpu", "bf16-mixed", 1000), ("cuda", "32-true", 1000)],
 )
 def test_a_few_patches_half_precision_and_gpus_stay_in_torch(device, precision, n):
     encoder = imagenet_encoder()
@@ -71,6 +72,6 @@ def test_what_openvino_cannot_do_stays_in_torch(broken, monkeypatch):
 
 def test_another_encoder_is_not_taken_for_one_that_was_compiled():
     imagenet = imagenet_encoder()
-    compiled_on(imagenet, CPU, "32-true", px=PX, n_patches=WORTHWHILE)
+    compiled_on(imagenet, CPU, "32-true", px=PX, n_patches=MANY)
     other = Encoder("other", torch.nn.Flatten(), by_name=True, sha256="1")
     assert compiled_on(other, CPU, "32-true", px=PX, n_patches=1) is other

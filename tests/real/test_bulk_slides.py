@@ -53,7 +53,7 @@ def bulk(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tiles(folder) -> ad.AnnData:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".svs", ".tif"))
-    return h2s.io.concat([h2s.pp.tissue_grid(file, library_id=file.stem, spacing_um=150) for file in files])
+    return h2s.io.concat([h2s.pp.tissue_grid(file, library_id=file.stem, spacing_um=300) for file in files])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def pooled(tiles, bulk) -> ad.AnnData:
 def pooled_in_the_shell(folder, bulk, tmp_path_factory) -> Path:
     """The same slides, pooled in the shell: with their bulk expression, and unmeasured."""
     place = tmp_path_factory.mktemp("pooled")
-    quick = ["--spacing-um", 150, "--encoder", "morphology"]
+    quick = ["--spacing-um", 300, "--encoder", "morphology"]
     run("pool", folder, "--bulk", bulk, *quick, "--out", place / "slides.h5ad")
     run("pool", folder, *quick, "--out", place / "unmeasured.h5ad")
     return place
