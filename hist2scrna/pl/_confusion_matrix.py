@@ -77,7 +77,7 @@ def confusion_matrix(
     ticks = np.arange(len(classes))
     ax.set_xticks(ticks, classes, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
     ax.set_yticks(ticks, [f"{name} ({n:,})" for name, n in zip(classes, total.ravel(), strict=True)], fontsize=9)
-    ax.set(xlabel="predicted", ylabel="true (spots)")
+    ax.set(xlabel="predicted", ylabel="true (number)")
     ax.set_xticks(ticks[:-1] + 0.5, minor=True)
     ax.set_yticks(ticks[:-1] + 0.5, minor=True)
     ax.grid(which="minor", color="white", linewidth=1.5)
