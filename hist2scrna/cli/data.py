@@ -99,13 +99,19 @@ def convert(
 
 @in_one_line
 def info(
-    path: Annotated[Path, typer.Argument(help="A data set, an image, or the folder of a model.", show_default=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set, an image, the folder of a model, or the name of a published one.", show_default=False
+        ),
+    ],
 ) -> None:
     """Say what a data set, an image or a model holds, and what is missing."""
+    from hist2scrna.models.published import published_names
     from hist2scrna.trained.files import CARD
     from hist2scrna.trained.model import TrainedModel
 
-    if (path / CARD).is_file():
+    if (path / CARD).is_file() or (not path.exists() and str(path) in published_names()):
         typer.echo(str(TrainedModel.load(path)))
     elif path.is_file() and path.suffix not in STORES:
         _describe_image(path)

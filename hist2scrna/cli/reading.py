@@ -49,6 +49,11 @@ def _members(path: Path) -> list[Path]:
     if path.is_file() or path.suffix == ".zarr" or is_patch_folder(path):
         return [path]
     found = sorted(p for p in path.iterdir() if p.suffix in STORES or (p.is_dir() and is_patch_folder(p)))
+    if not found and (path / "spatial").is_dir():
+        raise ValueError(
+            f"'{path}' is a folder that Space Ranger writes. Read it in Python, and keep it: "
+            f"hist2scrna.io.read_visium('{path}').write_h5ad('section.h5ad'); of Visium HD, io.read_visium_hd."
+        )
     if not found:
         raise ValueError(
             f"'{path}' holds no data: expected .h5ad or .zarr in it, or a patch folder "

@@ -126,6 +126,8 @@ def read_scored_data(
     if labels_key is not None:
         require_key(adata.obs, labels_key, "adata.obs")
     called = [] if trained is None else names_here(adata, trained)
+    if trained is not None:
+        _check_before(adata, trained, called, names, layer, labels_key)
     predicted, made_now = with_predictions(adata, trained, called, names, library_key, nuclei, progress)
     label_codes = read_label_codes(adata, labels_key, trained, predicted, names)
     whole = predicted.uns.get(names.parameters, {}).get("target") != "log_counts"
@@ -168,6 +170,22 @@ def read_scored_data(
         },
         notes=notes,
     )
+
+
+def _check_before(
+    adata: AnnData,
+    trained: TrainedModel,
+    called: list[str],
+    names: keys.OutputKeys,
+    layer: str | None,
+    labels_key: str | None,
+) -> None:
+    """Refuse counts and labels that cannot be scored, before anything is predicted for them."""
+    counted = [gene for gene in called if gene in adata.var_names]
+    if counted:
+        read_counts(adata, counted, layer, whole=trained.module.target != "log_counts")
+    if trained.classes:
+        read_label_codes(adata, labels_key, trained, adata, names)
 
 
 def _observation(adata: AnnData, trained: TrainedModel | None, names: keys.OutputKeys) -> str:

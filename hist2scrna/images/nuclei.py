@@ -158,7 +158,11 @@ class NucleusSegmenter:
             nuclei[key] *= unit
         nuclei[["x", "y"]] = (measured[["x", "y"]].to_numpy() + (left, top)) * self.image.full_resolution
         nuclei[["seed_x", "seed_y"]] = name
-        return nuclei[far <= REACH]
+        # At the border, where the image goes on with its last color, a nucleus may have its middle beyond.
+        middle = nuclei[["x", "y"]].to_numpy()
+        size = np.array(self.image.image.size()) / self.image.image.scales[0]
+        on_image = ((middle >= 0) & (middle < size)).all(axis=1)
+        return nuclei[(far <= REACH) & on_image]
 
     def _density(self, x: int, y: int, width: int, height: int) -> NDArray[np.float32]:
         return hematoxylin_density(self.image.read(x, y, width, height), self.tissue.glass)

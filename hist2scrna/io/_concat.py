@@ -135,13 +135,13 @@ def _warn_of_several_models(parts: Sequence[ad.AnnData], library_key: str) -> No
 
 
 def _shallow(adata: ad.AnnData) -> ad.AnnData:
-    """Return an AnnData of its own that shares all arrays."""
+    """Return an AnnData of its own that shares all arrays; tables have the names of its spots, and are copied."""
     return ad.AnnData(
         X=adata.X,
         obs=adata.obs.copy(),
         var=adata.var,
         layers=dict(adata.layers),
-        obsm=dict(adata.obsm),
+        obsm={key: value.copy() if isinstance(value, pd.DataFrame) else value for key, value in adata.obsm.items()},
         varm=dict(adata.varm),
         obsp=dict(adata.obsp),
         varp=dict(adata.varp),

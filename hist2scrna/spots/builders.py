@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,11 @@ def symmetric(adjacency: sparse.csr_array) -> sparse.csr_array:
 def _squidpy_edges(xy: NDArray[np.float64], function: str, **options: Any) -> sparse.csr_array:
     """Call a function of Squidpy on one section; a single spot has no neighbor."""
     import anndata
-    import squidpy as sq
+
+    with warnings.catch_warnings():
+        # Of the docstrings in what Squidpy imports.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import squidpy as sq
 
     n = len(xy)
     if n < 2:

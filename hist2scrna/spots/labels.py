@@ -63,7 +63,8 @@ def read_labels(
     if unseen:
         raise ValueError(
             f"adata.obs[{labels_key!r}] holds labels that the model never saw: {unseen}. Its classes are {names}. "
-            "Rename them, set them to NaN so that those spots are left out, or train a new model."
+            "Rename them, set them to NaN so that those spots are left out of the score of cell types, or leave out "
+            "labels_key= (--labels-key '' in a shell)."
         )
     position = np.array([names.index(c) for c in present] + [-1], dtype=np.int64)
     return names, position[column.cat.codes.to_numpy()]

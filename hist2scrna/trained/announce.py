@@ -33,7 +33,7 @@ def announce_fit(
         "" if encoder is None else f" on features of {encoder.name!r}",
         n_genes,
         n_usable,
-        spots.unit,
+        _rows_of(spots),
         listed(spots.sections, MOST_NAMED),
         pick_device(str(training.accelerator)),
         schedule if "max_epochs" in entry.uses else "",
@@ -45,8 +45,19 @@ def announce_prediction(model: FittedModel, spots: Spots, device: torch.device) 
     where = listed(spots.sections, MOST_NAMED)
     n_genes = len(model.genes)
     log.info(
-        "predicting %d genes with %r in %d %s (%s) on %s", n_genes, model.name, len(spots), spots.unit, where, device
+        "predicting %d genes with %r in %d %s (%s) on %s",
+        n_genes,
+        model.name,
+        len(spots),
+        _rows_of(spots),
+        where,
+        device,
     )
+
+
+def _rows_of(spots: Spots) -> str:
+    """Return what the rows are called: the unit of the model, or spots whose nuclei are modeled."""
+    return "spots" if spots.tiles is not None and spots.tiles.by_spot is not None else str(spots.unit)
 
 
 def announce_new(n_missing: int, n_genes: int) -> None:

@@ -94,9 +94,8 @@ def predict(
         Return a new AnnData restricted to the model's genes. Its `X` is the predicted mean, in place of what was
         measured, which stays in `adata` alone.
     library_size
-        Library size used to scale the predicted means: `"predicted"`: what the model reads from the tissue;
-        `"median"`: that of the training spots, so that spots compare at equal depth; else a column of `.obs` with known
-        sizes.
+        Library size used to scale the predicted means: `"predicted"`, what the model reads from the tissue; `"median"`,
+        that of the training spots, so that spots compare at equal depth; or a column of `.obs` with known sizes.
     batch_size
         Patches encoded at once, default 64; of models on tiles, tiles, default 4. The graph layers run in blocks of
         4,096 spots whatever this is.

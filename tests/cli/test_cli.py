@@ -211,6 +211,13 @@ def test_convert_and_info(folder, tmp_path) -> None:
     assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
 
 
+def test_info_knows_the_published_models_and_what_space_ranger_writes(tmp_path) -> None:
+    assert "TrainedModel 'kernel'" in run("info", "her2-breast")
+    (tmp_path / "outs" / "spatial").mkdir(parents=True)
+    result = CliRunner().invoke(app, ["fit", str(tmp_path / "outs"), "--out", str(tmp_path / "m")])
+    assert result.exit_code == 1 and "io.read_visium" in " ".join(result.output.split())
+
+
 def test_info_tells_counts_from_predictions(folder, tmp_path) -> None:
     section = folder / "data" / "section_0.h5ad"
     run("predict", section, "--model", folder / "model", "--out", tmp_path / "p.h5ad")

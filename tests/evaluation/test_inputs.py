@@ -12,7 +12,7 @@ import pytest
 
 from hist2scrna import keys
 from hist2scrna.evaluation import evaluate as module
-from hist2scrna.tl import evaluate
+from hist2scrna.tl import evaluate, fit
 
 NAMES = keys.OutputKeys()
 
@@ -73,3 +73,20 @@ def test_no_function_but_the_readers_takes_anndata() -> None:
             if isinstance(node, ast.arg) and node.annotation is not None and "AnnData" in ast.dump(node.annotation):
                 takers.add(file.stem)
     assert takers == {"evaluate", "inputs", "read_prediction", "read_tissue"}
+
+
+def test_what_cannot_be_scored_is_refused_before_it_is_predicted(make_section, monkeypatch) -> None:
+    section = make_section(n_spots=40)
+    model = fit(section, model="ridge", encoder="morphology", labels_key="cell_type", progress=False)
+
+    def unasked(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("predicted first")
+
+    monkeypatch.setattr(type(model), "predict", unasked)
+    other = make_section("other", n_spots=40)
+    other.obs["cell_type"] = other.obs["cell_type"].cat.rename_categories({"tumor": "T-cells"})
+    with pytest.raises(ValueError, match="never saw: \\['T-cells'\\].*leave out labels_key="):
+        evaluate(other, model, labels_key="cell_type", progress=False)
+    other.X = np.log1p(other.X.toarray())
+    with pytest.raises(ValueError, match="values that are not whole numbers"):
+        evaluate(other, model, progress=False)

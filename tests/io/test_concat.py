@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import read_h5ad
 from platform_files import N, barcodes, colors, middle, write_section
@@ -111,6 +112,18 @@ def test_predictions_of_one_model_are_joined_without_a_word(make_section, tmp_pa
         both = concat([a, read_h5ad(tmp_path / "b.h5ad")])
         concat([a, make_section("c")])
     assert both.uns["p"]["model"] == "kernel"
+
+
+def test_what_is_joined_is_left_as_it_was(make_section):
+    parts = [make_section(name) for name in "ab"]
+    for part in parts:
+        part.obs_names = [f"spot{i}" for i in range(part.n_obs)]
+        part.obsm["table"] = pd.DataFrame({"x": np.arange(part.n_obs)}, index=part.obs_names)
+    both = concat(parts)
+    assert list(both.obsm["table"].index) == list(both.obs_names) and both.obs_names.is_unique
+    for part in parts:
+        assert list(part.obs_names) == list(part.obsm["table"].index) == [f"spot{i}" for i in range(part.n_obs)]
+        assert part[:3].copy().n_obs == 3
 
 
 def test_categories_keep_their_colors(make_section):

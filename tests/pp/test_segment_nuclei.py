@@ -116,6 +116,14 @@ def test_touching_nuclei_are_parted(distance, angle) -> None:
     assert recall == precision == 1
 
 
+def test_no_nucleus_has_its_middle_beyond_the_image() -> None:
+    # Of 401 x 203 pixels, cut through nuclei on all sides: beyond, the image goes on with its last color.
+    rim = [(x, y, 5.0, 5.0, 0.0) for x in (0.0, 60.0, 120.0, 200.4) for y in (0.0, 101.4)]
+    found = segment(painted(401, 203, [*rim, (30.0, 50.0, 5.0, 5.0, 0.0)]))
+    assert (found.obsm["spatial"] >= 0).all() and (found.obsm["spatial"] < (401, 203)).all()
+    assert len(found) > 0
+
+
 def test_a_long_nucleus_is_one() -> None:
     found = segment(painted(400, 200, [(60, 50, 10, 4, 20), (140, 50, 8, 5, 75)]))
     assert found.n_obs == 2

@@ -42,6 +42,16 @@ def test_what_a_row_is(make_section, kind, spot_px, mpp, unit):
     assert spots_of(sized(make_section(kind=kind), spot_px, mpp), patch_px=8, patch_um=40 * mpp).unit == unit
 
 
+def test_spots_of_space_ranger_are_of_65_um_by_what_it_writes(make_section):
+    """Public files often lack the metadata that names the chemistry, but hold the diameter of the fiducials."""
+    adata = sized(make_section(), 36)
+    factors = adata.uns["spatial"]["s0"]["scalefactors"]
+    del factors["mpp"]
+    assert spots_of(adata, patch_px=8, patch_um=40).unit == Unit("spot", 100)
+    factors["fiducial_diameter_fullres"] = 58.2
+    assert spots_of(adata, patch_px=8, patch_um=40).unit == Unit("spot", 65)
+
+
 def test_segmented_nuclei_are_as_large_as_they_are_apart(make_section):
     adata = sized(make_section(kind="irregular"), None, 0.5)
     unit = spots_of(adata, patch_px=8, patch_um=20).unit
