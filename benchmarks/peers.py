@@ -51,8 +51,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "stnet": {"model": "stnet", "training": HALF},
     "histogene": {"model": "histogene", "training": HALF},
     # As published, only the head learns; full trains all weights.
-    "transformerst": {"model": "transformerst", "training": HALF},
-    "transformerst, full": {"model": "transformerst", "preset": "full", "training": HALF},
+    "transformerst": {"model": "transformerst", "training": HALF, "folds": SLOW_FOLDS},
+    "transformerst, full": {"model": "transformerst", "preset": "full", "training": HALF, "folds": SLOW_FOLDS},
     "hist2st": {"model": "hist2st", "training": HALF, "folds": SLOWEST_FOLDS},
     # Four sections make an eighth of the published steps: ten times the rate, until validation is best.
     "hist2st, 10 x rate": {
@@ -99,6 +99,11 @@ def publish(results: Path, name: str, pages: Path) -> None:
         curves.append(pd.read_csv(path).assign(fold=row.fold, model=row.model, seed=int(row.seed)))
     history = pd.concat(curves, ignore_index=True)
     history.to_csv(pages / f"{name}_curves.csv", index=False, float_format="%.5g")
+    draw_curves(history, pages / f"{name}_curves.png")
+
+
+def draw_curves(history: pd.DataFrame, path: Path) -> None:
+    """Draw the losses by epoch of each model that is trained by gradient."""
     trained = [model for model, own in history.groupby("model", sort=False) if "penalty" not in own.dropna(axis=1)]
     colors = {fold: f"C{i}" for i, fold in enumerate(sorted(history["fold"].unique()))}
     n_rows = -(-len(trained) // PER_ROW)
@@ -118,7 +123,7 @@ def publish(results: Path, name: str, pages: Path) -> None:
     axes[0, 0].set_ylabel("expression loss\n(training; dashed: validation)")
     lines = [Line2D([], [], color=color, lw=1) for color in colors.values()]
     axes.flat[len(trained) - 1].legend(lines, colors, fontsize="small", frameon=False, title="held out")
-    figure.savefig(pages / f"{name}_curves.png", dpi=110)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
