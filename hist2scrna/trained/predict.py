@@ -10,22 +10,21 @@ import numpy as np
 import torch
 
 from hist2scrna import keys
-from hist2scrna.arguments import require_flag, require_whole
 from hist2scrna.fitting.inference import pick_device, predict_blocks
 from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.fitting.tissue_meter import TissueMeter
-from hist2scrna.messages import arguments_known, require_adata, require_key
+from hist2scrna.messages import arguments_known
 from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
+from hist2scrna.trained.check_arguments import check_arguments
 from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.encode import encode
 from hist2scrna.trained.files import as_fitted
 from hist2scrna.trained.layers import checked_layers, default_layers
-from hist2scrna.trained.owned import check_key, require_own_slots
 from hist2scrna.trained.read import read_for
-from hist2scrna.trained.store import check_store, keep_encoded
+from hist2scrna.trained.store import keep_encoded
 from hist2scrna.trained.writer import PredictionWriter
 from hist2scrna.trained.written import written_parameters
 
@@ -210,7 +209,9 @@ def predict(
     >>> list(test.obs["hist2scrna_cell_type"].cat.categories)
     ['epithelial', 'lymphoid', 'stromal', 'muscle']
     """
-    _check(adata, key_added, store, batch_size, group_key, copy=copy, progress=progress, another_donor=another_donor)
+    check_arguments(
+        adata, key_added, store, batch_size, group_key, copy=copy, progress=progress, another_donor=another_donor
+    )
     fitted = as_fitted(model)
     wanted = default_layers(fitted) if layers is None else checked_layers(layers)
     device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
@@ -269,33 +270,6 @@ def predict(
     finally:
         fitted.module.cpu()
         writer.discard()
-
-
-def _check(
-    adata: AnnData,
-    key_added: str,
-    store: str | Path | None,
-    batch_size: int | None,
-    group_key: str | None,
-    *,
-    copy: bool,
-    progress: bool,
-    another_donor: bool | None,
-) -> None:
-    """Refuse arguments that no model could predict with, before any is loaded."""
-    require_adata(adata)
-    check_key(adata, key_added)
-    if store is not None:
-        check_store(store)
-    elif not copy:
-        require_own_slots(adata)
-    for name, flag in (("copy", copy), ("progress", progress), ("another_donor", another_donor)):
-        if flag is not None:
-            require_flag(name, flag)
-    if batch_size is not None:
-        require_whole("batch_size", batch_size, 1)
-    if group_key is not None:
-        require_key(adata.obs, group_key, "adata.obs")
 
 
 def _default_batch(model: FittedModel) -> int:
