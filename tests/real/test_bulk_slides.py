@@ -68,7 +68,7 @@ def pooled_in_the_shell(folder, bulk, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("pooled")
     quick = ["--spacing-um", 300, "--encoder", "morphology"]
     run("pool", folder, "--bulk", bulk, *quick, "--out", place / "slides.h5ad")
-    run("pool", folder, *quick, "--out", place / "unmeasured.h5ad")
+    run("pool", folder / "upper.tif", *quick, "--out", place / "unmeasured.h5ad")
     return place
 
 
