@@ -89,9 +89,7 @@ def section_scale(
             f"{list(factors)}){silent}. Pass mpp= (microns per full-resolution pixel), or write the spot diameter in "
             "full-resolution pixels there."
         )
-    # Space Ranger writes the diameter of the fiducials beside that of the spots.
-    is_visium = keys.CHEMISTRY in metadata or keys.FIDUCIAL_DIAMETER in factors
-    assumed = VISIUM_SPOT_UM if is_visium else ARRAY_SPOT_UM
+    assumed = VISIUM_SPOT_UM if keys.CHEMISTRY in metadata else ARRAY_SPOT_UM
     diameter = positive_number(factors.get(keys.SPOT_DIAMETER_UM, assumed), f"{where}['{keys.SPOT_DIAMETER_UM}']")
     if image is not None and file_mpp is not None:
         log.log(HINT, "section %s: %.4g um a pixel, as %s says", library, file_mpp, image.origin)

@@ -42,13 +42,14 @@ def test_what_a_row_is(make_section, kind, spot_px, mpp, unit):
     assert spots_of(sized(make_section(kind=kind), spot_px, mpp), patch_px=8, patch_um=40 * mpp).unit == unit
 
 
-def test_spots_of_space_ranger_are_of_65_um_by_what_it_writes(make_section):
-    """Public files often lack the metadata that names the chemistry, but hold the diameter of the fiducials."""
+def test_spots_are_of_65_um_where_the_metadata_name_a_chemistry_of_visium(make_section):
+    """The diameter of the fiducials tells nothing: files of older arrays, with spots of 100 um, hold it, too."""
     adata = sized(make_section(), 36)
-    factors = adata.uns["spatial"]["s0"]["scalefactors"]
-    del factors["mpp"]
+    entry = adata.uns["spatial"]["s0"]
+    del entry["scalefactors"]["mpp"]
+    entry["scalefactors"]["fiducial_diameter_fullres"] = 57.6
     assert spots_of(adata, patch_px=8, patch_um=40).unit == Unit("spot", 100)
-    factors["fiducial_diameter_fullres"] = 58.2
+    entry["metadata"] = {"chemistry_description": "Spatial 3' v1"}
     assert spots_of(adata, patch_px=8, patch_um=40).unit == Unit("spot", 65)
 
 
