@@ -52,11 +52,7 @@ def test_stored_outputs_are_those_of_one_whole_run(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path",
-    TUTORIALS,
-    ids=lambda path: path.stem,
-)
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(path, monkeypatch, request):
     if path.stem == ON_HER2ST and "HIST2SCRNA_TUTORIAL_HER2ST" not in os.environ:
         # Set to nothing, it says that the sections may be downloaded.

@@ -12,6 +12,7 @@ import torch
 from hist2scrna.encoders import prepare_encoder
 from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.encoders.imagenet import LEAST_CELLS
+from hist2scrna.fitting.sight import AT_ONCE
 from hist2scrna.fitting.tissue import ENCODER, ENCODING, FEATURES
 from hist2scrna.images.placement import RGB
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
 
 NAME = "imagenet, one field of view"
-AT_ONCE = 64
 
 
 @cache

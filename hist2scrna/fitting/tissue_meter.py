@@ -9,8 +9,8 @@ import numpy as np
 
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.inference import encode_spots
-from hist2scrna.fitting.pictures import AT_ONCE, describe, read_pictures, source_of, tiles_showing
-from hist2scrna.fitting.sight import Sight
+from hist2scrna.fitting.pictures import describe, read_pictures, source_of, tiles_showing
+from hist2scrna.fitting.sight import AT_ONCE, Sight
 from hist2scrna.fitting.split import some_of
 from hist2scrna.fitting.tissue import ENCODER, ENCODING, FEATURES, FEWEST, Tissue
 
