@@ -92,6 +92,11 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
+def percent(share: float | None) -> str:
+    """Return a share in whole percent, none of which is `-0%`; a dash for None."""
+    return "-" if share is None else f"{round(100 * share)}%"
+
+
 def require_key(holder: Mapping[str, Any], key: str, where: str, hint: str = "") -> None:
     """Refuse a key that is missing in a slot of AnnData.
 

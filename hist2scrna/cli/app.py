@@ -11,6 +11,7 @@ from hist2scrna.cli.adapt import adapt
 from hist2scrna.cli.benchmark import benchmark
 from hist2scrna.cli.data import convert, info, simulate
 from hist2scrna.cli.demo import demo
+from hist2scrna.cli.errors import in_shell_words
 from hist2scrna.cli.evaluate import evaluate
 from hist2scrna.cli.extract_features import extract_features
 from hist2scrna.cli.fit import fit
@@ -68,4 +69,4 @@ def main(
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning for the user in a line; those of libraries about themselves are left out."""
     if issubclass(category, UserWarning):
-        typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        typer.echo(f"Warning: {in_shell_words(str(message))}", err=True)

@@ -66,8 +66,10 @@ def _create(name: str, pretrained: bool, others: Sequence[str]) -> tuple[Any, st
     try:
         timm = import_timm()
     except ImportError as error:
+        near = get_close_matches(name.lower(), others, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ImportError(
-            f"{name!r} is none of the encoders known here ({', '.join(others)}). To be looked up in timm: {error}"
+            f"{name!r} is none of the encoders known here ({', '.join(others)}).{hint} To look it up in timm: {error}"
         ) from error
     if not name.startswith(HUB_PREFIXES) and not timm.is_model(name):
         near = get_close_matches(name.lower(), [*others, *timm.list_models()], n=1)

@@ -76,7 +76,7 @@ def evaluate(
 
 def score(data: ScoredData, seed: int, progress: bool) -> Evaluation:
     """Score what was read."""
-    split = describe_split(data.overlap, data.truth.sections)
+    split = describe_split(data.overlap, data.truth.sections, data.about_data["observation"])
     data = replace(
         data,
         model=passes.with_computed_logs(data.model, progress),

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 # Below this share of a section, equal counts are taken for chance: nearly empty cells often agree.
 SEEN_SHARE = 0.1
-ADVICE = (
-    "Evaluate on sections, better on donors, that were left out of the training. Other spots of a training section are "
-    "not enough, because neighboring spots are alike."
-)
+ADVICE = {
+    "spot": "Evaluate on sections, better on donors, that were left out of the training. Other spots of a training "
+    "section are not enough, because neighboring spots are alike.",
+    "slide": "Evaluate on slides, better on donors, that were left out of the training.",
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,17 @@ class TrainingOverlap:
     why_unknown: str = ""
 
 
-def describe_split(overlap: TrainingOverlap, sections: Sections) -> dict[str, Any]:
-    """Tell whether the scored spots, or sections of the same name, were trained on; warn if they were."""
-    trained_on = overlap.trained_on
+def describe_split(overlap: TrainingOverlap, sections: Sections, observation: str) -> dict[str, Any]:
+    """Tell whether the scored spots, or sections of the same name, were trained on; warn if they were.
+
+    Parameters
+    ----------
+    overlap, sections
+        What is in common, and the scored sections.
+    observation
+        `"spot"`, or `"slide"`, of which all together stand for a section.
+    """
+    trained_on, rows = overlap.trained_on, f"{observation}s"
     same = sorted(set(trained_on) & set(sections.names)) if overlap.have_names else []
     seen_sections = []
     if overlap.seen is not None:
@@ -54,9 +63,10 @@ def describe_split(overlap: TrainingOverlap, sections: Sections) -> dict[str, An
     n_seen = None if overlap.seen is None else int(overlap.seen.sum())
     held_out: bool | None = False
     if seen_sections:
+        where = "" if observation == "slide" else f" (of {', '.join(seen_sections)})"
         statement = (
-            f"NOT HELD OUT: {n_seen} of {len(sections.codes)} spots were in the data that the model was fitted on "
-            f"(of {', '.join(seen_sections)}). These scores say nothing about unseen tissue."
+            f"NOT HELD OUT: {n_seen} of {len(sections.codes)} {rows} were in the data that the model was fitted on"
+            f"{where}. These scores say nothing about unseen tissue."
         )
     elif same:
         statement = (
@@ -66,14 +76,14 @@ def describe_split(overlap: TrainingOverlap, sections: Sections) -> dict[str, An
         )
     elif n_seen is None:
         held_out = None
-        statement = f"unknown: {overlap.why_unknown}, so it was not checked whether these spots were trained on."
+        statement = f"unknown: {overlap.why_unknown}, so it was not checked whether these {rows} were trained on."
     else:
         held_out = True
         statement = f"held out; the model was fitted on {listed(trained_on)}."
         if n_seen:
-            statement += f" {n_seen} spots have exactly the counts of a training spot."
+            statement += f" {n_seen} {rows} have exactly the counts of one that was trained on."
     if held_out is False:
-        warn_user(f"{statement} {ADVICE}")
+        warn_user(f"{statement} {ADVICE[observation]}")
     return {
         "held_out": held_out,
         "n_seen": n_seen,

@@ -23,11 +23,6 @@ def number(value: Any) -> str:
     return f"{value:.3f}" if 0.0005 <= abs(value) < 1e5 or value == 0 else f"{value:.1e}"
 
 
-def percent(value: float | None) -> str:
-    """Return a share in per cent."""
-    return "-" if value is None else f"{value:.0%}"
-
-
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Yield the numbers of nested dictionaries and lists, with dotted names; None becomes NaN."""
     for name, value in values.items():

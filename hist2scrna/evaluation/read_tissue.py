@@ -90,10 +90,10 @@ def read_label_codes(
         return None
     if labels_key in adata.obs and not adata.obs[labels_key].notna().any():
         return np.full(adata.n_obs, -1, dtype=np.int64)
-    return read_labels(adata, labels_key, _classes(trained, predicted, names))[1]
+    return read_labels(adata, labels_key, known_classes(trained, predicted, names))[1]
 
 
-def _classes(trained: TrainedModel | None, predicted: AnnData, names: keys.OutputKeys) -> Sequence[str] | None:
+def known_classes(trained: TrainedModel | None, predicted: AnnData, names: keys.OutputKeys) -> Sequence[str] | None:
     """Return the classes that the model can name; None if it names none."""
     if trained is not None and trained.classes:
         return list(trained.classes)

@@ -10,6 +10,7 @@ import torch
 
 from hist2scrna.fitting.recalibration import predictions
 from hist2scrna.fitting.split import some_of
+from hist2scrna.messages import percent
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
@@ -81,5 +82,6 @@ def variance_explained(
     model.cpu()
     if not variance > 0 or not np.isfinite(error):
         return None
-    log.info("Of the variance of %d validation spots, %.0f %% is explained", len(members), 100 * (1 - error / variance))
-    return 1 - error / variance
+    explained = 1 - error / variance
+    log.info("Of the variance of %d validation spots, %s is explained", len(members), percent(explained))
+    return explained

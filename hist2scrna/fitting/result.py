@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hist2scrna.messages import percent
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -99,6 +101,6 @@ def useless(variance_explained: float | None) -> str | None:
     if variance_explained is None or variance_explained > LEAST_EXPLAINED:
         return None
     return (
-        f"The fit explains {variance_explained:.0%} of the variance of tissue that was left out: on other tissue it "
-        "predicts no better than the mean of the training, which is the same for every spot"
+        f"The fit explains nothing of the variance of tissue that was left out ({percent(variance_explained)}): judged "
+        "by that, it predicts other tissue no better than the mean of the training, which is the same for every spot"
     )

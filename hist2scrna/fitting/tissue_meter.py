@@ -69,7 +69,7 @@ def learn_tissue(
         looks = [_look(source, model, spots, members, sight, device)] if len(members) else []
     if len(members) < FEWEST:
         return None
-    group = left_out_groups(spots, members)
+    group = left_out_groups(spots, members).number
     sharp = np.empty(0, dtype=np.float32) if sight is None else sight.values[training]
     sharp = sharp[np.isfinite(sharp)]
     if sight is None or len(sharp) < FEWEST:

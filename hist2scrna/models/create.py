@@ -53,6 +53,7 @@ def model_options(name: str, preset: str | None = None, **options: Any) -> dict[
                 check_option(key, options[key], allowed[key])
             continue
         if key in FIELDS:
+            check_uses(name, [key])
             raise ValueError(
                 f"`{key}` says how to train, not what: pass it as training=hist2scrna.Training({key}=...) or as "
                 f"training={{{key!r}: ...}}."

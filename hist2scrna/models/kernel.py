@@ -34,13 +34,12 @@ it moves.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from hist2scrna.models.contract import LIKELIHOODS, Context, Likelihood, Prediction, SpotBatch, SpotModel
+from hist2scrna.models.contract import LIKELIHOODS, Context, Likelihood, Prediction, SpotBatch
 from hist2scrna.models.heads import LOG_MU_BOUNDS
+from hist2scrna.models.kernel_parameters import KernelParameters
 from hist2scrna.models.registry import register
 from hist2scrna.models.training import Training
 
@@ -49,11 +48,9 @@ NEAREST = 5
 BLOCK = 4096
 # Features beyond so many standard deviations of the training are taken as so far.
 CLIP = 3.0
-# What has as many rows as the training needed, and so a size of its own in each fitted model.
-SIZED_BY_FIT = ("components", "metric", "landmarks", "dual", "slopes", "levels", "donor_rates")
 
 
-class KernelRegression(SpotModel):
+class KernelRegression(KernelParameters):
     """Kernel regressions of library size and gene programs on features, decoded to counts; fitted in closed form.
 
     With a few hundred spots, a network that is trained from random weights learns little. Here everything that is
@@ -105,34 +102,6 @@ class KernelRegression(SpotModel):
     needs = "features"
     estimates_log = True
 
-    feature_mean: Tensor
-    feature_scale: Tensor
-    components: Tensor
-    metric: Tensor
-    landmarks: Tensor
-    bandwidth: Tensor
-    dual: Tensor
-    slopes: Tensor
-    morphology_slopes: Tensor
-    offset: Tensor
-    log_library_mean: Tensor
-    program_shares: Tensor
-    depth_variance: Tensor
-    section_distance: Tensor
-    levels: Tensor
-    donor_rates: Tensor
-    rate_shift: Tensor
-    log_library_shift: Tensor
-    loadings: Tensor
-    intercept: Tensor
-    log_dispersion: Tensor
-    dropout_logits: Tensor
-    log_loadings: Tensor
-    log_intercept: Tensor
-    label_weights: Tensor
-    label_intercept: Tensor
-    distance_limit: Tensor
-
     def __init__(
         self,
         n_genes: int,
@@ -164,51 +133,14 @@ class KernelRegression(SpotModel):
         self.n_programs = n_programs
         self.n_landmarks = n_landmarks
         self.n_morphology = n_morphology
-        n_encoded = n_features - n_morphology
-        self.n_components = min(n_components, n_encoded)
-        self._register_buffers(n_genes, n_classes, n_features, n_encoded)
-
-    def _register_buffers(self, n_genes: int, n_classes: int, n_features: int, n_encoded: int) -> None:
-        n_morphology, n_programs = self.n_morphology, self.n_programs
-        n_scores = 1 + n_programs
-        n_targets = n_scores + n_classes
-        shapes: dict[str, tuple[int, ...]] = {
-            "feature_mean": (n_features,),
-            "components": (0, n_encoded),
-            "metric": (0, 0),
-            "landmarks": (0, 0),
-            "dual": (0, n_targets),
-            "slopes": (0, n_targets),
-            "morphology_slopes": (n_morphology, n_targets),
-            "offset": (n_targets,),
-            "log_library_mean": (),
-            "depth_variance": (),
-            "section_distance": (),
-            "levels": (1,),
-            "donor_rates": (1, n_genes),
-            "rate_shift": (n_genes,),
-            "log_library_shift": (),
-            "loadings": (n_scores, n_genes),
-            "intercept": (n_genes,),
-            "log_dispersion": (n_genes,),
-            "dropout_logits": (n_genes,),
-            "log_loadings": (n_scores, n_genes),
-            "log_intercept": (n_genes,),
-            "label_weights": (n_classes, n_classes),
-            "label_intercept": (n_classes,),
-        }
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape))
-        ones = {"feature_scale": (n_features,), "bandwidth": (), "distance_limit": (), "program_shares": (n_programs,)}
-        for name, shape in ones.items():
-            self.register_buffer(name, torch.ones(shape))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Take the size of what is sized by the fit from what is loaded."""
-        for name in SIZED_BY_FIT:
-            if prefix + name in state_dict:
-                setattr(self, name, torch.zeros_like(state_dict[prefix + name]))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.n_components = min(n_components, n_features - n_morphology)
+        self._register_parameters(
+            n_genes=n_genes,
+            n_classes=n_classes,
+            n_features=n_features,
+            n_morphology=n_morphology,
+            n_programs=n_programs,
+        )
 
     def encode(self, batch: SpotBatch) -> Tensor:
         """Return the features, `(n, n_features)`."""

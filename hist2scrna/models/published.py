@@ -28,6 +28,8 @@ def published() -> pd.DataFrame:
     --------
     >>> h2s.models.published().index.to_list()
     ['her2-breast']
+    >>> h2s.models.published().loc["her2-breast", "donors"]
+    'B and C with images; D to H with counts alone'
     """
     import pandas as pd
 

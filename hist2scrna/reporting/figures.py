@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from hist2scrna import pl
-from hist2scrna.evaluation.plain import at, number, percent
+from hist2scrna.evaluation.plain import at, number
+from hist2scrna.messages import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hist2scrna.evaluation.plain import number, percent
+from hist2scrna.evaluation.plain import number
+from hist2scrna.messages import percent
 from hist2scrna.provenance import package_versions
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hist2scrna.evaluation.plain import number, percent
+from hist2scrna.evaluation.plain import number
 from hist2scrna.evaluation.predictors import BASELINES, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import value_of
 from hist2scrna.evaluation.scores import scores_of
+from hist2scrna.messages import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -87,8 +87,7 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
         require_key(adata.layers, layer, "adata.layers")
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        way_out = f"Pass layer=, one of {list(adata.layers)}." if adata.layers else "Put the raw counts there."
-        raise ValueError(f"{where} is empty, but counts are needed here. {way_out}")
+        raise ValueError(f"{where} is empty, but counts are needed here. {_way_to_counts(adata, layer)}.")
     columns = adata.var_names.get_indexer(pd.Index(genes))
     chosen = matrix[:, columns]
     if hasattr(chosen, "to_memory"):
@@ -127,7 +126,7 @@ def _wrong_values(values: NDArray[Any], whole: bool) -> str | None:
 
 def _way_to_counts(adata: AnnData, layer: str | None) -> str:
     """Return what to do where a matrix holds no counts: the layers that are there, or the counts in `.raw`."""
-    others = [name for name in adata.layers if name != layer]
+    others = [name for name in adata.layers if name != layer and _are_counts(adata.layers[name])]
     if adata.raw is not None and _are_counts(adata.raw.X):
         both = (
             ""
@@ -138,13 +137,15 @@ def _way_to_counts(adata: AnnData, layer: str | None) -> str:
             f"Counts are in adata.raw: {both}adata.layers['counts'] = adata.raw[:, adata.var_names].X, then pass "
             "layer='counts'"
         )
-    return f"Pass layer= with the raw counts (available layers: {others})" if others else "Give raw counts"
+    return f"Pass layer= with the raw counts (whole numbers: {others})" if others else "Give raw counts"
 
 
 def _are_counts(matrix: Any) -> bool:
     """Tell whether the first rows of a matrix are whole and not negative."""
     head = matrix[:FIRST_ROWS]
     values = np.asarray((head.to_memory() if hasattr(head, "to_memory") else sparse.csr_array(head)).data)
+    if values.dtype.kind not in NUMBERS:
+        return False
     return bool(
         values.size and np.isfinite(values).all() and (values >= 0).all() and (values == np.round(values)).all()
     )

@@ -110,6 +110,11 @@ class Spots:
         return NO_PLACE in self.graph.origin
 
     @property
+    def called(self) -> str:
+        """What they are called: spots, bins, cells or slides; spots whose nuclei are modeled remain spots."""
+        return "spots" if self.tiles is not None and self.tiles.by_spot is not None else self.unit.rows
+
+    @property
     def library_size(self) -> NDArray[np.float64]:
         """`(n,)`, sum of the counts of each spot over the modeled genes."""
         if self.counts is None:

@@ -37,7 +37,12 @@ class Unit:
     um: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind}s" if self.um is None else f"{self.kind}s of {self.um:.3g} um"
+        return self.rows if self.um is None else f"{self.rows} of {self.um:.3g} um"
+
+    @property
+    def rows(self) -> str:
+        """What several of them are called."""
+        return f"{self.kind}s"
 
     def differs_from(self, other: Unit, by: float = LARGEST_EXCESS) -> bool:
         """Whether both sizes are known, and one is wider than the other by more than a share (default: a half)."""

@@ -56,15 +56,15 @@ def announce_prediction(model: FittedModel, spots: Spots, device: torch.device) 
 
 
 def _rows_of(spots: Spots) -> str:
-    """Return what the rows are called: the unit of the model, or spots whose nuclei are modeled."""
-    return "spots" if spots.tiles is not None and spots.tiles.by_spot is not None else str(spots.unit)
+    """Return what the rows are and how large; of spots whose nuclei are modeled no size is said."""
+    return str(spots.unit) if spots.called == spots.unit.rows else spots.called
 
 
 def announce_new(n_missing: int, n_genes: int) -> None:
     """Say that the result is a new AnnData, which is lost unless it is kept."""
     log.info(
-        "adata lacks %d of the %d genes of the model and is left as it is: a new AnnData is returned, whose X is the "
-        "predicted mean. Keep it: adata = tl.predict(adata, ...)",
+        "adata lacks %d of the %d genes of the model and stays as it is: the result is a new AnnData, whose X is the "
+        "predicted mean (in Python, keep it: adata = tl.predict(adata, ...))",
         n_missing,
         n_genes,
     )

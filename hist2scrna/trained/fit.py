@@ -285,10 +285,12 @@ def keep_best(draft: TrainedModel, folder: str | Path, result: FitResult) -> Non
 
 def complete(draft: TrainedModel, result: FitResult) -> TrainedModel:
     """Return the trained model with the result of its fit."""
-    how = draft.training["validation"]
+    how = [result.validation] if result.validation else []
+    if draft.training["n_validation"] or not how:
+        how.append(draft.training["validation"])
     training = {
         **draft.training,
-        "validation": f"{result.validation}; then {how}" if result.validation else how,
+        "validation": "; then ".join(how),
         "monitor": "validation_loss" if "validation_loss" in result.history else "train_loss",
         "best_epoch": result.best_epoch,
         "seconds": round(result.seconds, 1),

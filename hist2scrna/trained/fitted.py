@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.fitting.result import useless
-from hist2scrna.messages import listed
+from hist2scrna.messages import listed, percent
 from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.unit import Unit
@@ -140,17 +140,28 @@ class FittedModel:
             "cell types": classes,
             "trained on": f"{training['n_training']} {self._rows} of {listed(training['sections'])}",
             "unit": str(Unit(**training["unit"])) if "unit" in training else self._rows,
-            "validation": f"{training['validation']} ({training['n_validation']} {self._rows})",
+            **self._adapted(),
+            "validation": self._validation(),
             **self._best(),
             **self._explains(),
         }
+
+    def _adapted(self) -> dict[str, str]:
+        """Return what measured spots of another donor the model was adapted to."""
+        to = self.training.get("adapted_to")
+        return {} if to is None else {"adapted to": f"{to['n_spots']} {self._rows} of {listed(to['sections'])}"}
+
+    def _validation(self) -> str:
+        """Return what was left out of the fit, to choose by or to stop by."""
+        n_validation = self.training["n_validation"]
+        return f"{self.training['validation']}{f' ({n_validation} {self._rows})' if n_validation else ''}"
 
     def _explains(self) -> dict[str, str]:
         """Return what share of the variance of spots left out the model explains, and what that means."""
         explained = self.training.get("variance_explained")
         if explained is None:
             return {}
-        share = {"explains": f"{explained:.0%} of the variance of spots left out"}
+        share = {"explains": f"{percent(explained)} of the variance of spots left out"}
         verdict = useless(explained)
         return share if verdict is None else {**share, "WARNING": f"{verdict}."}
 
@@ -165,7 +176,7 @@ class FittedModel:
 
     @property
     def _rows(self) -> str:
-        return "slides" if self.module.observation == "slide" else "spots"
+        return Unit(**self.training["unit"]).rows if "unit" in self.training else "spots"
 
     def _reads(self) -> str:
         if self.geometry is None:

@@ -169,6 +169,12 @@ def _check_spelling(name: str, options: Mapping[str, Any]) -> None:
     for option in options:
         near = None if option in elsewhere else nearest(option, [*FIT_ARGUMENTS, *FIELDS, *own])
         if near is not None:
+            if near in FIELDS and near not in model_entry(name).uses:
+                others = [other for other in model_names() if near in model_entry(other).uses]
+                raise ValueError(
+                    f"`fit` has no argument `{option}`, and model {name!r} nothing like it. Models that have "
+                    f"training={{{near!r}: ...}}: {', '.join(others)}."
+                )
             right = f"training={{{near!r}: ...}}" if near in FIELDS else f"{near}="
             raise ValueError(f"`fit` has no argument `{option}`. Did you mean {right}?")
 

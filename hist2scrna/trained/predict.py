@@ -238,6 +238,7 @@ def predict(
         layers=wanted,
         copy=copy,
         store=store,
+        called=spots.called,
     )
     try:
         with threads() as look_again:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from hist2scrna import keys
 from hist2scrna.files import Scratch, require_room
-from hist2scrna.messages import warn_user
+from hist2scrna.messages import percent, warn_user
 from hist2scrna.trained.destination import destination
 from hist2scrna.trained.owned import clear
 from hist2scrna.trained.store import ZarrRows, backed
@@ -50,6 +50,8 @@ class PredictionWriter:
         Return a new AnnData of the model's genes.
     store
         A `.zarr` or `.h5ad` path: the layers are streamed there.
+    called
+        What the rows are called, for messages.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class PredictionWriter:
         layers: Sequence[str],
         copy: bool,
         store: str | Path | None,
+        called: str,
     ) -> None:
         self.names = keys.OutputKeys(key)
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
+        self.called = called
         self.store = None if store is None else Path(store)
         self.out, self.fresh, self.columns = destination(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
@@ -221,11 +225,11 @@ class PredictionWriter:
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         if len(unlike) and unlike.mean() > MOST_UNLIKE:
+            far = f"{int(unlike.sum())} of {len(unlike)} {self.called} ({percent(unlike.mean())})"
             warn_user(
-                f"{int(unlike.sum())} of {len(unlike)} spots ({unlike.mean():.0%}) are unlike the training tissue "
-                f"(adata.obs[{names.unlike_training!r}]): predictions there are extrapolation. See where they lie: "
-                f"squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}); if all over the section, its "
-                "stain, focus, scanner or scale may be another one."
+                f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
+                f"extrapolation. See where they lie: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
+                "shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
             )
         return written
 

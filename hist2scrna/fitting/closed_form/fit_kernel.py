@@ -26,6 +26,7 @@ from hist2scrna.fitting.closed_form.labels import classify, one_hot
 from hist2scrna.fitting.closed_form.programs import Programs
 from hist2scrna.fitting.closed_form.spaces import Space, fit_components, see
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
+from hist2scrna.messages import percent
 from hist2scrna.metrics.blocks import Floats
 from hist2scrna.models.kernel import NEAREST, KernelRegression
 
@@ -77,7 +78,7 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     rng = np.random.default_rng(settings.seed)
     training = split.training
     looks = [look[training] for look in (spots.features, spots.second_look) if look is not None]
-    group = left_out_groups(spots, training)
+    group, what = left_out_groups(spots, training)
     fit_components(model, looks)
     landmarks = _some(rng, len(training), model.n_landmarks)
     spaces = see(model, looks, landmarks)
@@ -111,7 +112,7 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
         weights, intercept = classify(left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
         write_rows(model.label_weights, weights)
         write_rows(model.label_intercept, intercept)
-    return _result(by_penalty[:, :n_scores], left_out[:, :n_scores], programs, start)
+    return _result(by_penalty[:, :n_scores], left_out[:, :n_scores], programs, what, start)
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -215,7 +216,7 @@ def shrink_programs(model: KernelRegression, donors: Donors, predicted: Floats) 
         write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
 
 
-def _result(by_penalty: Floats, predicted: Floats, programs: Programs, start: float) -> FitResult:
+def _result(by_penalty: Floats, predicted: Floats, programs: Programs, what: str, start: float) -> FitResult:
     """Return the history, and the share of expression's variance that is explained of what depth and programs hold."""
     scores = programs.scores
     moves = np.square(programs.log_loadings).sum(axis=1)
@@ -226,11 +227,11 @@ def _result(by_penalty: Floats, predicted: Floats, programs: Programs, start: fl
     history.index.name = "epoch"
     explained = float(1 - np.square(predicted - scores).mean(axis=0) @ moves / variance)
     log.info(
-        "Of the expression that depth and %d programs of %d spots hold, %.0f %% is explained in what was left out",
+        "Of the expression that depth and %d programs of %d spots hold, %s is explained in what was left out",
         scores.shape[1] - 1,
         len(scores),
-        100 * explained,
+        percent(explained),
     )
-    left_out = "groups, sections or blocks left out in turn, for penalties and dispersion"
     notes = {"variance_explained": explained}
-    return FitResult(history, int(share.argmin()), time.perf_counter() - start, left_out, notes)
+    validation = f"{what}, for penalties and dispersion"
+    return FitResult(history, int(share.argmin()), time.perf_counter() - start, validation, notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,17 +24,25 @@ def penalties(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(float(p) for p in 10.0 ** np.arange(lowest, highest + 0.1, 0.5))
 
 
-def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return what to leave out together, as a number a training spot.
+class LeftOut(NamedTuple):
+    """What is left out together: a number for each training spot, and the words for it."""
+
+    number: NDArray[np.int64]
+    what: str
+
+
+def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> LeftOut:
+    """Return what to leave out together.
 
     Its group of sections; with one group, its section; with one section, one of five contiguous blocks.
     """
-    for group in (spots.group, spots.section):
+    for what, group in (("each group", spots.group), ("each section", spots.section)):
         if group is not None and len(np.unique(group[training])) > 1:
-            return group[training]
+            return LeftOut(group[training], f"{what} left out in turn")
     blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
     place = {spot: number for number, block in enumerate(blocks) for spot in block}
-    return np.array([place[spot] for spot in training])
+    number = np.array([place[spot] for spot in training])
+    return LeftOut(number, f"each of {len(blocks)} contiguous blocks left out in turn")
 
 
 def grouped_folds(group: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -48,14 +48,14 @@ def fit_ridge(model: Ridge, spots: Spots, split: Split, settings: FitSettings) -
     training = split.training
     label = None if spots.label is None else spots.label[training]
     target = log_normalize(spots.counts[training].toarray())
-    errors = solve_ridge(model, spots.features[training], target, left_out_groups(spots, training), label)
+    left_out = left_out_groups(spots, training)
+    errors = solve_ridge(model, spots.features[training], target, left_out.number, label)
     history = pd.DataFrame({"penalty": list(errors), "validation_loss": list(errors.values())})
     history["seconds"] = time.perf_counter() - start
     history.index.name = "epoch"
     best = int(history["validation_loss"].to_numpy().argmin())
-    left_out = "groups, sections or blocks left out in turn, to choose the penalty"
     notes = {"variance_explained": float(1 - history["validation_loss"].iloc[best] / target.var(axis=0).mean())}
-    return FitResult(history, best, time.perf_counter() - start, left_out, notes)
+    return FitResult(history, best, time.perf_counter() - start, f"{left_out.what}, to choose the penalty", notes)
 
 
 def solve_ridge(
