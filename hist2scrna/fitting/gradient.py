@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from hist2scrna.encoders.precision import has_bfloat16
@@ -186,7 +188,9 @@ def _run(
             trainer.fit(TrainingModule(model, settings.objective, training, names), **loaders)
     except Diverged as diverged:
         best.stop(model, str(diverged), training)
-    except Interrupted as interruption:
+    except (Interrupted, SIGTERMException) as caught:
+        # An exception that a signal raises within a finalizer is lost; Lightning then ends the batch by its own.
+        interruption = caught if isinstance(caught, Interrupted) else Interrupted(signal.SIGTERM)
         message = f"Training was {interruption} after {len(best.rows)} whole epochs. {_saved(best, kept)}"
         log.warning("%s", message)
         interruption.leave(message)

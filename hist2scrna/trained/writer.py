@@ -228,7 +228,7 @@ class PredictionWriter:
             far = f"{int(unlike.sum())} of {len(unlike)} {self.called} ({percent(unlike.mean())})"
             warn_user(
                 f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
-                f"extrapolation. See where they lie: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
+                f"extrapolation. See where: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
                 "shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
             )
         return written

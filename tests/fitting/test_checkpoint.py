@@ -197,3 +197,26 @@ def test_a_signal_ends_training_and_what_was_saved_is_named(tmp_path, capfd, num
     assert expected in said
     if kept:
         assert TrainedModel.load(tmp_path / "kept" / BEST).training["best_epoch"] >= 0
+
+
+def test_a_signal_in_a_finalizer_ends_training_too(tmp_path, capfd) -> None:
+    """What is raised within a finalizer, Python ignores."""
+
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def watch(prediction: object, batch: object) -> torch.Tensor:
+        if not Path("sent").exists():
+            Path("sent").write_text("")
+            Last()
+        return prediction.log_mu.sum() * 0
+
+    def act() -> None:
+        os.chdir(tmp_path)
+        logging.getLogger().handlers.clear()
+        train(None, max_epochs=100_000, patience=0, losses={"watch": (watch, 1.0)})
+
+    assert in_fork(act) == 143
+    assert "Training was interrupted by SIGTERM after" in "".join(capfd.readouterr())
