@@ -8,16 +8,22 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+import torch
+from threadpoolctl import threadpool_limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def start_fork(act: Callable[[], object]) -> int:
-    """Call a function in a fork, and return the number of its process."""
+    """Call a function in a fork, in one thread, and return the number of its process."""
     child = os.fork()
     if child:
         return child
     status = 1
+    # The other threads of OpenMP stay behind in the parent, and whoever hands them work waits forever.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     try:
         act()
         status = 0

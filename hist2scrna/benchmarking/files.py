@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from hist2scrna.benchmarking.table import PROTOCOL, WITHIN_SLIDES, by_split
-from hist2scrna.evaluation.plain import number, percent, plain
+from hist2scrna.evaluation.plain import number, plain
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.score import Score
 from hist2scrna.evaluation.scores import benchmark_scores
 from hist2scrna.files import replaced_whole
+from hist2scrna.messages import percent
 
 SCHEMA_VERSION = 1
 REFERENCES = (*(PREDICTOR_LABELS[name] for name in BASELINES), NOISE_CEILING)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from hist2scrna.cli.adapt import adapt
 from hist2scrna.cli.benchmark import benchmark
 from hist2scrna.cli.data import convert, info, simulate
 from hist2scrna.cli.demo import demo
-from hist2scrna.cli.errors import in_shell_words
+from hist2scrna.cli.errors import ShellFormatter, name_options, one_line
 from hist2scrna.cli.evaluate import evaluate
 from hist2scrna.cli.extract_features import extract_features
 from hist2scrna.cli.fit import fit
@@ -53,6 +55,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -62,6 +65,12 @@ def main(
     # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
     warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
     warnings.showwarning = _warn
+    if isinstance(context.command, TyperGroup) and (
+        command := context.command.commands.get(context.invoked_subcommand or "")
+    ):
+        name_options(command)
+    for handler in logging.getLogger("hist2scrna").handlers:
+        handler.setFormatter(ShellFormatter())
     if verbose:
         settings.verbosity = "hint"
 
@@ -69,4 +78,4 @@ def main(
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     """Print a warning for the user in a line; those of libraries about themselves are left out."""
     if issubclass(category, UserWarning):
-        typer.echo(f"Warning: {in_shell_words(str(message))}", err=True)
+        typer.echo(f"Warning: {one_line(str(message))}", err=True)

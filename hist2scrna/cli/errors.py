@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import click
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,6 +20,9 @@ EXPECTED = (OSError, KeyError, TypeError, ValueError, ImportError, FloatingPoint
 
 # An argument as messages write it: `name`, name=, or name=value.
 ARGUMENT = re.compile(r"`(?P<quoted>\w+)`|(?<![\w.'-])(?P<name>[a-z_]+)=(?P<value>'[^']*'|[\w.]*\w)?(?![\w({\[])")
+
+# Options of the command that runs, by the arguments that they stand for.
+_options: ContextVar[Mapping[str, str]] = ContextVar("_options", default={})  # noqa: B039 - never changed
 
 
 def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
@@ -34,7 +38,7 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
         except EXPECTED as error:
             # The text of a KeyError is quoted by Python, that of an OSError comes with its number.
             said = error.args[0] if isinstance(error, KeyError) and error.args else error
-            typer.echo(f"Error: {in_shell_words(str(said))}", err=True)
+            typer.echo(f"Error: {one_line(str(said))}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "Interrupted.", err=True)
@@ -43,16 +47,25 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def name_options(command: Any) -> None:
+    """Let messages name the options of a command of typer, from now on."""
+    _options.set({p.name: p.opts[-1] for p in command.params if p.name and p.opts[-1].startswith("--")})
+
+
+class ShellFormatter(logging.Formatter):
+    """Lines of the log in the words of the shell."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return in_shell_words(super().format(record))
+
+
 def in_shell_words(text: str) -> str:
-    """Return a message in one line, with the arguments that it names as options of the command that runs.
+    """Return a message with the arguments that it names as options of the command that runs.
 
     `mpp=0.5` and `` `mpp` `` become `--mpp 0.5` and `--mpp`; what is no option of the command stays as it is.
     """
-    line = " ".join(text.split())
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return line
-    options = {p.name: p.opts[-1] for p in context.command.params if p.name and p.opts[-1].startswith("--")}
+    options = _options.get()
 
     def option(match: re.Match[str]) -> str:
         name, value = match["quoted"] or match["name"], match["value"]
@@ -60,4 +73,9 @@ def in_shell_words(text: str) -> str:
             return match[0]
         return options[name] if value in (None, "True") else f"{options[name]} {value}"
 
-    return ARGUMENT.sub(option, line)
+    return ARGUMENT.sub(option, text)
+
+
+def one_line(text: str) -> str:
+    """Return a message in one line, in the words of the shell."""
+    return in_shell_words(" ".join(text.split()))

@@ -6,10 +6,11 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hist2scrna.evaluation.plain import at, number, percent
+from hist2scrna.evaluation.plain import at, number
 from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS, SCALE_LABELS
 from hist2scrna.evaluation.score import Score, value_of
 from hist2scrna.evaluation.scores import scores_of
+from hist2scrna.messages import percent
 
 # Title of a block, label of a row, and the values of all predictors with the noise ceiling last.
 Row = tuple[str, str, list[Any]]

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import spatialdata
 import tifffile
+import typer
 from typer.testing import CliRunner
 
 from hist2scrna import TrainedModel, datasets, pp, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.config import parse_settings
+from hist2scrna.cli.errors import name_options, one_line
 
 FAST = ["--model", "hist2scrna", "--preset", "tiny", "--max-epochs", "1", "--accelerator", "cpu"]
 
@@ -295,6 +297,32 @@ def test_features_by_hand_feed_ridge(folder, tmp_path) -> None:
     np.testing.assert_array_equal(own.obsm["X_morphology"], by_hand.obsm["X_morphology"])
     run("fit", tmp_path / "f.h5ad", "--model", "ridge", "--features-key", "X_morphology", "--out", tmp_path / "m")
     assert TrainedModel.load(tmp_path / "m").name == "ridge"
+
+
+def test_messages_name_options_and_not_arguments(folder, tmp_path) -> None:
+    data, model = folder / "data", folder / "model"
+    said = run("predict", data, "--model", model, "--mpp", "-1", "--out", tmp_path / "p.h5ad", expect=1)
+    assert "--mpp" in said and "`mpp`" not in said and "mpp=" not in said
+    name_options(typer.main.get_command(app).commands["fit"])
+    in_shell = one_line("Pass mpp=0.5, or img_key='hires';\n see `patch_um`.")
+    assert in_shell == "Pass --mpp 0.5, or --img-key 'hires'; see --patch-um."
+    # What is no option, or no argument, stays.
+    for text in ("adata.obs['mpp=3']", "Lower n_genes=5.", "`nothing`", "a == b", "progress=False"):
+        assert one_line(text) == text
+
+
+def test_cell_types_that_nobody_asked_for_do_not_stop_an_evaluation(folder, tmp_path) -> None:
+    section = ad.read_h5ad(folder / "data" / "section_0.h5ad")
+    section.obs["cell_type"] = section.obs["cell_type"].astype(str)
+    section.obs.iloc[0, section.obs.columns.get_loc("cell_type")] = "rare"
+    section.write_h5ad(tmp_path / "s.h5ad")
+    run("predict", tmp_path / "s.h5ad", "--model", folder / "model", "--out", tmp_path / "p.h5ad")
+    for of_model in ([], ["--model", folder / "model"]):
+        said = run("evaluate", tmp_path / "p.h5ad", *of_model, "--out", tmp_path / "e.json")
+        assert "Cell types are not scored: .obs['cell_type'] holds rare, which the model does not know" in said
+        assert json.loads((tmp_path / "e.json").read_text())["cell_types"] == {}
+    said = run("evaluate", tmp_path / "p.h5ad", "--labels-key", "cell_type", expect=1)
+    assert "holds labels that the model never saw: ['rare']" in said
 
 
 def test_settings_are_numbers_words_and_lists() -> None:

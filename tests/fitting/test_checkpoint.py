@@ -25,6 +25,8 @@ TRAINING = {"max_epochs": 4, "batch_size": 12, "lr": 3e-3, "labels_key": "cell_t
 
 
 def train(folder: Path | None, **changed: object) -> TrainedModel:
+    # As in a fork: with other threads, sums are in another order.
+    torch.set_num_threads(1)
     return fit(section(n_spots=24), **fast(**TRAINING | {"checkpoint_dir": folder} | changed))
 
 

@@ -57,6 +57,7 @@ def test_a_few_spots_tell_the_depth_and_the_genes_of_a_donor(fitted, new) -> Non
     given.obs["sequenced"] = np.arange(80) < 16
     adapted = h2s.tl.adapt(fitted, given, measured="sequenced", progress=False)
     assert adapted.training["adapted_to"] == {"sections": ["b0"], "n_spots": 16}
+    assert "adapted to  16 spots of b0" in repr(adapted) and "adapted to" not in repr(fitted)
     rest = np.arange(16, 80)
     before, after = (scores(new, model, rest) for model in (fitted, adapted))
     assert after["likelihood"] > before["likelihood"] + 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import anndata as ad
@@ -39,14 +40,28 @@ def written(model) -> ad.AnnData:
         image = np.array(entry["images"]["hires"])
         image[: len(image) // 2] //= 3
         entry["images"]["hires"] = image
-    with pytest.warns(UserWarning, match="unlike the training tissue"):
-        return tl.predict(io.concat(sections), model, layers=keys.LAYERS, progress=False)
+    with pytest.warns(UserWarning, match="unlike the training tissue") as said:
+        predicted = tl.predict(io.concat(sections), model, layers=keys.LAYERS, progress=False)
+    predicted.uns["warned"] = next(str(w.message) for w in said if "unlike the training" in str(w.message))
+    return predicted
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
+
+
+def test_what_the_warning_recommends_works_where_the_image_is_a_file_too(written) -> None:
+    command = re.search(r"squidpy\.pl\.(\w+)\(adata, color='(\w+)', shape=None\)", written.uns["warned"])
+    assert command is not None
+    in_files = written.copy()
+    for entry in in_files.uns["spatial"].values():
+        entry["images"], entry["metadata"] = {}, {"source_image_path": "slide.tif"}
+        entry["scalefactors"] = {keys.SPOT_DIAMETER: 10.0}
+    for adata in (written, in_files):
+        getattr(sq.pl, command[1])(adata, color=command[2], shape=None)
+        assert len(plt.gcf().axes) > 0
 
 
 def written_columns() -> list[str]:

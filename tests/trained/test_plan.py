@@ -37,6 +37,15 @@ def test_arguments_out_of_range_are_named(make_section, monkeypatch, name, value
         assert name in text and (str(value) in text or f"{value:g}" in text), text
 
 
+@pytest.mark.parametrize("name", ["epochs", "max_epochs"])
+def test_what_says_how_to_train_is_refused_once_where_the_model_is_not_trained(make_section, name):
+    with pytest.raises(ValueError, match=r"odel 'kernel'.*Models that have .*max_epochs.*: hist2scrna, ") as said:
+        fit(make_section(), **{name: 5}, progress=False)
+    assert "Did you mean" not in str(said.value)
+    with pytest.raises(ValueError, match=r"training=.*max_epochs"):
+        fit(make_section(), model="hist2scrna", **{name: 5}, progress=False)
+
+
 @pytest.mark.parametrize("value", [float("nan"), -1, "a", ("x", 2.0)])
 def test_weights_of_losses_are_numbers(make_section, value):
     with pytest.raises(ValueError, match="weight of 'smoothness' in `losses`|'smoothness'"):
