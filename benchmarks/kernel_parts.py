@@ -1,6 +1,6 @@
 """What each part of the kernel model is worth: one part changed at a time, on HER2ST and on the olfactory bulb.
 
-python benchmarks/few_ablation.py [--out benchmarks/results/few] [--data her2st mob] [--fold NAME ...]
+python benchmarks/kernel_parts.py [--out benchmarks/results/kernel_parts] [--data her2st mob] [--fold NAME ...]
                                   [--publish docs/benchmark]
 
 The features of the three fields of view are computed once; each row is then the model `kernel` on features
@@ -88,7 +88,7 @@ def add_features(adata: ad.AnnData) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/few"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernel_parts"))
     parser.add_argument("--data", nargs="+", default=["her2st", "mob"], choices=["her2st", "mob"])
     parser.add_argument("--fold", nargs="+", help="hold out these sections alone")
     parser.add_argument("--publish", type=Path, help="folder of the documentation that shows the results")
