@@ -7,9 +7,9 @@ from time import perf_counter
 
 log = logging.getLogger(__name__)
 
-# Seconds after which a duration is told; shorter work is over by then. The first step, which also loads and compiles,
-# counts only where nothing else is known.
-MEASURED = 5.0
+# Seconds of steps that a duration is told from. The first, which also loads and compiles, is not among them: it counts
+# only where it alone took so long that nobody should wait for the second.
+MEASURED, FIRST_ALONE = 5.0, 60.0
 # Seconds of work to come below which nothing is said.
 LONG = 10.0
 
@@ -36,10 +36,10 @@ class Duration:
         now = perf_counter()
         if self.first is None:
             self.first = (done, now)
-        if self.told or now - self.start < MEASURED:
+        since, then = self.first if now - self.start < FIRST_ALONE or done > self.first[0] else (0, self.start)
+        if self.told or done == since or now - then < MEASURED:
             return
         self.told = True
-        since, then = self.first if done > self.first[0] else (0, self.start)
         left = (now - then) / (done - since) * (self.total - done)
         if left >= LONG:
             log.info("%s: about %s", self.work, spoken(now - self.start + left))
