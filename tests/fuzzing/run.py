@@ -62,9 +62,10 @@ def good_files(kinds: Sequence[str]) -> Iterator[dict[str, Path]]:
 def damage(rng: np.random.Generator, folder: Path) -> None:
     """Damage one file of a folder, now and then two, or take one away."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in rng.choice(np.array(files, dtype=object), 1 if rng.random() < 0.8 else min(2, len(files))):
+    n = 1 if rng.random() < 0.8 else min(2, len(files))
+    for path in rng.choice(np.array(files, dtype=object), n, replace=False):
         if rng.random() < 0.02 and len(files) > 1:
-            path.unlink(missing_ok=True)
+            path.unlink()
             continue
         content = path.read_bytes()
         try:
