@@ -105,13 +105,14 @@ def score(cells: Cells, label: str, options: dict[str, Any]) -> dict[str, Any]:
     predicted = h2s.tl.predict(cells.test.copy(), model, layers=["mean", "log_normalized"], **masks)
     evaluation = h2s.tl.evaluate(predicted, model, **labels, **masks)
     head, results = evaluation.headline, evaluation.results
+    likelihood = {name: scores["log_likelihood"] for name, scores in results["counts"].items()}
     row = {
         "model": label,
         "Pearson": head["pearson"],
         "depth baseline": head["depth_baseline"],
         "noise ceiling": head["noise_ceiling"],
-        "log-likelihood": results["counts"]["model"]["log_likelihood"] if "counts" in results else np.nan,
-        "of the mean baseline": results["counts"]["mean_baseline"]["log_likelihood"] if "counts" in results else np.nan,
+        "log-likelihood": likelihood.get("model", np.nan),
+        "of the mean baseline": likelihood.get("mean_baseline", np.nan),
     }
     if has_types:
         types = predicted.obs[PREDICTED_TYPE]
@@ -120,6 +121,7 @@ def score(cells: Cells, label: str, options: dict[str, Any]) -> dict[str, Any]:
             "type-mean baseline": pearson_of_type_means(cells, types),
             "of the true type": pearson_of_type_means(cells, cells.test.obs[TYPE]),
         }
+    print(row, flush=True)
     return row
 
 
