@@ -19,6 +19,7 @@ from hist2scrna.messages import warn_user
 if TYPE_CHECKING:
     from hist2scrna.fitting.batches import BlockSampler
     from hist2scrna.fitting.checkpoint import TrainingCheckpoint
+    from hist2scrna.fitting.dealt import DealtSampler
     from hist2scrna.fitting.result import FitSettings
     from hist2scrna.fitting.tile_batches import TileSampler
     from hist2scrna.models.contract import SpotBatch
@@ -114,16 +115,20 @@ class BestEpoch(Callback):
 
 
 class EpochSeed(Callback):
-    """Draw each epoch from a seed of its own: it is the same after those before it and after a checkpoint."""
+    """Draw each epoch from a seed of its own: it is the same after those before it and after a checkpoint.
 
-    def __init__(self, seed: int, sampler: BlockSampler | TileSampler) -> None:
+    Each of several processes draws views and dropout of its own; the blocks, which all draw, are the same.
+    """
+
+    def __init__(self, seed: int, sampler: BlockSampler | TileSampler | DealtSampler) -> None:
         self.seed = seed
         self.sampler = sampler
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seed blocks, views and dropout."""
         self.sampler.epoch = trainer.current_epoch
-        drawn = np.random.SeedSequence([self.seed, trainer.current_epoch]).generate_state(1, np.uint64)[0]
+        rank = [trainer.global_rank] if trainer.global_rank else []
+        drawn = np.random.SeedSequence([self.seed, trainer.current_epoch, *rank]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(drawn))
 
 

@@ -15,11 +15,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from hist2scrna.encoders.precision import has_bfloat16
 from hist2scrna.fitting.batches import BlockSampler, SpotBlocks
 from hist2scrna.fitting.checkpoint import BEST, TrainingCheckpoint
+from hist2scrna.fitting.dealt import DealtBatches, DealtSampler
 from hist2scrna.fitting.diverged import Diverged, Names
 from hist2scrna.fitting.epochs import BestEpoch, EpochSeed, KeepTraining
 from hist2scrna.fitting.explained import variance_explained
@@ -27,12 +28,13 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.interruption import Interrupted, interruptible
 from hist2scrna.fitting.lightning_module import TrainingModule
 from hist2scrna.fitting.memory import within_memory
+from hist2scrna.fitting.processes import n_machines, place_among
 from hist2scrna.fitting.recalibration import recalibrate_dispersion
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.fitting.tile_batches import TileBatches, TileSampler, tiles_of
 
 if TYPE_CHECKING:
-    from hist2scrna.models.contract import SpotModel
+    from hist2scrna.models.contract import SpotBatch, SpotModel
     from hist2scrna.models.training import Precision, Training
     from hist2scrna.spots.read import Spots
 
@@ -208,34 +210,34 @@ def _saved(best: BestEpoch, kept: TrainingCheckpoint | None) -> str:
 
 
 def _loaders(model: SpotModel, spots: Spots, split: Split, settings: FitSettings) -> dict[str, Any]:
-    size = int(settings.training.batch_size or 1)
-    if model.context.kind == "tile":
-        return _tile_loaders(spots, split, size, settings.seed)
-    data = SpotBlocks(spots, model.context)
-    sampler = BlockSampler(spots, split.training, model.context, size, seed=settings.seed)
-    loaders: dict[str, Any] = {"train_dataloaders": DataLoader(data, sampler=sampler, batch_size=None)}
-    if len(split.validating):
-        fixed = BlockSampler(spots, split.validating, model.context, size)
-        loaders["val_dataloaders"] = DataLoader(data, sampler=fixed, batch_size=None)
-    return loaders
-
-
-def _tile_loaders(spots: Spots, split: Split, size: int, seed: int) -> dict[str, Any]:
+    size, devices = int(settings.training.batch_size or 1), int(settings.training.devices or 1)
     loaders: dict[str, Any] = {}
-    for name, members, owned in (("train", split.training, False), ("val", split.validating, True)):
-        if len(members):
-            data = TileBatches(spots, members, owned=owned)
-            tiles = tiles_of(spots, data.members, owned=owned)
-            sampler = TileSampler(tiles, size, None if owned else seed)
-            loaders[f"{name}_dataloaders"] = DataLoader(data, sampler=sampler, batch_size=None)
+    for name, members in (("train", split.training), ("val", split.validating)):
+        if not len(members):
+            continue
+        seed = settings.seed if name == "train" else None
+        sampler: BlockSampler | TileSampler | DealtSampler
+        data: Dataset[SpotBatch]
+        if model.context.kind == "tile":
+            data = on_tiles = TileBatches(spots, members, owned=seed is None)
+            sampler = TileSampler(tiles_of(spots, on_tiles.members, owned=seed is None), size, seed)
+        else:
+            data, sampler = SpotBlocks(spots, model.context), BlockSampler(spots, members, model.context, size, seed)
+        if devices > 1:
+            data, sampler = DealtBatches(data), DealtSampler(sampler, place_among(devices))
+        loaders[f"{name}_dataloaders"] = DataLoader(data, sampler=sampler, batch_size=None)
     return loaders
 
 
 def _trainer(training: Training, callbacks: list[Callback]) -> L.Trainer:
+    devices = int(training.devices or 1)
+    machines = n_machines(devices)
     return L.Trainer(
         max_epochs=training.max_epochs,
         accelerator=str(training.accelerator),
-        devices=int(training.devices or 1),
+        devices=devices // machines,
+        num_nodes=machines,
+        use_distributed_sampler=False,
         precision=training.precision,
         deterministic=training.deterministic or None,
         accumulate_grad_batches=int(training.accumulate or 1),

@@ -123,20 +123,20 @@ class TrainingModule(L.LightningModule):
 
     def _log_terms(self, prediction: Prediction, batch: SpotBatch, stage: str) -> Tensor:
         terms = self.objective(prediction, batch)
+        # Averaged over devices, so that all agree on the best epoch. Lightning divides the sum of the weights by the
+        # number of processes, in whole numbers: of a multiple of it nothing is lost.
+        weight = 0 if batch.spare else batch.n_core * self.trainer.world_size
         for name, value in terms.items():
-            # Averaged over devices, so that all agree on the best epoch.
-            self.log(
-                f"{stage}_{name}",
-                value.detach(),
-                on_step=False,
-                on_epoch=True,
-                batch_size=batch.n_core,
-                sync_dist=True,
-            )
-        if not torch.isfinite(terms["loss"]):
+            self.log(f"{stage}_{name}", value.detach(), on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+        finite = bool(torch.isfinite(terms["loss"]))
+        # All stop together: one that waited for a process that stopped would wait forever.
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
+            epoch = f"in epoch {self.current_epoch}"
+            if finite:
+                raise Diverged(f"The {stage} loss of another process is not finite {epoch}")
             where = place_of_loss(terms, prediction, batch, self.names)
-            raise Diverged(f"The {stage} loss is {terms['loss'].item()} in epoch {self.current_epoch}, of {where}")
-        return terms["loss"]
+            raise Diverged(f"The {stage} loss is {terms['loss'].item()} {epoch}, of {where}")
+        return terms["loss"] * 0 if batch.spare else terms["loss"]
 
     def on_after_backward(self) -> None:
         """Refuse a gradient that is not finite before a step is made along it; with 16 bits the scaler skips it."""

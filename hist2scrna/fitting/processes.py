@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from torch.distributed import is_torchelastic_launched
+
+
+class Place(NamedTuple):
+    """Which of several processes this is, from 0, and of how many."""
+
+    rank: int
+    of: int
+
+
+ALONE = Place(0, 1)
+
+
+def place_among(devices: int) -> Place:
+    """Return the place of this process among those that train one model on so many devices."""
+    return ALONE if devices == 1 else Place(int(os.environ["RANK"]), devices)
+
+
+def n_machines(devices: int) -> int:
+    """Return the number of machines on which torchrun started a process for each device."""
+    return 1 if devices == 1 else devices // int(os.environ.get("LOCAL_WORLD_SIZE", devices))
 
 
 def require_processes(devices: int) -> None:

@@ -88,6 +88,8 @@ class SpotBatch:
     spot
         `(n_core,)` int64, the row of `counts` that each nucleus is counted in, where counts and library sizes are those
         of spots, the sums over the nuclei in them; None: they are those of the nuclei.
+    spare
+        A repeat that only keeps the processes of a training on several devices in step: nothing is learned from it.
 
     Examples
     --------
@@ -119,6 +121,7 @@ class SpotBatch:
     masks: Tensor | None = None
     tile: Tensor | None = None
     spot: Tensor | None = None
+    spare: bool = False
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch with all tensors on `device`."""

@@ -37,7 +37,7 @@ class Training:
     patience
         Training stops after so many epochs without a better validation loss; 0: never early. Default: 10.
     batch_size
-        Largest number of spots of a batch. Default: 64.
+        Largest number of spots of a batch, of which each device has one at a step. Default: 64.
     lr
         Learning rate. Default: 1e-4.
     schedule
@@ -56,7 +56,7 @@ class Training:
         `"32-true"`, `"bf16-mixed"` or `"16-mixed"`. The likelihood is always computed in float32. Default: bfloat16
         mixed on a GPU that has it, else float32.
     accumulate
-        Number of batches whose gradients are added up before a step. Default: 1.
+        Number of batches of each device whose gradients are averaged before a step. Default: 1.
     augment
         Vary the training patches at random: networks see them flipped, turned and with other colors; the kernel model
         encodes each twice, with other stains, turned and blurred, and gives less weight to features that then differ,
@@ -71,8 +71,10 @@ class Training:
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`. Default: `"auto"`.
     devices
-        Number of devices. Default: 1. More than one need a process each: start your script with `torchrun
-        --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna fit ...`.
+        Number of devices, on all machines together. Default: 1. More than one need a process each: start your script
+        with `torchrun --nproc-per-node 2 script.py`, the shell with `torchrun --nproc-per-node 2 --no-python hist2scrna
+        fit ...`. The batches of an epoch are dealt to the processes in turn: two devices learn what one learns with
+        `accumulate=2`, but for what each draws at random (dropout, augmentation).
     deterministic
         Train with operations alone that give the same numbers each time on the same GPU, which is slower; an operation
         that has no such form is an error. On a CPU the numbers are the same in any case. Default: False.
