@@ -13,8 +13,9 @@ from hist2scrna.cli.options import arguments_of, given, with_options
 from hist2scrna.cli.reading import read_data
 from hist2scrna.cli.writing import check_output, write_one
 
-# Colors are three numbers twice, of an encoder of one's own; what is written goes to --out; the bar always shows.
-OTHERWISE = ("normalize", "progress", "copy")
+# Colors are three numbers twice, of an encoder of one's own; what is written goes to --out; the bar always shows; a
+# cluster is of Python.
+OTHERWISE = ("normalize", "client", "progress", "copy")
 EXTRACT = [a for a in arguments_of("pp._extract_features", "extract_features") if a.name not in OTHERWISE]
 
 

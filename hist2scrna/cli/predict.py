@@ -14,8 +14,9 @@ from hist2scrna.cli.reading import read_data
 from hist2scrna.cli.slides import slide_files, slide_grids
 from hist2scrna.cli.writing import check_output, write_one
 
-# What is written goes to --out, as a copy or in place is no question there; the bar always shows.
-OTHERWISE = ("store", "copy", "progress")
+# What is written goes to --out, as a copy or in place is no question there; the bar always shows; a cluster is of
+# Python.
+OTHERWISE = ("store", "client", "copy", "progress")
 PREDICT = [argument for argument in arguments_of("trained.predict", "predict") if argument.name not in OTHERWISE]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,9 +73,20 @@ class PatchSource:
         self.px = px
         self.first_px = tuple(first_px)
         self.channels = images[0].channels if images else 3
-        keep = len(xy) * self.channels * px * px <= CACHE_BYTES
-        self._cache = np.empty((len(xy), self.channels, px, px), dtype=np.uint8) if keep else None
-        self._cut = np.zeros(len(xy), dtype=bool)
+        self._empty()
+
+    def _empty(self) -> None:
+        shape = (len(self.xy), self.channels, self.px, self.px)
+        self._cache = np.empty(shape, dtype=np.uint8) if math.prod(shape) <= CACHE_BYTES else None
+        self._cut = np.zeros(len(self.xy), dtype=bool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process cuts its own.
+        return {name: value for name, value in vars(self).items() if name not in ("_cache", "_cut")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._empty()
 
     def read(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the patches of the spots `index`, `(len(index), channels, px, px)` uint8."""
@@ -104,6 +116,11 @@ class PatchSource:
         """Forget what was decoded of the image of a section."""
         if code < len(self.images):
             self.images[code].release()
+
+    def of_section(self, code: int, index: NDArray[np.int64]) -> PatchSource:
+        """Return the patches of the spots `index` of one section by themselves; what has been cut is cut again."""
+        first, section = self.first_px[code : code + 1], np.zeros(len(index), dtype=np.int64)
+        return PatchSource([self.images[code]], [self.side[code]], self.xy[index], section, self.px, first)
 
     def fingerprint(self, index: NDArray[np.int64]) -> str:
         """Return what the patches of the spots `index`, of one section, depend on: the image, and where they are cut.

@@ -10,18 +10,17 @@ import numpy as np
 
 from hist2scrna import __version__, keys
 from hist2scrna.arguments import require_whole
-from hist2scrna.encoders.compiled import compiled_on
+from hist2scrna.cluster import require_client
 from hist2scrna.encoders.precision import check_precision
 from hist2scrna.encoders.prepare import DEFAULT_ENCODER, prepare_encoder
-from hist2scrna.fitting.encode import encode_patches, require_rgb
+from hist2scrna.fitting.encode import require_rgb
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known, require_adata, sections_counted
-from hist2scrna.pp._encode_patches import encode_by, encode_spots
+from hist2scrna.pp._encode_patches import Encoding, encode_sections, precision_there
 from hist2scrna.pp._features_key import check_features_key
-from hist2scrna.processors import threads
 from hist2scrna.spots.patches import encoder_patch_size
 from hist2scrna.spots.placed import placed_spots, spread
 from hist2scrna.spots.read import read_spots
@@ -33,16 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import torch
     from anndata import AnnData
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from hist2scrna.encoders import Encoder
     from hist2scrna.encoders.precision import Precision
     from hist2scrna.encoders.published import Colors
     from hist2scrna.images.patches import PatchGeometry
-    from hist2scrna.spots.read import Spots
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +64,7 @@ def extract_features(
     precision: Precision | None = None,
     accelerator: str = "auto",
     store: str | Path | None = None,
+    client: Any = None,
     progress: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
@@ -138,6 +135,10 @@ def extract_features(
         Folder in which finished batches are kept: an interrupted run continues from there, and gives the same
         features. Encoder, weights, precision, geometry, coordinates and image must be the same. Rows that were cut
         off or altered are made again. The folder is not deleted.
+    client
+        A client of a dask.distributed cluster (`pip install 'hist2scrna[dask]'`): each section is then a task of its
+        workers, where `accelerator` chooses the device, and images in files are read from the same path. The sections
+        of a worker that is lost are encoded by another.
     progress
         Show a progress bar.
     copy
@@ -185,7 +186,9 @@ def extract_features(
         check_features_key(adata, key_added, spatial_key)
     if precision is not None:
         check_precision(precision)
-    device = pick_device(accelerator)
+    device = pick_device(accelerator) if client is None else None
+    if client is not None:
+        require_client(client)
     colors = None if normalize is None else _checked_colors(normalize)
     prepared = prepare_encoder(encoder, weights)
     if colors is not None:
@@ -198,16 +201,17 @@ def extract_features(
     # What fit and predict encode in the same way is in the same cache.
     cached = settings.cache_dir is not None and prepared.by_name and store is None
     cached &= colors is None and precision is None
-    precision = precision or prepared.precision_on(device)
+    if precision is None:
+        precision = prepared.precision_on(device) if device is not None else precision_there(client, accelerator)
     description = _describe(prepared, spots.geometry, precision)
-    if cached:
-        with threads():
-            everything = np.arange(len(spots))
-            (features,) = encode_patches(
-                prepared, spots, everything, batch_size=batch_size, device=device, progress=progress
-            )
+    encoding = Encoding(prepared, precision, batch_size, cached=cached)
+    must_agree = {} if store is None else {**_settings(description), **spots_identity(spots)}
+    rows = FeatureStore(len(spots), store, must_agree)
+    if device is None:
+        encode_sections(client, encoding, spots, rows, accelerator, progress=progress)
     else:
-        features = _encoded(prepared, spots, description, batch_size, device, store, progress)
+        encoding.encode(spots, rows, device, progress=progress)
+    features = rows.array()
     log.info("%d features of %d spots, by %s", features.shape[1], len(features), prepared.name)
     target = adata.copy() if copy else adata
     key = f"X_{prepared.name.replace('/', '_')}" if key_added is None else key_added
@@ -215,26 +219,6 @@ def extract_features(
     arrays = {name: np.array(description[name]) for name in ("mean", "std", "fields_of_view")}
     target.uns[key] = {**description, **arrays, "n_features": features.shape[1], "version": __version__}
     return target if copy else None
-
-
-def _encoded(
-    encoder: Encoder,
-    spots: Spots,
-    description: dict[str, Any],
-    batch_size: int,
-    device: torch.device,
-    store: str | Path | None,
-    progress: bool,
-) -> NDArray[np.float32]:
-    """Return the features of all spots, in memory or from a store, into which new ones go."""
-    assert spots.geometry is not None
-    precision = description["precision"]
-    must_agree = {} if store is None else {**_settings(description), **spots_identity(spots)}
-    rows = FeatureStore(len(spots), store, must_agree)
-    with threads(), encoder.on(device, precision):
-        fastest = compiled_on(encoder, device, precision, px=spots.geometry.px, n_patches=len(spots))
-        encode_spots(spots, encode_by(fastest, spots.geometry.um, device), rows, batch_size, progress)
-    return rows.array()
 
 
 def _describe(encoder: Encoder, geometry: PatchGeometry, precision: str) -> dict[str, Any]:

@@ -119,6 +119,11 @@ class PatchFiles(PatchSource):
         self.files = files
         self.part = part
 
+    def of_section(self, code: int, index: NDArray[np.int64]) -> PatchFiles:
+        """Return the patches of the spots `index` of one section by themselves."""
+        files, section = [self.files[spot] for spot in index], np.zeros(len(index), dtype=np.int64)
+        return PatchFiles(files, [self.part[code]], self.xy[index], section, self.px)
+
     def fingerprint(self, index: NDArray[np.int64]) -> str:
         """Return what the patches of the spots `index` depend on: paths, sizes and times of change of their files."""
         digest = hashlib.sha256(f"{self.px} ".encode())

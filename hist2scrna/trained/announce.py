@@ -9,8 +9,6 @@ from hist2scrna.fitting.inference import pick_device
 from hist2scrna.messages import listed
 
 if TYPE_CHECKING:
-    import torch
-
     from hist2scrna.encoders import Encoder
     from hist2scrna.models.registry import ModelEntry
     from hist2scrna.models.training import Training
@@ -40,7 +38,7 @@ def announce_fit(
     )
 
 
-def announce_prediction(model: FittedModel, spots: Spots, device: torch.device) -> None:
+def announce_prediction(model: FittedModel, spots: Spots, device: str) -> None:
     """Say what will be predicted, for how many spots and where."""
     where = listed(spots.sections, MOST_NAMED)
     n_genes = len(model.genes)

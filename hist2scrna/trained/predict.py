@@ -6,23 +6,24 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
-
 from hist2scrna import keys
-from hist2scrna.fitting.inference import pick_device, predict_blocks
+from hist2scrna.cluster import require_client
+from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.surroundings import in_own_torch
-from hist2scrna.fitting.tissue_meter import TissueMeter
 from hist2scrna.messages import arguments_known
-from hist2scrna.processors import threads
 from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.check_arguments import check_arguments
 from hist2scrna.trained.depth import imposed_library
-from hist2scrna.trained.donors import read_donors
-from hist2scrna.trained.encode import encode
 from hist2scrna.trained.files import as_fitted
 from hist2scrna.trained.layers import checked_layers, default_layers
+from hist2scrna.trained.predict_spots import (
+    Asked,
+    PredictionTask,
+    predict_sections,
+    predict_spots,
+    require_sections,
+)
 from hist2scrna.trained.read import read_for
 from hist2scrna.trained.store import keep_encoded
 from hist2scrna.trained.writer import PredictionWriter
@@ -31,6 +32,7 @@ from hist2scrna.trained.written import written_parameters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -63,6 +65,7 @@ def predict(
     nuclei: Any = None,
     encoder: Any = None,
     accelerator: str = "auto",
+    client: Any = None,
     progress: bool = True,
 ) -> AnnData:
     """Predict gene expression, as counts, and cell types from the image.
@@ -123,6 +126,11 @@ def predict(
         folder. Encoders by name are found by it; that their weights are those of the training is checked by SHA-256.
     accelerator
         `"auto"`, `"cpu"`, `"gpu"`, `"cuda"` or `"mps"`.
+    client
+        A client of a dask.distributed cluster (`pip install 'hist2scrna[dask]'`): each section is then a task of its
+        workers, where `accelerator` chooses the device, and images in files are read from the same path. The sections
+        of a worker that is lost are predicted by another. Not for models on tiles or on slides; nothing that was
+        encoded is kept next to `store`.
     progress
         Show a bar.
 
@@ -214,7 +222,11 @@ def predict(
     )
     fitted = as_fitted(model)
     wanted = default_layers(fitted) if layers is None else checked_layers(layers)
-    device, size = pick_device(accelerator), batch_size or _default_batch(fitted)
+    if client is None:
+        pick_device(accelerator)
+    else:
+        require_client(client)
+        require_sections(fitted)
     spots = read_for(
         fitted,
         adata,
@@ -226,9 +238,10 @@ def predict(
         mpp=mpp,
         nuclei=nuclei,
     )
-    kept = None if store is None else keep_encoded(Path(store), fitted, spots)
-    imposed = imposed_library(fitted, adata.obs.iloc[spots.rows], library_size)
-    announce_prediction(fitted, spots, device)
+    kept = None if store is None or client is not None else keep_encoded(Path(store), fitted, spots)
+    about = adata.obs.iloc[spots.rows]
+    imposed = imposed_library(fitted, about, library_size)
+    announce_prediction(fitted, spots, "a cluster" if client is not None else str(pick_device(accelerator)))
     writer = PredictionWriter(
         adata,
         rows=spots.rows,
@@ -240,36 +253,21 @@ def predict(
         store=store,
         called=spots.called,
     )
+    asked = Asked(batch_size or _default_batch(fitted), accelerator, encoder, group_key, another_donor)
+    task = PredictionTask(spots, about, imposed, asked)
     try:
-        with threads() as look_again:
-            # Encoders that are built anew draw numbers.
-            with torch.random.fork_rng(devices=[]):
-                meter = None if fitted.tissue is None else TissueMeter(fitted.tissue, spots, fitted.module, device)
-                watch = None if meter is None else meter.see
-                where: dict[str, Any] = {"batch_size": size, "device": device, "watch": watch}
-                encode(fitted, spots, encoder, progress=progress, kept=kept, **where)
-            about = adata.obs.iloc[spots.rows]
-            spots.donor = read_donors(fitted, about, spots, group_key=group_key, another=another_donor)
-            blocks = predict_blocks(
-                fitted.module,
-                spots,
-                log_library=None if imposed is None else np.log(imposed),
-                progress=progress and fitted.encoder is None,
-                kept=kept if fitted.encoder is None else None,
-                **where,
-            )
-            for core, prediction in blocks:
-                writer.add(core, prediction)
-                look_again()
-            if meter is not None:
-                writer.distance[spots.rows] = meter.distance()
+        if client is None:
+            distance = predict_spots(fitted, task, writer.add, progress=progress, kept=kept)
+        else:
+            distance = predict_sections(client, fitted, task, writer.add, progress=progress)
+        if distance is not None:
+            writer.distance[spots.rows] = distance
         writer.of_nuclei = _of_nuclei(spots, writer.names)
         written = writer.finish(imposed, written_parameters(fitted, library_size, spots))
         if kept is not None and kept.folder is not None:
             shutil.rmtree(kept.folder)
         return written
     finally:
-        fitted.module.cpu()
         writer.discard()
 
 
