@@ -64,12 +64,12 @@ class CompiledNetwork:
             "INFERENCE_PRECISION_HINT": "f32",
         }
         compiled = openvino.Core().compile_model(graph, "CPU", settings)
-        self.width = int(compiled.output(0).shape[1])
+        self.shape = tuple(int(edge) for edge in compiled.output(0).shape[1:])
         self.queue = openvino.AsyncInferQueue(compiled)
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """Map normalized patches `(n, 3, h, w)` to `(n, width)`, float32."""
-        features: NDArray[np.float32] = np.empty((len(patches), self.width), dtype=np.float32)
+        """Map normalized patches `(n, 3, h, w)` to features `(n, width)`, or to maps, float32."""
+        features: NDArray[np.float32] = np.empty((len(patches), *self.shape), dtype=np.float32)
 
         def keep(request: Any, place: int) -> None:
             features[place] = request.get_output_tensor(0).data[0]

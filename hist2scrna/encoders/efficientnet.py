@@ -16,6 +16,8 @@ from hist2scrna.encoders.weights import file_sha256
 COLORS = (127 / 255,) * 3, (128 / 255,) * 3
 STEM = 32
 STRIDE = 16
+# Padding on the right and below moves each of four halvings by half a pixel of its input.
+SHIFT = 0.5 * (1 + 2 + 4 + 8)
 # Kernel, stride and expansion of the first five of the seven stages (Tan and Le 2019, table 1).
 STAGES = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6))
 

@@ -27,6 +27,26 @@ UNKNOWN, NONE, OWN = "unknown", "none", "the encoder's own"
 
 
 @dataclass(frozen=True)
+class TileMaps:
+    """How the maps of a whole tile stand for those of the patches in it.
+
+    Attributes
+    ----------
+    network
+        The module from normalized tiles `(n, 3, s, s)` to maps `(n, c, s / token_px, s / token_px)`.
+    shift_px
+        How far right and below the middle of its own pixels the middle of what a token sees lies.
+    read
+        From tables of integrals of one tile and places of windows to features `(m, d)`, as the network of the encoder
+        gives them for a patch; see :func:`~hist2scrna.encoders.windows.statistics_in`.
+    """
+
+    network: nn.Module
+    shift_px: float
+    read: Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
 class Encoder:
     """A frozen encoder: from RGB patches `(n, 3, px, px)` to features `(n, width)`.
 
@@ -70,6 +90,9 @@ class Encoder:
         Most patches that pass through the network together, whatever the batch; None: all of the batch.
     with_morphology
         Whether the features by hand of the middle of each patch (`n_morphology`) follow those of the network.
+    maps
+        Where the image is encoded once by tiles, and each spot reads the maps at its place: how. None: each patch by
+        itself.
 
     Examples
     --------
@@ -101,6 +124,7 @@ class Encoder:
     by_name: bool = False
     at_once: int | None = None
     with_morphology: bool = False
+    maps: TileMaps | None = None
 
     @property
     def n_morphology(self) -> int:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_ENCODER = imagenet.NAME
-BUILT_IN = {imagenet.NAME: imagenet.imagenet_encoder, morphology.NAME: morphology.morphology_encoder}
+BUILT_IN = {
+    imagenet.NAME: imagenet.imagenet_encoder,
+    imagenet.TILES_NAME: imagenet.imagenet_tiles_encoder,
+    morphology.NAME: morphology.morphology_encoder,
+}
 
 
 def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
@@ -32,9 +36,9 @@ def prepare_encoder(encoder: Any, weights: str | Path | None = None) -> Encoder:
     Parameters
     ----------
     encoder
-        `"imagenet"`, `"morphology"`, a name of the table of published encoders (`"uni2-h"`), or the name of a model of
-        timm; each but `"morphology"` may end in `"+morphology"`, which joins the features by hand. Else a function, a
-        :class:`torch.nn.Module`, or an :class:`Encoder`, which is returned as it is.
+        `"imagenet"`, `"imagenet-tiles"`, `"morphology"`, a name of the table of published encoders (`"uni2-h"`), or the
+        name of a model of timm; `"imagenet"` and the last two may end in `"+morphology"`, which joins the features by
+        hand. Else a function, a :class:`torch.nn.Module`, or an :class:`Encoder`, which is returned as it is.
     weights
         A file of weights, or a folder with one; None: those of the package, of the hub, or of the module itself.
 
@@ -136,6 +140,11 @@ def _with_morphology(encoder: Encoder) -> Encoder:
     """Return the encoder with the features by hand after its own."""
     if encoder.name == morphology.NAME:
         raise ValueError(f"The encoder {encoder.name!r} is the features by hand; they are not joined to themselves.")
+    if encoder.maps is not None:
+        raise ValueError(
+            f"Encoder {encoder.name!r} cuts no patches, of which features by hand are. Leave {WITH_MORPHOLOGY!r} out, "
+            f"or pass {imagenet.NAME + WITH_MORPHOLOGY!r}."
+        )
     joined = replace(
         encoder,
         name=encoder.name + WITH_MORPHOLOGY,

@@ -105,6 +105,10 @@ class StainVariation(nn.Module):
         """Return patches `(n, 3, h, w)`, uint8 or 0..1, varied as was drawn; float in 0..1."""
         return self.stain(patches, *drawn)
 
+    def moved(self, places: torch.Tensor, side: int, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return where places `(m, 2)`, x and y, of one patch come to lie: where they are."""
+        return places
+
     def stain(self, patches: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Scale and shift, each `(n, 3)`, the stains of patches `(n, 3, h, w)`, uint8 or 0..1; float in 0..1."""
         # Density @ to_stains are amounts of stain; these, scaled, @ to_rgb are density again: all in one product.
@@ -172,6 +176,14 @@ class ImageVariation(nn.Module):
             deviation = float(deviations[i])
             seen[i] = gaussian_blur2d(turned[None], (size, size), (deviation, deviation))[0] if deviation else turned
         return seen
+
+    def moved(self, places: torch.Tensor, side: int, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return where places `(m, 2)`, x and y, in one patch of `side` pixels come to lie when it is varied."""
+        quarters, mirrored = int(drawn[2][0]), bool(drawn[3][0])
+        x, y = places.unbind(dim=1)
+        for _ in range(quarters):
+            x, y = y, side - x
+        return torch.stack([side - x if mirrored else x, y], dim=1)
 
 
 class SectionView(nn.Module):

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hist2scrna.encoders.compiled import compiled_on
 from hist2scrna.files import require_writable
-from hist2scrna.fitting.duration import Duration
-from hist2scrna.fitting.feature_cache import features_key, store_features, stored_features
+from hist2scrna.fitting.encode_tiles import TilePass
 from hist2scrna.fitting.look import PLAIN, Look
-from hist2scrna.fitting.read_ahead import read_ahead, readers
+from hist2scrna.fitting.patch_pass import PatchPass
 from hist2scrna.images.placement import RGB
 from hist2scrna.verbosity import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from hist2scrna.encoders import Encoder
@@ -41,16 +36,18 @@ def encode_patches(
     batch_size: int,
     device: torch.device,
     progress: bool,
+    precision: Precision | None = None,
     looks: Sequence[Look] = PLAIN,
     kept: FeatureStore | None = None,
     watch: Callable[[NDArray[np.int64], Tensor], None] | None = None,
 ) -> list[NDArray[np.float32]]:
     """Return the features of all spots for each look, `(n, d)` float32, NaN for those that are not among `members`.
 
-    They are computed in the precision that the encoder has on the device; on a CPU in float32, by OpenVINO. Patches
-    are read, and on a CPU varied and described by hand, in threads of their own while others pass through the network.
-    Encoders by name, whose weights nobody changes, keep the features of each section in `settings.cache_dir`, where
-    there is one, and take them from there.
+    They are computed in the precision that the encoder has on the device; on a CPU in float32, by OpenVINO. An encoder
+    of tiles encodes the image once, and spots read its maps (:class:`~hist2scrna.fitting.encode_tiles.TilePass`).
+    Patches are read, and on a CPU varied and described by hand, in threads of their own while others pass through the
+    network. Encoders by name, whose weights nobody changes, keep the features of each section in `settings.cache_dir`,
+    where there is one, and take them from there.
 
     Parameters
     ----------
@@ -64,6 +61,8 @@ def encode_patches(
         Where to compute.
     progress
         Show a bar.
+    precision
+        In which the network is computed; None: the encoder's own on the device.
     looks
         How each patch is looked at; features by hand describe it as it is.
     kept
@@ -86,13 +85,17 @@ def encode_patches(
     cache = settings.cache_dir if encoder.by_name and kept is None else None
     if cache is not None:
         require_writable(cache / "features")
-    precision = encoder.precision_on(device)
+    precision = precision or encoder.precision_on(device)
+    one_pass = PatchPass
+    if encoder.maps is not None:
+        require_images(encoder, spots)
+        one_pass = TilePass
     tables: list[NDArray[np.float32]] = []
     with (
-        encoder.on(device),
+        encoder.on(device, precision),
         tqdm(total=len(members), desc="encoding", unit="spot", disable=not progress) as bar,
     ):
-        pass_through = _Pass(encoder, spots, looks, device, precision, len(members), batch_size, bar, watch)
+        pass_through = one_pass(encoder, spots, looks, device, precision, len(members), batch_size, bar, watch)
         if kept is not None:
             return [pass_through.kept_rows(members, kept)]
         for code in np.unique(spots.section[members]):
@@ -119,105 +122,19 @@ def require_rgb(spots: Spots) -> None:
         )
 
 
-class _Pass:
-    """One pass over the patches of some spots, section by section."""
+def require_images(encoder: Encoder, spots: Spots) -> None:
+    """Refuse patches in files for an encoder that reads tiles of the image.
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        spots: Spots,
-        looks: Sequence[Look],
-        device: torch.device,
-        precision: Precision,
-        n: int,
-        batch_size: int,
-        bar: Any,
-        watch: Callable[[NDArray[np.int64], Tensor], None] | None,
-    ) -> None:
-        assert spots.geometry is not None and spots.patches is not None
-        self.encoder, self.spots, self.patches, self.geometry = encoder, spots, spots.patches, spots.geometry
-        self.looks, self.device, self.precision, self.n, self.bar = looks, device, precision, n, bar
-        self.watch = watch
-        self.size = min(batch_size, encoder.at_once or batch_size)
-        self.duration = Duration(f"encoding {n:,} spots on {device}", n)
-        self.done = 0
-
-    def cached_section(self, members: NDArray[np.int64], folder: Path) -> list[Tensor]:
-        """Return the features of some spots of one section from the cache, into which they go where they are new."""
-        key, about = features_key(self.encoder, self.precision, self.spots, members, self.looks)
-        stored = stored_features(folder, key, len(self.looks), len(members))
-        if stored is None:
-            stored = self.section(members)
-            store_features(folder, key, about, stored)
-        else:
-            log.info("Features of %d spots of section %s: from the cache", len(members), about["section"])
-            self._step(len(members))
-        return stored
-
-    def kept_rows(self, members: NDArray[np.int64], kept: FeatureStore) -> NDArray[np.float32]:
-        """Return the features of all spots, NaN for those that are not asked for; what is kept is not made again."""
-        finished = kept.finished
-        kept.check_encoder(finished, lambda rows: self._encode(self._read(rows), rows)[0], self.spots.names)
-        self._step(int(finished[members].sum()))
-        for code in np.unique(self.spots.section[members]):
-            missing = members[~finished[members] & (self.spots.section[members] == code)]
-            if len(missing):
-                self.section(missing, lambda chunk, features: kept.write(chunk, features[0].numpy()))
-        return kept.array()
-
-    def section(
-        self, members: NDArray[np.int64], then: Callable[[NDArray[np.int64], list[Tensor]], None] | None = None
-    ) -> list[Tensor]:
-        """Return the features of some spots of one section, for each look; `then` is told of each batch."""
-        chunks = [members[start : start + self.size] for start in range(0, len(members), self.size)]
-        tables: list[Tensor] = []
-        for number, (chunk, read) in enumerate(read_ahead(chunks, self._read, workers=readers(len(chunks)))):
-            encoded = self._encode(read, chunk)
-            if then is not None:
-                then(chunk, encoded)
-            for look, features in enumerate(encoded):
-                if number == 0:
-                    tables.append(features.new_empty((len(members), features.shape[1])))
-                tables[look][number * self.size : number * self.size + len(chunk)] = features
-            self._step(len(chunk))
-        self.patches.release(int(self.spots.section[members[0]]))
-        if not all(bool(torch.isfinite(table).all()) for table in tables):
-            raise ValueError(f"Encoder {self.encoder.name!r} returned NaN or infinite features. Look at its weights.")
-        return tables
-
-    @torch.no_grad()
-    def _read(self, chunk: NDArray[np.int64]) -> Any:
-        """Read patches, and do what the CPU is to do to them."""
-        patches = torch.from_numpy(self.patches.cut(chunk))
-        if self.watch is not None:
-            self.watch(chunk, patches)
-        if self.device.type == "cuda":
-            return patches.pin_memory()
-        return patches if self.device.type != "cpu" else self._see(patches, chunk)
-
-    def _see(self, patches: Tensor, chunk: NDArray[np.int64]) -> tuple[list[list[Tensor]], Tensor | None]:
-        """Return the fields of view at each look, and the features by hand."""
-        by_hand = self.encoder.by_hand(patches, self.geometry.um)
-        return [self.encoder.views(look.at(patches, chunk)) for look in self.looks], by_hand
-
-    @torch.no_grad()
-    def _encode(self, read: Any, chunk: NDArray[np.int64]) -> list[Tensor]:
-        """Return the features of patches that were read, on the CPU."""
-        if self.device.type != "cpu":
-            read = self._see(read.to(self.device, non_blocking=True), chunk)
-        views, by_hand = read
-        encoded = [self.encoder.joined(self.network.encode_views(seen), by_hand) for seen in views]
-        return [features.float().cpu() for features in encoded]
-
-    @cached_property
-    def network(self) -> Encoder:
-        """The encoder, compiled where that pays; nothing is compiled where all comes from the cache."""
-        return compiled_on(self.encoder, self.device, self.precision, px=self.geometry.px, n_patches=self.n)
-
-    def _step(self, n: int) -> None:
-        self.done += n
-        self.bar.update(n)
-        self.duration.step(self.done)
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    if spots.patches is not None and not spots.patches.images:
+        raise ValueError(
+            f"Encoder {encoder.name!r} reads tiles of the image, and section {spots.sections[0]!r} has patches in "
+            "files. Pass image=, or an encoder of patches, such as encoder='imagenet'."
+        )
 
 
 def encoded_width(encoder: Encoder, spots: Spots, device: torch.device) -> int:

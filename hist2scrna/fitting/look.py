@@ -26,6 +26,9 @@ class Variation(Protocol):
     def vary(self, patches: Tensor, drawn: Sequence[Tensor]) -> Tensor:
         """Return patches `(n, 3, h, w)`, uint8 or 0..1, varied as was drawn; float in 0..1."""
 
+    def moved(self, places: Tensor, side: int, drawn: Sequence[Tensor]) -> Tensor:
+        """Return where places `(m, 2)`, x and y, in one patch of `side` pixels come to lie when it is varied."""
+
 
 @dataclass(frozen=True)
 class Look:

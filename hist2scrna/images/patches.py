@@ -134,6 +134,23 @@ class PatchSource:
         digest.update(np.ascontiguousarray(self.xy[index]).data)
         return digest.hexdigest()
 
+    def window(self, code: int, middle: NDArray[np.float64], side: float, px: int) -> NDArray[np.uint8]:
+        """Return a square of the image of a section, `(channels, px, px)` uint8, from no finer pixels than its patches.
+
+        Parameters
+        ----------
+        code
+            Number of the section.
+        middle
+            `(2,)` its middle in full-resolution pixels, x and y.
+        side, px
+            Its side in full-resolution pixels, and in pixels.
+        """
+        first = self.first_px[code] if self.first_px else self.px
+        at_first = min(px, max(1, round(side * first / self.side[code]))) if first < self.px else px
+        cut = cut_patches(self.images[code], middle[None], side, at_first)
+        return (cut if at_first == px else enlarged(cut, px))[0]
+
     def cut(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the patches of the spots `index` as :meth:`read` does, and keep none; threads may call it at once."""
         patches = np.empty((len(index), self.channels, self.px, self.px), dtype=np.uint8)

@@ -52,13 +52,16 @@ class Encoding:
     def encode(self, spots: Spots, rows: FeatureStore, device: torch.device, *, progress: bool) -> None:
         """Put the features of all spots into `rows`, where they are not there yet."""
         assert spots.geometry is not None
+        everything = np.arange(len(spots))
+        how: dict[str, Any] = {"batch_size": self.batch_size, "device": device, "progress": progress}
         if self.cached:
-            everything, size = np.arange(len(spots)), self.batch_size
             with threads():
-                (features,) = encode_patches(
-                    self.encoder, spots, everything, batch_size=size, device=device, progress=progress
-                )
+                (features,) = encode_patches(self.encoder, spots, everything, **how)
             rows.write(everything, features)
+            return
+        if self.encoder.maps is not None:
+            with threads():
+                encode_patches(self.encoder, spots, everything, precision=self.precision, kept=rows, **how)
             return
         with threads(), self.encoder.on(device, self.precision):
             px = spots.geometry.px

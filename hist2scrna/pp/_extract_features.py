@@ -73,6 +73,9 @@ def extract_features(
     - `"imagenet"`, the default, comes with the package: two EfficientNets trained on ImageNet, on three fields of view,
       the patch on the spot and patches two and four times as wide; 3,600 features. It is the encoder of
       `fit(..., encoder=)`.
+    - `"imagenet-tiles"`, for cells and bins that lie closer than their patches are wide: the same networks pass once
+      over tiles of the image, and each cell takes the same statistics of the maps at its place; 3,600 features, of
+      fields of view of the same width in pixels of about 0.12 um. Not with `"+morphology"`, nor for patches in files.
     - `"morphology"`: stain, color and texture by hand, without any training; 104 features. See
       :func:`morphology_features`, which cuts each field of view by itself and can standardize the features.
     - The published pathology encoders, each with its published input (224 px at 0.5 um a pixel: 112 um of tissue),

@@ -114,7 +114,8 @@ def fit(
         Key of `.obsm` with features that were extracted beforehand, for models on features; no image is needed then.
     encoder
         What turns a patch into features, for models on features: `"imagenet"` (the default: two networks pretrained on
-        ImageNet, in three fields of view), `"morphology"` (color, stain and texture), a published pathology encoder
+        ImageNet, in three fields of view), `"imagenet-tiles"` (the same for dense cells, which read the maps of an
+        image that is encoded once), `"morphology"` (color, stain and texture), a published pathology encoder
         such as `"uni2-h"`, a model of timm, or any function or module; see :func:`hist2scrna.pp.extract_features`. It
         is not trained. The fitted model keeps its name and the SHA-256 of its weights, not the weights.
     patch_um
