@@ -123,7 +123,7 @@ def test_a_new_object_for_missing_genes_is_said(model, unseen, caplog):
         assert "a new AnnData" not in caplog.text
         predict(unseen[:, ["g3", "g0"]].copy(), model, **QUIET)
     (line,) = [record.getMessage() for record in caplog.records if "a new AnnData" in record.getMessage()]
-    assert line.startswith("adata lacks 3 of the 4 genes") and line.endswith("keep it: adata = tl.predict(adata, ...)")
+    assert line.startswith("adata lacks 3 of the 4 genes") and "keep it: adata = tl.predict(adata, ...)" in line
 
 
 def test_copy_is_restricted_to_the_modeled_genes(model, unseen):
