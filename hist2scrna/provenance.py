@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import hist2scrna
+from hist2scrna.metrics.blocks import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,14 +25,19 @@ def fingerprint(counts: sparse.csr_array) -> NDArray[np.int64]:
     """Return one number a spot, `(n,)` int64, from its counts: the same for equal counts, else surely another."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"hist2scrna").digest()[:8]))
     weights = rng.integers(1, 2**63, size=counts.shape[1], dtype=np.uint64)
+    # Bulk expression: the numbers by their bits.
+    whole = all((counts.data[part] == np.round(counts.data[part])).all() for part in blocks(len(counts.data), 1))
+    numbers = np.empty(counts.shape[0], dtype=np.int64)
     with np.errstate(over="ignore"):
-        values = counts.data
-        if (values != np.round(values)).any():
-            # Bulk expression: the numbers by their bits.
-            values = values.astype(np.float32).view(np.uint32)
-        products = values.astype(np.uint64) * weights[counts.indices]
-        running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
-        return (running[counts.indptr[1:]] - running[counts.indptr[:-1]]).view(np.int64)
+        for rows in blocks(*counts.shape):
+            values = counts.data[counts.indptr[rows.start] : counts.indptr[rows.stop]]
+            bounds = counts.indptr[rows.start : rows.stop + 1] - counts.indptr[rows.start]
+            genes = counts.indices[counts.indptr[rows.start] : counts.indptr[rows.stop]]
+            values = values if whole else values.astype(np.float32).view(np.uint32)
+            products = values.astype(np.uint64) * weights[genes]
+            running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
+            numbers[rows] = (running[bounds[1:]] - running[bounds[:-1]]).view(np.int64)
+    return numbers
 
 
 def panel_hash(genes: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from hist2scrna.fitting.closed_form.components import standardization
 from hist2scrna.fitting.tile_batches import tiles_of
+from hist2scrna.metrics.blocks import taken
 from hist2scrna.models.contract import TrainingStatistics
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
     # A gene without counts is taken to have half a one.
     floor = 0.5 / max(1.0, float(library.sum()))
     color_mean, color_scale = (None, None) if spots.tiles is None else _colors(spots, training)
-    mean, scale = (None, None) if spots.features is None else standardization(spots.features[training])
+    mean, scale = (None, None) if spots.features is None else standardization(taken(spots.features, training))
     return TrainingStatistics(
         log_rate=_tensor(np.log(np.maximum(baselines.rate, floor))),
         mean_log_normalized=_tensor(baselines.log_mean),

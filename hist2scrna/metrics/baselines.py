@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from hist2scrna.metrics.blocks import blocks
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
@@ -71,28 +72,26 @@ class Baselines:
         ValueError
             If no spot has a count.
         """
-        table: Any = sparse.csr_array(counts, dtype=np.float64)
-        library = np.asarray(table.sum(axis=1)).ravel()
-        if not (library > 0).any():
+        table: Any = sparse.csr_array(counts)
+        everyone = np.asarray(table.sum(axis=1, dtype=np.float64)).ravel()
+        library = everyone[everyone > 0]
+        if not len(library):
             raise ValueError("No spot has a count in these genes, so there is nothing to fit the baselines on.")
-        table, library = table[library > 0], library[library > 0]
         n = len(library)
-        total, power = _sums(table), _sums(table.power(2))
-        rate, mean = total / library.sum(), total / n
-        logs = log_normalize(table)
-        log_mean = _sums(logs) / n
         depth = np.log(library)
         centered = depth - depth.mean()
         spread = centered @ centered
-        slope = np.asarray(logs.T @ centered) / spread if spread > 0 else np.zeros(len(rate))
+        total, power, with_library, log_total, log_power, with_depth = _moments(table, everyone, float(depth.mean()))
+        rate, mean, log_mean = total / library.sum(), total / n, log_total / n
+        slope = with_depth / spread if spread > 0 else np.zeros(len(rate))
         squares = rate**2 * (library @ library)
         return cls(
             rate=rate,
             mean=mean,
-            dispersion=_dispersion(squares, power - 2 * rate * np.asarray(table.T @ library) + squares - total),
+            dispersion=_dispersion(squares, power - 2 * rate * with_library + squares - total),
             mean_dispersion=_dispersion(n * mean**2, power - n * mean**2 - total),
             log_mean=log_mean,
-            log_std=np.sqrt(np.maximum(_sums(logs.power(2)) / n - log_mean**2, 0)),
+            log_std=np.sqrt(np.maximum(log_power / n - log_mean**2, 0)),
             depth_intercept=log_mean - slope * depth.mean(),
             depth_slope=slope,
             median_library=float(np.median(library)),
@@ -159,8 +158,29 @@ class Baselines:
         return cls(**values)
 
 
-def _sums(table: Any) -> Floats:
-    return np.asarray(table.sum(axis=0)).ravel()
+def _moments(table: Any, library: Floats, mean_depth: float) -> Floats:
+    """Return six sums over the spots of each gene, `(6, genes)`, read in blocks.
+
+    Of counts: of themselves, their squares, and times the library size. Of log-normalized ones: of themselves, their
+    squares, and times the log library size less its mean.
+    """
+    sums = np.zeros((6, table.shape[1]))
+    for rows in blocks(*table.shape):
+        counts = table[rows].astype(np.float64)
+        logs, size = log_normalize(counts), library[rows]
+        depth = np.log(np.where(size > 0, size, 1.0)) - mean_depth
+        sums += [
+            np.asarray(each).ravel()
+            for each in (
+                counts.sum(axis=0),
+                counts.power(2).sum(axis=0),
+                counts.T @ size,
+                logs.sum(axis=0),
+                logs.power(2).sum(axis=0),
+                logs.T @ depth,
+            )
+        ]
+    return sums
 
 
 def _dispersion(squares: Floats, excess: Floats) -> Floats:

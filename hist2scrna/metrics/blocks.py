@@ -24,6 +24,11 @@ def blocks(n: int, width: int, values: int = BLOCK_VALUES) -> Iterator[slice]:
         yield slice(start, min(n, start + step))
 
 
+def taken(table: Table, rows: NDArray[np.int64]) -> Any:
+    """Return rows of a table: where these are all of them in their order itself, which may be large, and no copy."""
+    return table if np.array_equal(rows, np.arange(table.shape[0])) else table[rows]
+
+
 def dense(block: Any) -> Floats:
     """Return a block as a contiguous float64 array."""
     return np.ascontiguousarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)

@@ -89,7 +89,9 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
     if matrix is None:
         raise ValueError(f"{where} is empty, but counts are needed here. {_way_to_counts(adata, layer)}.")
     columns = adata.var_names.get_indexer(pd.Index(genes))
-    chosen = matrix[:, columns]
+    # A large matrix is not copied where nothing of it changes: it is only read.
+    own = sparse.issparse(matrix) and matrix.format == "csr" and np.array_equal(columns, np.arange(matrix.shape[1]))
+    chosen = matrix if own else matrix[:, columns]
     if hasattr(chosen, "to_memory"):
         chosen = chosen.to_memory()
     if np.dtype(chosen.dtype).kind not in NUMBERS:
@@ -97,7 +99,9 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
         raise ValueError(f"Expected {where} to hold counts, found values of type {chosen.dtype}.{convert}")
     # SciPy has no sparse matrix of float16.
     counts = sparse.csr_array(chosen.astype(np.float32) if chosen.dtype == np.float16 else chosen)
-    counts.eliminate_zeros()
+    if not counts.data.all():
+        counts = counts.copy() if own else counts
+        counts.eliminate_zeros()
     wrong = _wrong_values(counts.data, whole)
     if wrong is not None:
         raise ValueError(
@@ -110,7 +114,7 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
             f"{where} holds a count of {counts.data.max():.10g}, of gene {genes[gene]!r} in {adata.obs_names[spot]!r}: "
             f"above 2^24 = {LARGEST_COUNT}, digits are lost. Leave out this gene or spot."
         )
-    return counts.astype(np.float32)
+    return counts.astype(np.float32, copy=False)
 
 
 def _wrong_values(values: NDArray[Any], whole: bool) -> str | None:

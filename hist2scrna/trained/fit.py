@@ -32,6 +32,7 @@ from hist2scrna.fitting.tissue_meter import MOST_PATCHES, learn_tissue
 from hist2scrna.fitting.warm_start import start_from
 from hist2scrna.messages import require_adata, sections_counted, warn_user
 from hist2scrna.metrics.baselines import Baselines
+from hist2scrna.metrics.blocks import taken
 from hist2scrna.models.choose import AUTO, RGB
 from hist2scrna.models.create import create_model
 from hist2scrna.models.registry import model_entry
@@ -164,7 +165,7 @@ def encode(model: SpotModel, spots: Spots, split: Split, plan: FitPlan) -> Sight
 def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> Baselines:
     """Let the model begin at what the training spots tell, or at other weights; return the baselines on these spots."""
     assert data.spots.counts is not None
-    baselines = Baselines.fit(data.spots.counts[split.training])
+    baselines = Baselines.fit(taken(data.spots.counts, split.training))
     model.start_at(training_statistics(data.spots, split.training, baselines))
     init_from = plan.request.init_from
     if isinstance(init_from, str | Path) and Path(init_from).is_file():
@@ -208,7 +209,7 @@ def describe(
             "features": data.features_from,
         },
         baselines=baselines,
-        fingerprints=fingerprint(spots.counts[np.flatnonzero(data.usable)]),
+        fingerprints=fingerprint(taken(spots.counts, np.flatnonzero(data.usable))),
         history=pd.DataFrame(),
         encoder_in_memory=plan.encoder,
     )

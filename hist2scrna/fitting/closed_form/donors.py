@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hist2scrna.metrics.blocks import Floats
+from hist2scrna.metrics.blocks import Floats, blocks
 from hist2scrna.models.prediction import log_median
 
 if TYPE_CHECKING:
@@ -46,16 +46,17 @@ class Donors:
 
     def means(self, values: Floats) -> Floats:
         """Return the means by donor of `(n, k)`, `(donors, k)`; of a donor without spots, the mean of the others."""
-        means = np.empty((len(self), values.shape[1]))
-        for donor in self.present:
-            means[donor] = values[self.code == donor].mean(axis=0)
+        means = np.zeros((len(self), values.shape[1]))
+        for rows in blocks(*values.shape):
+            means += (np.arange(len(self))[:, None] == self.code[rows]).astype(np.float64) @ values[rows]
+        means /= np.maximum(np.bincount(self.code, minlength=len(self)), 1)[:, None]
         absent = np.setdiff1d(np.arange(len(self)), self.present)
         means[absent] = means[self.present].mean(axis=0)
         return means
 
-    def centered(self, values: Floats, by: Floats | None = None) -> Floats:
-        """Return `(n, k)` less the mean of the donor of each row, of these values or of others."""
-        centered: Floats = values - self.means(values if by is None else by)[self.code]
+    def centered(self, values: Floats) -> Floats:
+        """Return `(n, k)` less the mean of the donor of each row."""
+        centered: Floats = values - self.means(values)[self.code]
         return centered
 
 

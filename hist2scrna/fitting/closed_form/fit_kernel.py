@@ -21,13 +21,13 @@ from hist2scrna.fitting.closed_form.donors import (
     population_log_shares,
 )
 from hist2scrna.fitting.closed_form.folds import left_out_groups
-from hist2scrna.fitting.closed_form.kernel import PENALTIES, regress
+from hist2scrna.fitting.closed_form.kernel import PENALTIES, ROWS, Regression, regress
 from hist2scrna.fitting.closed_form.labels import classify, one_hot
 from hist2scrna.fitting.closed_form.programs import Programs
-from hist2scrna.fitting.closed_form.spaces import Space, fit_components, see
+from hist2scrna.fitting.closed_form.spaces import fit_components, see
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.messages import percent
-from hist2scrna.metrics.blocks import Floats
+from hist2scrna.metrics.blocks import Floats, blocks, taken
 from hist2scrna.models.kernel import NEAREST, KernelRegression
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Spots that programs and the decoder are estimated on: more tell little more, and are held dense.
-MOST_DENSE = 5000
+# Spots that programs and the decoder are estimated on, and the components of the features: more tell little more, and
+# are held dense.
+MOST_DENSE, MOST_ROTATED = 5000, 20_000
 # Share of the training spots within the distance beyond which tissue is unlike the training.
 FAR = 0.99
 LABEL_PENALTY = 1.0
@@ -77,26 +78,30 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     start = time.perf_counter()
     rng = np.random.default_rng(settings.seed)
     training = split.training
-    looks = [look[training] for look in (spots.features, spots.second_look) if look is not None]
+    looks = [taken(look, training) for look in (spots.features, spots.second_look) if look is not None]
     group, what = left_out_groups(spots, training)
-    fit_components(model, looks)
     landmarks = _some(rng, len(training), model.n_landmarks)
-    spaces = see(model, looks, landmarks)
+    dense = _some(rng, len(training), MOST_DENSE)
+    fit_components(model, looks, _some(rng, len(training), MOST_ROTATED))
+    tables = see(model, looks, landmarks)
     mean_distance = limit_distance(model, looks[0], landmarks, group)
     if len(np.unique(spots.section[training])) > 1:
         model.section_distance.fill_(mean_distance * (ANOTHER if len(looks) == 1 else ANOTHER_VARIED))
 
-    counts = spots.counts[training]
+    counts = taken(spots.counts, training)
     donors = Donors(np.zeros(len(training), dtype=np.int64) if spots.group is None else spots.group[training])
-    dense = _some(rng, len(training), MOST_DENSE)
     programs = Programs.fit(counts, model.n_programs, dense, donors, settings.expression)
     targets = programs.scores
     label = spots.label[training] if model.n_classes and spots.label is not None else None
     if label is not None:
         targets = np.concatenate([targets, one_hot(label, model.n_classes)], axis=1)
-    left_out, by_penalty = average(model, spaces, targets, group, donors)
+    regression = regress(tables, targets, group, donors)
+    for space, weights in zip(tables.spaces, regression.weights, strict=True):
+        setattr(model, space.buffer, as_buffer(weights))
+    write_rows(model.offset, regression.offset)
     n_scores = programs.scores.shape[1]
-    predicted = left_out[:, :n_scores].copy()
+    predicted = regression.left_out[:, :n_scores]
+    notes = _explained(predicted, programs)
     # Depth as it is predicted of a donor whose level is known.
     predicted[:, 0] += programs.levels[donors.code]
     decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood, donors.code[dense])
@@ -109,10 +114,13 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     shrink_programs(model, donors, predicted)
     if label is not None:
         # Regressed classes become probabilities by a logistic regression on spots left out.
-        weights, intercept = classify(left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
-        write_rows(model.label_weights, weights)
+        coefficients, intercept = classify(regression.left_out[:, n_scores:], label, model.n_classes, LABEL_PENALTY)
+        write_rows(model.label_weights, coefficients)
         write_rows(model.label_intercept, intercept)
-    return _result(by_penalty[:, :n_scores], left_out[:, :n_scores], programs, what, start)
+    history = _history(regression, programs, start)
+    best = int(history["validation_loss"].to_numpy().argmin())
+    validation = f"{what}, for penalties and dispersion"
+    return FitResult(history, best, time.perf_counter() - start, validation, {"variance_explained": notes})
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -124,50 +132,22 @@ def limit_distance(
 ) -> float:
     """Set the distance from other sections that all but 1 % of the spots are within; return its mean, as a share.
 
-    It is not by the metric of the kernel, which is blind to much that tells other tissue.
+    It is not by the metric of the kernel, which is blind to much that tells other tissue. Where so few landmarks are of
+    other sections that nothing can be said, it is the median distance to any.
     """
-    once = model.rotate(model.standardize(torch.from_numpy(look)))
-    squares = model.distances(once).numpy().astype(np.float64)
-    elsewhere = np.where(group[:, None] == group[landmarks], np.inf, squares)
-    nearest = np.partition(elsewhere, min(NEAREST, len(landmarks) - 1), axis=1)[:, :NEAREST]
-    within = np.isfinite(nearest).all(axis=1)
-    distance = np.sqrt(nearest[within].mean(axis=1)) if within.any() else np.sqrt(np.median(squares, keepdims=True))
+    nearest, squares = np.empty(len(look)), np.empty(0)
+    few = min(NEAREST, len(landmarks) - 1)
+    for start in range(0, len(look), ROWS):
+        rows = slice(start, start + ROWS)
+        once = model.rotate(model.standardize(torch.from_numpy(look[rows])))
+        squares = model.distances(once).numpy().astype(np.float64)
+        elsewhere = np.where(group[rows, None] == group[landmarks], np.inf, squares)
+        nearest[rows] = np.partition(elsewhere, few, axis=1)[:, :NEAREST].mean(axis=1)
+    within = np.isfinite(nearest)
+    distance = np.sqrt(nearest[within]) if within.any() else np.sqrt(np.median(squares, keepdims=True))
     limit = max(float(np.quantile(distance, FAR)), 1e-6)
     model.distance_limit.fill_(limit)
     return float(distance.mean()) / limit
-
-
-def average(
-    model: KernelRegression, spaces: Sequence[Space], targets: Floats, group: NDArray[np.int64], donors: Donors
-) -> tuple[Floats, Floats]:
-    """Regress on each space within donors, and set the weights of the mean of the regressions.
-
-    Returns
-    -------
-    `(n, targets)`, each spot predicted without its group, at the level of its donor; `(penalties, targets)`, the
-    squared error of that, by the penalty of all.
-    """
-    level = donors.means(targets)
-    within = donors.centered(targets)
-    offset = level.mean(axis=0)
-    of_depth = sum(space.of_depth for space in spaces)
-    left_out, tried = level[donors.code], np.tile(level[donors.code], (len(PENALTIES), 1, 1))
-    for space in spaces:
-        centered, seen = donors.centered(space.spots), donors.centered(space.seen)
-        regression = regress(centered, seen, within, group)
-        share = np.full(targets.shape[1], 1 / len(spaces))
-        share[0] = space.of_depth / of_depth
-        setattr(model, space.buffer, as_buffer(space.weights(regression.weights) * share))
-        offset = offset - donors.means(space.spots).mean(axis=0) @ regression.weights * share
-        left_out = left_out + donors.centered(regression.best_left_out) * share
-        tried += (regression.left_out - _means(regression.left_out, donors)) * share
-    write_rows(model.offset, offset)
-    return left_out, np.square(tried - targets).mean(axis=1)
-
-
-def _means(left_out: Floats, donors: Donors) -> Floats:
-    """Return the mean of its donor for each row of each of several tables, `(tables, n, k)`."""
-    return np.stack([donors.means(table)[donors.code] for table in left_out])
 
 
 def set_levels(
@@ -192,16 +172,18 @@ def set_levels(
             float(model.depth_variance),
         )
         return
-    log_mu = predicted @ model.loadings.numpy().astype(np.float64) + model.intercept.numpy()
-    for donor in donors.present if len(donors.present) > 1 else ():
-        members = donors.code == donor
-        measured = np.asarray(counts[members].sum(axis=0), dtype=np.float64).ravel()
-        expected = np.exp(log_mu[members]).sum(axis=0)
-        model.donor_rates[donor] = as_buffer(np.log((measured + PRIOR_COUNTS) / (expected + PRIOR_COUNTS)))
     shift = population_log_shares(counts, donors, others) - log_shares(counts)
+    loadings, intercept = (buffer.numpy().astype(np.float64) for buffer in (model.loadings, model.intercept))
+    expected, change = np.zeros((len(donors), len(intercept))), 0.0
+    for rows in blocks(len(predicted), len(intercept)):
+        mu = np.exp(predicted[rows] @ loadings + intercept)
+        expected += (np.arange(len(donors))[:, None] == donors.code[rows]).astype(np.float64) @ mu
+        change += float(np.log((mu * np.exp(shift)).sum(axis=1) / mu.sum(axis=1)).sum())
+    for donor in donors.present if len(donors.present) > 1 else ():
+        measured = np.asarray(counts[donors.code == donor].sum(axis=0), dtype=np.float64).ravel()
+        model.donor_rates[donor] = as_buffer(np.log((measured + PRIOR_COUNTS) / (expected[donor] + PRIOR_COUNTS)))
     # As the mean spot is as deep as before.
-    change = np.log(np.exp(log_mu + shift).sum(axis=1)) - np.log(np.exp(log_mu).sum(axis=1))
-    write_rows(model.rate_shift, shift - change.mean())
+    write_rows(model.rate_shift, shift - change / len(predicted))
 
 
 def shrink_programs(model: KernelRegression, donors: Donors, predicted: Floats) -> None:
@@ -216,22 +198,26 @@ def shrink_programs(model: KernelRegression, donors: Donors, predicted: Floats) 
         write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
 
 
-def _result(by_penalty: Floats, predicted: Floats, programs: Programs, what: str, start: float) -> FitResult:
-    """Return the history, and the share of expression's variance that is explained of what depth and programs hold."""
-    scores = programs.scores
+def _explained(predicted: Floats, programs: Programs) -> float:
+    """Return the share of the variance that is explained of the expression that depth and programs hold."""
     moves = np.square(programs.log_loadings).sum(axis=1)
-    variance = scores.var(axis=0) @ moves
-    share = by_penalty @ moves / variance
+    columns = zip(predicted.T, programs.scores.T, strict=True)
+    error = np.array([np.square(one - other).mean() for one, other in columns])
+    explained = float(1 - error @ moves / (programs.scores.var(axis=0) @ moves))
+    log.info(
+        "Of the expression that depth and %d programs of %d spots hold, %s is explained in what was left out",
+        len(moves) - 1,
+        len(predicted),
+        percent(explained),
+    )
+    return explained
+
+
+def _history(regression: Regression, programs: Programs, start: float) -> pd.DataFrame:
+    """Return the error by penalty, each score weighted by the expression that it moves, as a share of the variance."""
+    moves = np.square(programs.log_loadings).sum(axis=1)
+    share = regression.error[:, : len(moves)] @ moves / (programs.scores.var(axis=0) @ moves)
     history = pd.DataFrame({"penalty": PENALTIES, "validation_loss": share})
     history["seconds"] = time.perf_counter() - start
     history.index.name = "epoch"
-    explained = float(1 - np.square(predicted - scores).mean(axis=0) @ moves / variance)
-    log.info(
-        "Of the expression that depth and %d programs of %d spots hold, %s is explained in what was left out",
-        scores.shape[1] - 1,
-        len(scores),
-        percent(explained),
-    )
-    notes = {"variance_explained": explained}
-    validation = f"{what}, for penalties and dispersion"
-    return FitResult(history, int(share.argmin()), time.perf_counter() - start, validation, notes)
+    return history

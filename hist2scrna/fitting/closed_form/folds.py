@@ -40,9 +40,10 @@ def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> LeftOut:
         if group is not None and len(np.unique(group[training])) > 1:
             return LeftOut(group[training], f"{what} left out in turn")
     blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
-    place = {spot: number for number, block in enumerate(blocks) for spot in block}
-    number = np.array([place[spot] for spot in training])
-    return LeftOut(number, f"each of {len(blocks)} contiguous blocks left out in turn")
+    place = np.empty(len(spots.xy), dtype=np.int64)
+    for number, block in enumerate(blocks):
+        place[block] = number
+    return LeftOut(place[training], f"each of {len(blocks)} contiguous blocks left out in turn")
 
 
 def grouped_folds(group: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hist2scrna.fitting.closed_form.donors import DonorCounts, Donors
-from hist2scrna.metrics.blocks import Floats
+from hist2scrna.metrics.blocks import Floats, blocks
 from hist2scrna.metrics.scales import log_normalize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-# Rows that are held dense at once.
-BLOCK_ROWS = 5000
 
 
 @dataclass(frozen=True)
@@ -76,15 +73,20 @@ class Programs:
         lines = np.linalg.lstsq(design[rows], expression, rcond=None)[0]
         most = min(n_programs, len(rows) - 1, expression.shape[1] - 1)
         vectors = _axes(expression - design[rows] @ lines, donors.code[rows], others, max(1, most))
+        scores = np.zeros((len(depth), 1 + n_programs))
+        scores[:, :1], own = depth, scores[:, 1 : 1 + len(vectors)]
         # All spots, block by block: a large table is never dense at once.
-        starts = range(0, len(depth), BLOCK_ROWS)
-        projected = [log_normalize(counts[start : start + BLOCK_ROWS].toarray()) @ vectors.T for start in starts]
-        scores = donors.centered(np.concatenate(projected) - design @ (lines @ vectors.T))
-        spread = np.maximum(scores.std(axis=0), 1e-12)
+        for part in blocks(*counts.shape):
+            own[part] = log_normalize(counts[part].toarray()) @ vectors.T - design[part] @ (lines @ vectors.T)
+        levels = donors.means(own)
+        for part in blocks(*own.shape):
+            own[part] -= levels[donors.code[part]]
+        spread = np.maximum(own.std(axis=0), 1e-12)
+        own /= spread
         missing = n_programs - len(vectors)
         means = donors.means(log_library)[:, 0]
         return cls(
-            scores=np.concatenate([depth, scores / spread, np.zeros((len(depth), missing))], axis=1),
+            scores=scores,
             log_library_mean=float(means.mean()),
             levels=means - means.mean(),
             log_loadings=np.concatenate(
