@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from hist2scrna.fitting.closed_form.components import as_buffer, write_rows
-from hist2scrna.fitting.closed_form.counts import fit_decoder
+from hist2scrna.fitting.closed_form.counts import CountDecoder, fit_decoder
 from hist2scrna.fitting.closed_form.donors import (
     PRIOR_COUNTS,
     DonorCounts,
@@ -24,7 +24,7 @@ from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.closed_form.kernel import PENALTIES, ROWS, Regression, regress
 from hist2scrna.fitting.closed_form.labels import classify, one_hot
 from hist2scrna.fitting.closed_form.programs import Programs
-from hist2scrna.fitting.closed_form.spaces import fit_components, see
+from hist2scrna.fitting.closed_form.spaces import FeatureTables, fit_components, see
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.messages import percent
 from hist2scrna.metrics.blocks import Floats, blocks, taken
@@ -96,20 +96,14 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     if label is not None:
         targets = np.concatenate([targets, one_hot(label, model.n_classes)], axis=1)
     regression = regress(tables, targets, group, donors)
-    for space, weights in zip(tables.spaces, regression.weights, strict=True):
-        setattr(model, space.buffer, as_buffer(weights))
-    write_rows(model.offset, regression.offset)
+    _keep(model, tables, regression)
     n_scores = programs.scores.shape[1]
     predicted = regression.left_out[:, :n_scores]
-    notes = _explained(predicted, programs)
+    explained = _explained(predicted, programs)
     # Depth as it is predicted of a donor whose level is known.
     predicted[:, 0] += programs.levels[donors.code]
     decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood, donors.code[dense])
-    model.log_library_mean.fill_(programs.log_library_mean)
-    write_rows(model.log_loadings, programs.log_loadings)
-    write_rows(model.log_intercept, programs.log_intercept)
-    for name in ("loadings", "intercept", "log_dispersion", "dropout_logits"):
-        write_rows(getattr(model, name), getattr(decoder, name))
+    _keep_decoder(model, programs, decoder)
     set_levels(model, counts, predicted, programs.levels, donors, settings.expression)
     shrink_programs(model, donors, predicted)
     if label is not None:
@@ -118,9 +112,8 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
         write_rows(model.label_weights, coefficients)
         write_rows(model.label_intercept, intercept)
     history = _history(regression, programs, start)
-    best = int(history["validation_loss"].to_numpy().argmin())
-    validation = f"{what}, for penalties and dispersion"
-    return FitResult(history, best, time.perf_counter() - start, validation, {"variance_explained": notes})
+    best, validation = int(history["validation_loss"].to_numpy().argmin()), f"{what}, for penalties and dispersion"
+    return FitResult(history, best, time.perf_counter() - start, validation, {"variance_explained": explained})
 
 
 def _some(rng: np.random.Generator, n: int, most: int) -> NDArray[np.int64]:
@@ -196,6 +189,20 @@ def shrink_programs(model: KernelRegression, donors: Donors, predicted: Floats) 
     moves = np.square(model.loadings[1:].numpy().astype(np.float64)).sum(axis=1) * predicted[:, 1:].var(axis=0)
     if moves.max() > 0:
         write_rows(model.program_shares, moves / (moves + PROGRAM_PRIOR * moves.max()))
+
+
+def _keep(model: KernelRegression, tables: FeatureTables, regression: Regression) -> None:
+    for space, weights in zip(tables.spaces, regression.weights, strict=True):
+        setattr(model, space.buffer, as_buffer(weights))
+    write_rows(model.offset, regression.offset)
+
+
+def _keep_decoder(model: KernelRegression, programs: Programs, decoder: CountDecoder) -> None:
+    model.log_library_mean.fill_(programs.log_library_mean)
+    write_rows(model.log_loadings, programs.log_loadings)
+    write_rows(model.log_intercept, programs.log_intercept)
+    for name in ("loadings", "intercept", "log_dispersion", "dropout_logits"):
+        write_rows(getattr(model, name), getattr(decoder, name))
 
 
 def _explained(predicted: Floats, programs: Programs) -> float:

@@ -57,17 +57,22 @@ class Space:
 
 
 class Tables(Protocol):
-    """Where rows are read from.
-
-    `spots` and `seen` return a table, `(b, r)`, for each of the spaces: of spots to learn from, and of these as one to
-    predict is seen, which stands for them where they are left out. With one look at each spot the two are the same.
-    """
+    """Where rows are read from; a table, `(b, r)`, for each of the spaces."""
 
     spaces: Sequence[Space]
-    one_look: bool
 
-    def spots(self, rows: NDArray[np.int64]) -> Sequence[Floats]: ...
-    def seen(self, rows: NDArray[np.int64]) -> Sequence[Floats]: ...
+    @property
+    def one_look(self) -> bool:
+        """Whether `spots` and `seen` are the same."""
+        ...
+
+    def spots(self, rows: NDArray[np.int64]) -> Sequence[Floats]:
+        """Return the tables of spots to learn from."""
+        ...
+
+    def seen(self, rows: NDArray[np.int64]) -> Sequence[Floats]:
+        """Return those of spots as one to predict is seen, which stand for them where they are left out."""
+        ...
 
 
 @dataclass(frozen=True)
