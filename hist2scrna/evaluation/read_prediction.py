@@ -41,7 +41,7 @@ LAYERS_OF = {
     "mse": ("mean",),
 }
 NEEDED_OF = {"zinb": ("mean", "dropout", "dispersion"), "nb": ("mean", "dispersion")}
-LOG = "log_normalized"
+LOG, SPARSE_BELOW = "log_normalized", "sparse_below"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def with_predictions(
     parameters = adata.uns.get(names.parameters, {})
     likelihood = str(parameters.get("likelihood", "unknown")) if trained is None else trained.likelihood
     needed = NEEDED_OF.get(likelihood, ("mean",))
-    missing = [name for name in needed if _slot(adata, names, name) is None]
+    thinned = names.layer("mean") in adata.layers and SPARSE_BELOW in parameters
+    missing = [name for name in needed if _slot(adata, names, name) is None or (thinned and trained is not None)]
     if trained is not None and names.modeled in adata.var:
         others = set(adata.var_names[adata.var[names.modeled].to_numpy(dtype=bool)]) - set(called)
         if others:
@@ -115,7 +116,13 @@ def with_predictions(
         hint = "Call tl.predict(adata, model) first, or pass model=; for another prefix, pass key=."
         require_key(adata.layers, names.layer("mean"), "adata.layers", hint)
         return adata, False
-    if names.layer("mean") in adata.layers:
+    if thinned:
+        log.info(
+            "Means below %g were stored as zeros, under which no count is possible: all %d spots are predicted again",
+            parameters[SPARSE_BELOW],
+            adata.n_obs,
+        )
+    elif names.layer("mean") in adata.layers:
         log.info(
             "adata has no layer %s, which the scores of counts need: all %d spots are predicted again. To spare this, "
             "keep it: tl.predict(adata, model, layers=%s)",
@@ -152,16 +159,21 @@ def predicted_spots(predicted: AnnData, names: keys.OutputKeys) -> NDArray[np.bo
         modeled = np.flatnonzero(predicted.var[names.modeled].to_numpy(dtype=bool))
     here = np.ones(predicted.n_obs, dtype=bool)
     for part in blocks(predicted.n_obs, len(modeled)):
-        values = mean[part]
-        here[part] = ~np.isnan(np.asarray(values[:, modeled])).all(axis=1)
+        here[part] = ~np.isnan(_in_memory(mean[part])[:, modeled]).all(axis=1)
     return here
+
+
+def _in_memory(layer: Any) -> NDArray[Any]:
+    """Return rows of a layer, which may be sparse, or in a store, as a dense array."""
+    computed = layer.compute() if hasattr(layer, "compute") else layer
+    return np.asarray(computed.toarray() if hasattr(computed, "toarray") else computed)
 
 
 def _slot(adata: AnnData, names: keys.OutputKeys, name: str) -> NDArray[np.float32] | None:
     """Return what a layer holds, or, of a dispersion by gene, what its column of `.var` says of every spot."""
     if name == "dispersion" and names.dispersion in adata.var:
         return np.broadcast_to(adata.var[names.dispersion].to_numpy(), adata.shape)
-    return np.asarray(adata.layers[names.layer(name)]) if names.layer(name) in adata.layers else None
+    return _in_memory(adata.layers[names.layer(name)]) if names.layer(name) in adata.layers else None
 
 
 def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, notes: Notes) -> tuple[Predictor, str]:
@@ -196,7 +208,13 @@ def read_prediction(predicted: AnnData, names: keys.OutputKeys, where: Where, no
             f"the model ({likelihood}) predicts log-normalized expression, not a distribution of counts"
         )
         return LogExpression(layers["mean"], where.rows, columns), f"layer {names.layer('mean')!r}, as predicted"
-    likelihood_scored = _has_distribution(names, likelihood, layers, notes)
+    below = parameters.get(SPARSE_BELOW)
+    if below is not None:
+        notes.not_scored["count likelihood, zeros"] = (
+            f"means below {below:g} were stored as zeros, under which no count is possible; pass model=, or predict "
+            "without sparse_below="
+        )
+    likelihood_scored = below is None and _has_distribution(names, likelihood, layers, notes)
     counts = Expression(
         layers["mean"],
         where.sections,

@@ -16,6 +16,7 @@ from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.check_arguments import check_arguments
 from hist2scrna.trained.depth import imposed_library
 from hist2scrna.trained.files import as_fitted
+from hist2scrna.trained.layer_form import LayerForm
 from hist2scrna.trained.layers import checked_layers, default_layers
 from hist2scrna.trained.predict_spots import (
     Asked,
@@ -51,6 +52,8 @@ def predict(
     key_added: str = keys.KEY_ADDED,
     store: str | Path | None = None,
     layers: Sequence[str] | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    sparse_below: float | None = None,
     copy: bool = False,
     library_size: Literal["predicted", "median"] | str = "predicted",
     batch_size: int | None = None,
@@ -92,6 +95,16 @@ def predict(
     layers
         Which of `"mean"`, `"dropout"`, `"mu"`, `"dispersion"`, `"log_normalized"`, `"uncertainty"` to write; default:
         mean, for ZINB dropout, and, of count models, log-normalized expression.
+    dtype
+        Type of the numbers in the layers. `"float16"` takes half the room and keeps three digits, too few where a gene
+        varies by less than a thousandth over the spots; what is above zero stays so, and values above 65,504 are
+        refused.
+    sparse_below
+        Expected count below which the layers mean and log_normalized are zero: both are then sparse, CSR of float32,
+        and the others dense as before. For count models. Under such means counts are impossible, so that
+        :func:`hist2scrna.tl.evaluate` scores no likelihood of them, or predicts again where it is given the model.
+        Genes that the model does not know remain NaN, and are stored: `copy=True` leaves them out. Default: all is
+        stored.
     copy
         Return a new AnnData restricted to the model's genes. Its `X` is the predicted mean, in place of what was
         measured, which stays in `adata` alone.
@@ -141,17 +154,17 @@ def predict(
     its `X` the mean, that carries over `.obs`, `.obsm`, `.uns` and `.obsp`. With `key = key_added`, these fields are
     set:
 
-    `.layers[f"{key}_mean"]` : float32 (n_obs, n_vars)
+    `.layers[f"{key}_mean"]` : `dtype` (n_obs, n_vars), dense, or CSR with `sparse_below`
         Expected count, (1 - pi) mu; NaN for genes that the model does not know. For `mse` models, log-normalized
         expression.
-    `.layers[f"{key}_dropout"]`, `.layers[f"{key}_mu"]`, `.layers[f"{key}_dispersion"]` : float32 (n_obs, n_vars)
+    `.layers[f"{key}_dropout"]`, `.layers[f"{key}_mu"]`, `.layers[f"{key}_dispersion"]` : `dtype` (n_obs, n_vars)
         Zero-inflation probability; mean and inverse dispersion of the count component. As asked by `layers`.
-    `.layers[f"{key}_log_normalized"]` : float32 (n_obs, n_vars)
+    `.layers[f"{key}_log_normalized"]` : `dtype` (n_obs, n_vars), dense, or CSR with `sparse_below`
         Expected ln(1 + 1e4 x / library size), on request (`layers`): as the model estimates it, else the expectation
         under its distribution, with the predicted total of the spot over the model's genes for the library size. It
         is what log-normalized counts should be compared with: the logarithm of the mean lies above it, and shows
         nothing of how sparse counts move with the depth.
-    `.layers[f"{key}_uncertainty"]` : float32 (n_obs, n_vars)
+    `.layers[f"{key}_uncertainty"]` : `dtype` (n_obs, n_vars)
         Standard deviation of the predicted distribution of the counts, on request: the noise of counting, the spread
         of the gene about its mean, the excess zeros, and, of the kernel model and of networks with validation, the
         error of the mean as it was on average on tissue that was left out.
@@ -198,7 +211,7 @@ def predict(
     ValueError
         If a value is wrong: coordinates that are NaN, swapped, off the image or at a scale at which spots overlap,
         features of another width, a `key_added` under which others keep something, a layer that the likelihood does
-        not have; another encoder than that of the training.
+        not have, or a number in it that `dtype` does not hold; another encoder than that of the training.
 
     Warns
     -----
@@ -220,7 +233,10 @@ def predict(
     check_arguments(
         adata, key_added, store, batch_size, group_key, copy=copy, progress=progress, another_donor=another_donor
     )
+    form = LayerForm(dtype, sparse_below)
+    form.check()
     fitted = as_fitted(model)
+    form.check(fitted.likelihood)
     wanted = default_layers(fitted) if layers is None else checked_layers(layers)
     if client is None:
         pick_device(accelerator)
@@ -251,6 +267,7 @@ def predict(
         layers=wanted,
         copy=copy,
         store=store,
+        form=form,
         called=spots.called,
     )
     asked = Asked(batch_size or _default_batch(fitted), accelerator, encoder, group_key, another_donor)
@@ -263,7 +280,7 @@ def predict(
         if distance is not None:
             writer.distance[spots.rows] = distance
         writer.of_nuclei = _of_nuclei(spots, writer.names)
-        written = writer.finish(imposed, written_parameters(fitted, library_size, spots))
+        written = writer.finish(imposed, written_parameters(fitted, library_size, spots, form))
         if kept is not None and kept.folder is not None:
             shutil.rmtree(kept.folder)
         return written

@@ -13,7 +13,9 @@ from hist2scrna import keys
 from hist2scrna.files import Scratch, require_room
 from hist2scrna.messages import percent, warn_user
 from hist2scrna.trained.destination import destination
+from hist2scrna.trained.layer_form import LayerForm
 from hist2scrna.trained.owned import clear
+from hist2scrna.trained.sparse_layer import SparseLayer
 from hist2scrna.trained.store import ZarrRows, backed
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class PredictionWriter:
         Return a new AnnData of the model's genes.
     store
         A `.zarr` or `.h5ad` path: the layers are streamed there.
+    form
+        The type of their numbers, and which are sparse.
     called
         What the rows are called, for messages.
     """
@@ -65,12 +69,13 @@ class PredictionWriter:
         layers: Sequence[str],
         copy: bool,
         store: str | Path | None,
+        form: LayerForm,
         called: str,
     ) -> None:
         self.names = keys.OutputKeys(key)
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
-        self.called = called
+        self.called, self.form = called, form
         self.store = None if store is None else Path(store)
         self.out, self.fresh, self.columns = destination(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
@@ -95,14 +100,16 @@ class PredictionWriter:
         self._file: Any = None
         self.arrays: dict[str, Any] = {}
         shape = (n, self.out.n_vars)
+        stored = [name for name in wanted if not form.is_sparse(name)]
         if self.store is None:
-            self.arrays = {name: np.full(shape, np.nan, dtype=np.float32) for name in wanted}
+            self.arrays = {name: np.full(shape, np.nan, dtype=form.dtype) for name in stored}
         else:
-            self._open_store(wanted, shape)
+            self._open_store(stored, shape)
+        self.arrays |= {name: SparseLayer(shape) for name in wanted if form.is_sparse(name)}
 
     def _open_store(self, wanted: Sequence[str], shape: tuple[int, int]) -> None:
         assert self.store is not None
-        layers = len(wanted) * shape[0] * shape[1] * np.dtype(np.float32).itemsize
+        layers = len(wanted) * shape[0] * shape[1] * np.dtype(self.form.dtype).itemsize
         require_room(self.store, layers + self.out.__sizeof__())
         self._scratch = Scratch(self.store)
         path = self._scratch.new
@@ -119,7 +126,7 @@ class PredictionWriter:
         empty = {"fillvalue" if self.store.suffix == ".h5ad" else "fill_value": np.nan}
         for name in wanted:
             dataset = group.create_dataset if self.store.suffix == ".h5ad" else group.create_array
-            array = dataset(self.names.layer(name), shape=shape, dtype="float32", chunks=chunks, **empty)
+            array = dataset(self.names.layer(name), shape=shape, dtype=self.form.dtype, chunks=chunks, **empty)
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
             self.arrays[name] = array if self.store.suffix == ".h5ad" else ZarrRows(array)
 
@@ -135,8 +142,10 @@ class PredictionWriter:
                     f"This model's likelihood has no {name!r}. Choose `layers` from what it has: "
                     f"{[k for k in keys.LAYERS if _layer(prediction, k) is not None]}."
                 )
-            block = np.full((len(rows), self.out.n_vars), np.nan, dtype=np.float32)
-            block[:, self.columns] = value.float().cpu().numpy()[order]
+            block = np.full((len(rows), self.out.n_vars), np.nan, dtype=self.form.dtype)
+            mean = prediction.mean if self.form.is_sparse(name) else value
+            values, means = (tensor.float().cpu().numpy()[order] for tensor in (value, mean))
+            block[:, self.columns] = self.form.of(name, values, means)
             array[rows] = block
         vectors = prediction.embedding.float().cpu().numpy()
         if self.embedding is None:
@@ -206,10 +215,11 @@ class PredictionWriter:
             obs[name][self.rows] = number
         clear(out, names)
         if self.store is None:
+            arrays = {name: a.to_memory() if isinstance(a, SparseLayer) else a for name, a in self.arrays.items()}
             for name in self.layers:
-                out.layers[names.layer(name)] = self.arrays[name]
+                out.layers[names.layer(name)] = arrays[name]
             if self.mean_is_x:
-                out.X = self.arrays["mean"]
+                out.X = arrays["mean"]
         for key, column in obs.items():
             out.obs[key] = column
         if names.unlike_training in obs:
@@ -239,6 +249,10 @@ class PredictionWriter:
             ad.io.write_elem(
                 self._file, key, getattr(self.out, key) if key in ("obs", "var") else dict(getattr(self.out, key))
             )
+        create = "create_dataset" if self.store.suffix == ".h5ad" else "create_array"
+        for name, array in self.arrays.items():
+            if isinstance(array, SparseLayer):
+                array.write(self._file["layers"].create_group(self.names.layer(name)), create)
         for key, layer in self.out.layers.items():
             if f"layers/{key}" not in self._file:
                 ad.io.write_elem(self._file, f"layers/{key}", layer)

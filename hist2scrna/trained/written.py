@@ -13,9 +13,10 @@ from hist2scrna.encoders.weights import state_sha256
 if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
+    from hist2scrna.trained.layer_form import LayerForm
 
 
-def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> dict[str, Any]:
+def written_parameters(model: FittedModel, library_size: str, spots: Spots, form: LayerForm) -> dict[str, Any]:
     """Return the model, what it read, and how, as values that h5ad and zarr can hold."""
     on_logs = model.likelihood == "mse"
     target = model.module.target
@@ -30,6 +31,7 @@ def written_parameters(model: FittedModel, library_size: str, spots: Spots) -> d
         "target": target if on_logs else None,
         "observation": "slide" if spots.are_slides else "spot",
         "library_size": "none" if on_logs else library_size,
+        "sparse_below": form.sparse_below,
         "median_library_size": float(model.baselines.median_library),
         "options": model.options,
         "geometry": None if model.geometry is None else asdict(model.geometry),
