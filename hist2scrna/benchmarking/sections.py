@@ -124,7 +124,6 @@ def digests(adata: ad.AnnData, genes: Sequence[str], slots: SlotSelection) -> di
     """
     sections, section = read_sections(adata, slots.library_key)
     counts = read_counts(adata, list(genes), slots.layer, whole=not pooled(adata))
-    counts.sort_indices()
     parts = {
         "spots": _digest(adata.obs_names),
         "sections": _digest([*sections, section]),

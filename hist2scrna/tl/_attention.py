@@ -13,7 +13,7 @@ from hist2scrna.messages import arguments_known
 from hist2scrna.spots.placed import spread
 from hist2scrna.trained.attribution import attribute
 from hist2scrna.trained.model import TrainedModel, as_trained
-from hist2scrna.trained.writer import writable
+from hist2scrna.trained.written import writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,6 @@ from hist2scrna.cluster import require_client
 from hist2scrna.fitting.inference import pick_device
 from hist2scrna.fitting.surroundings import in_own_torch
 from hist2scrna.messages import arguments_known
-from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.announce import announce_prediction
 from hist2scrna.trained.check_arguments import check_arguments
 from hist2scrna.trained.depth import imposed_library
@@ -21,6 +20,7 @@ from hist2scrna.trained.layers import checked_layers, default_layers
 from hist2scrna.trained.predict_spots import (
     Asked,
     PredictionTask,
+    of_nuclei,
     predict_sections,
     predict_spots,
     require_sections,
@@ -33,11 +33,8 @@ from hist2scrna.trained.written import written_parameters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from anndata import AnnData
-    from numpy.typing import NDArray
 
-    from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
 PREDICTION_BATCH, PREDICTION_TILES = 64, 4
@@ -279,7 +276,7 @@ def predict(
             distance = predict_sections(client, fitted, task, writer.add, progress=progress)
         if distance is not None:
             writer.distance[spots.rows] = distance
-        writer.of_nuclei = _of_nuclei(spots, writer.names)
+        writer.of_nuclei = of_nuclei(spots, writer.names)
         written = writer.finish(imposed, written_parameters(fitted, library_size, spots, form))
         if kept is not None and kept.folder is not None:
             shutil.rmtree(kept.folder)
@@ -290,13 +287,3 @@ def predict(
 
 def _default_batch(model: FittedModel) -> int:
     return PREDICTION_TILES if model.module.needs == "tiles" else PREDICTION_BATCH
-
-
-def _of_nuclei(spots: Spots, names: keys.OutputKeys) -> dict[str, NDArray[np.int64]]:
-    """Return, for models on tiles, the pixels of each nucleus or the nuclei of each spot; warn of rows without one."""
-    if spots.tiles is None:
-        return {}
-    with_nucleus(spots.tiles)
-    if spots.tiles.by_spot is None:
-        return {names.nucleus_px: spots.tiles.pixels, names.tile: spots.tiles.owner}
-    return {names.n_nuclei: spots.tiles.n_nuclei()}

@@ -18,6 +18,7 @@ from hist2scrna.fitting.tissue_meter import TissueMeter
 from hist2scrna.models.prediction import Prediction
 from hist2scrna.processors import threads
 from hist2scrna.spots.one_section import section_of
+from hist2scrna.spots.tiles import with_nucleus
 from hist2scrna.trained.donors import read_donors
 from hist2scrna.trained.encode import encode
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from hist2scrna import keys
     from hist2scrna.fitting.feature_store import FeatureStore
     from hist2scrna.metrics.blocks import Floats
     from hist2scrna.spots.read import Spots
@@ -172,3 +174,13 @@ def _on_cpu(prediction: Prediction) -> Prediction:
     given = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
     moved: dict[str, Any] = {name: value.cpu() for name, value in given.items() if isinstance(value, Tensor)}
     return replace(prediction, **moved, views=(), extras={})
+
+
+def of_nuclei(spots: Spots, names: keys.OutputKeys) -> dict[str, NDArray[np.int64]]:
+    """Return, for models on tiles, the pixels of each nucleus or the nuclei of each spot; warn of rows without one."""
+    if spots.tiles is None:
+        return {}
+    with_nucleus(spots.tiles)
+    if spots.tiles.by_spot is None:
+        return {names.nucleus_px: spots.tiles.pixels, names.tile: spots.tiles.owner}
+    return {names.n_nuclei: spots.tiles.n_nuclei()}

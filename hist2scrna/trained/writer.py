@@ -17,6 +17,7 @@ from hist2scrna.trained.layer_form import LayerForm
 from hist2scrna.trained.owned import clear
 from hist2scrna.trained.sparse_layer import SparseLayer
 from hist2scrna.trained.store import ZarrRows, backed
+from hist2scrna.trained.written import writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -234,13 +235,7 @@ class PredictionWriter:
             out.var[names.dispersion] = column
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
-        if len(unlike) and unlike.mean() > MOST_UNLIKE:
-            far = f"{int(unlike.sum())} of {len(unlike)} {self.called} ({percent(unlike.mean())})"
-            warn_user(
-                f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
-                f"extrapolation. See where: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
-                "shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
-            )
+        _warn_of_unlike(unlike, names, self.called)
         return written
 
     def _close_store(self) -> ad.AnnData:
@@ -275,6 +270,17 @@ class PredictionWriter:
             self._scratch = None
 
 
+def _warn_of_unlike(unlike: NDArray[np.bool_], names: keys.OutputKeys, called: str) -> None:
+    """Warn where more than 5 % of what was compared is unlike the training."""
+    if len(unlike) and unlike.mean() > MOST_UNLIKE:
+        far = f"{int(unlike.sum())} of {len(unlike)} {called} ({percent(unlike.mean())})"
+        warn_user(
+            f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
+            f"extrapolation. See where: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
+            "shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
+        )
+
+
 def _categories(codes: NDArray[np.integer], names: Sequence[str]) -> pd.Categorical:
     """Return a column of the categories that occur: Scanpy and Squidpy fail on those without a spot."""
     return pd.Categorical.from_codes(codes, categories=pd.Index(names)).remove_unused_categories()
@@ -284,14 +290,3 @@ def _layer(prediction: Prediction, name: str) -> Tensor | None:
     """Return what one of :data:`hist2scrna.keys.LAYERS` holds: the attribute of that name."""
     layer: Tensor | None = getattr(prediction, name)
     return layer
-
-
-def writable(value: Any) -> Any:
-    """Return parameters in the form that AnnData can write: no None, tuple, path or list of numbers and words mixed."""
-    if isinstance(value, dict):
-        return {str(k): writable(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return np.array([str(v) for v in value]) if any(isinstance(v, str) for v in value) else np.array(value)
-    if isinstance(value, Path):
-        return str(value)
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,3 +50,14 @@ def _sections_of_another(spots: Spots) -> list[str]:
     if spots.donor is None:
         return []
     return [spots.sections[code] for code in np.unique(spots.section[spots.donor < 0])]
+
+
+def writable(value: Any) -> Any:
+    """Return parameters in the form that AnnData can write: no None, tuple, path or list of numbers and words mixed."""
+    if isinstance(value, dict):
+        return {str(k): writable(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return np.array([str(v) for v in value]) if any(isinstance(v, str) for v in value) else np.array(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value

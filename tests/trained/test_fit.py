@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from builders import fast, spots_of
+from scipy import sparse
 
 from hist2scrna import Neighbors, TrainedModel, Training, report
 from hist2scrna.fitting.closed_form.folds import left_out_groups
@@ -276,6 +277,18 @@ def test_misspelled_fields_are_met_with_the_nearest():
 def test_what_is_no_anndata_is_refused_with_the_way_to_make_one(call, given, message):
     with pytest.raises(TypeError, match=message):
         call(given)
+
+
+@pytest.mark.parametrize("name", ["kernel", "ridge", "hist2scrna"])
+def test_counts_are_only_read(make_section, name):
+    """Those of all genes in CSR are not copied."""
+    adata = make_section()
+    adata.obsm["told"] = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
+    adata.X = sparse.csr_matrix(adata.X, dtype=np.float32)
+    for array in (adata.X.data, adata.X.indices, adata.X.indptr):
+        array.flags.writeable = False
+    how = fast() if name == "hist2scrna" else {"model": name, "features_key": "told", "progress": False}
+    evaluate(predict(adata, fit(adata, **how), progress=False), progress=False)
 
 
 @pytest.fixture(scope="module")

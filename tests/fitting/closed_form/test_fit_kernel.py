@@ -356,7 +356,7 @@ def test_what_it_does_not_have_is_refused_by_name(make_section) -> None:
         ({"losses": {"pearson": 1.0}}, "'kernel' has no `losses`. Models that have `losses`: hist2scrna, "),
         ({"neighbors": "knn"}, "'kernel' has no `neighbors`"),
         ({"training": {"max_epochs": 3}}, "'kernel' is fitted without the training argument `max_epochs`. Models "),
-        ({"max_epochs": 3}, "pass it as training="),
+        ({"max_epochs": 3}, "'kernel' is fitted without the training argument `max_epochs`. Models that have "),
         ({"preset": "tiny"}, "'kernel' has no preset `tiny`. Models that have `tiny`: hist2scrna, hist2scrna-light"),
         ({"training": {"epochs": 3}}, "Unknown field of `training` 'epochs'. Did you mean 'max_epochs'"),
     ):
