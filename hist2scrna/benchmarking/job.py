@@ -114,7 +114,7 @@ def read_result(job: Job, root: Path) -> JobResult | None:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         settings = card["settings"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise FileExistsError(
             f"'{folder}' is there but holds no complete job ({error}). Jobs appear whole or not at all, so something "
             "else wrote this: move it away, or pass another folder=."

@@ -34,7 +34,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 raise ValueError(str(error)) from error
         else:
             raise ValueError(f"expected a file that ends in .toml, .yaml, .yml or .json, found {path.suffix!r}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' cannot be read as options: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"Expected '{path}' to be a table of options, found {type(found).__name__}.")
@@ -98,7 +98,7 @@ def parse_settings(given: list[str] | None) -> dict[str, Any]:
             raise ValueError(f"Expected NAME=VALUE, found {text!r}.")
         try:
             found[name.strip().replace("-", "_")] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             words = {"True": True, "False": False, "None": None}
             found[name.strip().replace("-", "_")] = words.get(value, value)
     return found

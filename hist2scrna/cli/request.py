@@ -82,7 +82,7 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is no {'JSON' if path.suffix == '.json' else 'TOML'}: {error}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"Expected a table of {what} by name in '{path}', found {type(found).__name__}.")

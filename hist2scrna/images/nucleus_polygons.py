@@ -127,7 +127,7 @@ def _of_geojson(path: Path) -> tuple[list[str], NDArray[np.object_]]:
         # QuPath keeps the nucleus of a cell beside its rim.
         shapes = [shape(feature.get("nucleusGeometry") or feature["geometry"]) for feature in features]
         names = [str(feature.get("id", number)) for number, feature in enumerate(features)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"'{path}' is no GeoJSON with features: {error!r}. Export it from QuPath again.") from error
     return names, np.array(shapes, dtype=object)
 

@@ -128,6 +128,7 @@ class TiledImage(SectionImage):
         ImageError
             If an image is beyond any sane size, or a tile too large to decode.
         """
+        check_size(str(path), *sizes[0], tiles[0])
         kept = fitting_levels(sizes)
         if len(kept) < len(sizes):
             log.info(
@@ -135,7 +136,7 @@ class TiledImage(SectionImage):
                 path,
                 [sizes[i] for i in set(range(len(sizes))) - set(kept)],
             )
-        for level in kept:
+        for level in kept[1:]:
             check_size(str(path), *sizes[level], tiles[level])
         self.path = path
         self.origin = str(path)

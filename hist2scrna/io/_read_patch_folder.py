@@ -127,7 +127,7 @@ def _read_metadata(path: Path) -> layout.FolderMetadata:
         return layout.FolderMetadata()
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"'{path}' is no JSON that can be read: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"Expected '{path}' to hold an object of names and values, found {type(content).__name__}.")

@@ -116,7 +116,7 @@ def _read_experiment(path: Path) -> dict[str, Any]:
     try:
         experiment = json.loads(path.read_text(encoding="utf-8"))
         pixel_size = float(experiment["pixel_size"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"'{path}' does not tell the size of a pixel: {error!r}.") from error
     if not np.isfinite(pixel_size) or pixel_size <= 0:
         raise ValueError(f"Expected the size of a pixel in '{path}' to be positive, found {pixel_size}.")

@@ -33,6 +33,8 @@ LEAST_ON_TISSUE = 0.3
 MOST_COARSER = 1.5
 # Fields of view may reach beyond a small image, but not by far.
 MOST_IMAGES_WIDE = 4
+# Two millimeters at a quarter of a micron a pixel; more, by the dozen, would fill the memory.
+MOST_PX = 8192
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,11 @@ def open_patches(opened: OpenedSections, xy: NDArray[np.float64], size: PatchSiz
                 "smaller patch_um=, or the right mpp=."
             )
     px = size.pixels(um)
+    if px > MOST_PX:
+        raise ValueError(
+            f"A patch of {um:g} um would be {px:,} pixels wide, more than {MOST_PX:,}. Pass a smaller patch_um= or "
+            "patch_px=, or the right mpp=."
+        )
     log.log(HINT, "patches: %g um, %d px", um, px)
     images = [section.image for section in opened.members]
     first = [first_pixels(section, um, px, size.finest_um) for section in opened.members]

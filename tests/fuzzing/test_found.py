@@ -7,12 +7,19 @@ import json
 import h5py
 import numpy as np
 import pytest
+import zarr
 from platform_files import barcodes, write_section
 from sections import section
 
 from hist2scrna import io, pp, tl
+from hist2scrna.cli.config import parse_settings
 from hist2scrna.cli.reading import read_one
+from hist2scrna.cli.request import read_table
 from hist2scrna.evaluation.result import Evaluation
+from hist2scrna.images.nucleus_polygons import read_polygons
+from hist2scrna.images.open import open_file
+from hist2scrna.images.pixels import ImageError, reading
+from hist2scrna.io import write_patch_folder
 from hist2scrna.trained.card_fields import VALUES, wrong_value
 
 
@@ -107,3 +114,43 @@ def test_images_that_no_encoder_reads_are_refused(shape, message) -> None:
     adata.uns["spatial"]["s0"]["images"]["hires"] = np.full(shape, 200, dtype=np.uint8)
     with pytest.raises(ValueError, match=message):
         pp.extract_features(adata, "morphology", progress=False)
+
+
+DEEP = "[" * 100_000
+
+
+def test_json_that_is_nested_without_end_is_refused(tmp_path) -> None:
+    write_patch_folder(section(n_spots=4), tmp_path / "f", patch_px=16)
+    (tmp_path / "f" / "metadata.json").write_text(DEEP)
+    with pytest.raises(ValueError, match=r"metadata\.json' is no JSON that can be read"):
+        io.read_patch_folder(tmp_path / "f")
+    for name in ("n.geojson", "options.json"):
+        (tmp_path / name).write_text(DEEP)
+    with pytest.raises(ValueError, match=r"n\.geojson' is no GeoJSON with features"):
+        read_polygons(tmp_path / "n.geojson", np.eye(3))
+    with pytest.raises(ValueError, match=r"options\.json' is no JSON"):
+        read_table(tmp_path / "options.json", "models")
+    assert parse_settings([f"width={DEEP}"]) == {"width": DEEP}
+
+
+def test_a_side_of_no_pixels_is_refused(tmp_path) -> None:
+    root = zarr.open_group(tmp_path / "i.zarr", mode="w", zarr_format=2)
+    for level, shape in enumerate([(3, 0, 40), (3, 0, 20)]):
+        root.create_array(str(level), shape=shape, chunks=(3, 8, 8), dtype="uint8")
+    axes = [{"name": name, "type": "channel" if name == "c" else "space"} for name in "cyx"]
+    levels = [
+        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [1, 2**n, 2**n]}]} for n in (0, 1)
+    ]
+    root.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": levels}]
+    with pytest.raises(ImageError, match=r"sides of image .* its header says 40 x 0"):
+        open_file(tmp_path / "i.zarr")
+
+
+def test_patches_that_would_fill_the_memory_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"would be 9,000 pixels wide, more than 8,192\. Pass a smaller patch_um="):
+        pp.extract_features(section(), "morphology", patch_px=9000, progress=False)
+
+
+def test_what_a_decoder_says_is_said_in_our_words() -> None:
+    with pytest.raises(ImageError, match="it is damaged: Negative size"), reading("it is damaged"):
+        raise SystemError("Negative size passed to PyBytes_FromStringAndSize")
