@@ -179,7 +179,10 @@ def test_genes_are_matched_by_name(others) -> None:
         h2s.tl.fit(donor("a", 0), expression=others[:, :2].copy(), **OPTIONS)
     with pytest.raises(TypeError, match="Expected `expression` to be AnnData, or several, found str"):
         h2s.tl.fit(donor("a", 0), expression=["counts.h5ad"], **OPTIONS)
-    with pytest.raises(ValueError, match="'ridge' has no `expression`. Models that have `expression`: kernel"):
+    with pytest.raises(
+        ValueError,
+        match="'ridge' has no `expression`. Models that have `expression`: hist2scrna, hist2scrna-lightweight, kernel",
+    ):
         h2s.tl.fit(donor("a", 0), model="ridge", features_key="X_f", expression=others, progress=False)
 
 
