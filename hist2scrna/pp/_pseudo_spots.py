@@ -121,8 +121,8 @@ def pseudo_spots(
         names += [name] * n_spots
     if not drawn:
         raise ValueError(
-            f"No donor has {cells_per_spot} cells with counts and a label in cells.obs[{labels_key!r}]: {listed(too_few)}. "
-            "Pass a smaller cells_per_spot=, or group_key=None to take all cells for one donor."
+            f"No donor has {cells_per_spot} cells with counts and a label in cells.obs[{labels_key!r}]: "
+            f"{listed(too_few)}. Pass a smaller cells_per_spot=, or group_key=None to take all cells for one donor."
         )
     if too_few:
         log.warning("left out, having fewer than %d cells with counts and a label: %s", cells_per_spot, listed(too_few))
@@ -174,7 +174,8 @@ def _thinned(
     log.info("%d pseudo-spots of single cells; at the median, %.2g of their counts kept", len(depth), np.median(kept))
     if np.median(depth) < np.median(measured):
         log.warning(
-            "pseudo-spots have %.0f counts at the median, fewer than spots, which have %.0f: pass a larger cells_per_spot=",
+            "pseudo-spots have %.0f counts at the median, fewer than spots, which have %.0f: pass a larger "
+            "cells_per_spot=",
             np.median(depth),
             np.median(measured),
         )
