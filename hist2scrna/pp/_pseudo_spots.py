@@ -93,11 +93,10 @@ def pseudo_spots(
 
     Examples
     --------
-    >>> cells = h2s.datasets.simulate(n_spots=200, seed=5)  # stands for an annotated single-cell reference
+    >>> cells = train  # stands for an annotated single-cell reference
     >>> sums = h2s.pp.pseudo_spots(cells, train, "cell_type", n_spots=50)
     >>> sums.shape
     (50, 12)
-    >>> model = h2s.tl.fit(train, encoder="morphology", expression=sums, progress=False)
     """
     require_adata(cells)
     require_adata(spots)

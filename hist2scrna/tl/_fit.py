@@ -100,7 +100,8 @@ def fit(
         predict how far each of these gene programs is on (`n_programs`, 10 unless given), with loadings that stay as
         the counts tell them. With `kernel`, the depth and the rate of each gene in tissue of another donor are also
         the means over all donors, and how far its depth may be off is theirs. Sections of `adata` that have no image,
-        where others have one, are taken so too.
+        where others have one, are taken so too. Single cells are no spots: sum them first
+        (:func:`hist2scrna.pp.pseudo_spots`).
     spatial_key
         Key of `.obsm` with the coordinates.
     img_key
