@@ -32,10 +32,8 @@ def training_statistics(
     spots: Spots,
     training: NDArray[np.int64],
     baselines: Baselines,
-    *,
     n_programs: int = 0,
     expression: Sequence[DonorCounts] = (),
-    seed: int = 0,
 ) -> TrainingStatistics:
     """Return what the training spots tell before training.
 
@@ -47,9 +45,8 @@ def training_statistics(
         Numbers of the training spots.
     baselines
         Baselines fitted on their counts.
-    n_programs, expression, seed
-        How many gene programs to find, 0 for none; counts of donors without images, which they are found in too; which
-        spots they are found in, where there are very many.
+    n_programs, expression
+        How many gene programs to find, 0 for none; counts of donors without images, which they are found in too.
     """
     library = spots.library_size[training]
     # What the rows tell is of spots, and the model predicts the nuclei in them.
@@ -67,17 +64,17 @@ def training_statistics(
         feature_scale=None if scale is None else _tensor(scale),
         color_mean=color_mean,
         color_scale=color_scale,
-        program_loadings=_program_loadings(spots, training, n_programs, expression, seed) if n_programs else None,
+        program_loadings=_program_loadings(spots, training, n_programs, expression) if n_programs else None,
     )
 
 
 def _program_loadings(
-    spots: Spots, training: NDArray[np.int64], n_programs: int, expression: Sequence[DonorCounts], seed: int
+    spots: Spots, training: NDArray[np.int64], n_programs: int, expression: Sequence[DonorCounts]
 ) -> torch.Tensor:
     """Return what depth and programs do to the share of each gene, by the rules of the kernel model."""
     assert spots.counts is not None
-    some = some_of(np.random.default_rng(seed), training, MOST_DENSE)
-    counts = spots.counts[some]
+    some = some_of(np.random.default_rng(0), training, MOST_DENSE)
+    counts = taken(spots.counts, some)
     donors = Donors(np.zeros(len(some), dtype=np.int64) if spots.group is None else spots.group[some])
     programs = Programs.fit(counts, n_programs, np.arange(len(some)), donors, expression)
     loadings = fit_loadings(counts, programs.scores, donors.code)

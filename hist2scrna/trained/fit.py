@@ -166,8 +166,7 @@ def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> 
     """Let the model begin at what the training spots tell, or at other weights; return the baselines on these spots."""
     assert data.spots.counts is not None
     baselines = Baselines.fit(taken(data.spots.counts, split.training))
-    asked: dict[str, Any] = {"n_programs": model.starting_programs, "expression": data.expression}
-    model.start_at(training_statistics(data.spots, split.training, baselines, **asked, seed=plan.request.seed))
+    model.start_at(training_statistics(data.spots, split.training, baselines, model.starting_programs, data.expression))
     init_from = plan.request.init_from
     if isinstance(init_from, str | Path) and Path(init_from).is_file():
         load_reference(model, read_state_dict(Path(init_from)), plan.entry.name)
