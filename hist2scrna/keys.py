@@ -51,6 +51,8 @@ POOLED = "pooled"
 N_PATCHES = "n_patches"
 # Number of cells of a reference profile, in `.obs`.
 N_CELLS = "n_cells"
+# Number of single cells that a pseudo-spot is the sum of, in `.obs`.
+PSEUDO_SPOT_CELLS = "pseudo_spot_cells"
 # What `.uns` says of features, and a model that is trained on them keeps: some licenses bind such models too.
 ENCODER_FIELDS = ("encoder", "license", "hub_id", "weights", "weights_sha256")
 

@@ -109,7 +109,7 @@ def recalibrate_dispersion(
         return None
     if spots.tiles is not None and spots.tiles.by_spot is not None:
         return None
-    most = max(1, MOST_VALUES // heads.rate.out_features)
+    most = max(1, MOST_VALUES // len(heads.rate.bias))
     if len(validating) > most:
         validating = np.sort(np.random.default_rng(seed).choice(validating, most, replace=False))
     try:

@@ -8,12 +8,16 @@ import numpy as np
 import torch
 
 from hist2scrna.fitting.closed_form.components import standardization
+from hist2scrna.fitting.closed_form.counts import fit_loadings
+from hist2scrna.fitting.closed_form.donors import DonorCounts, Donors
+from hist2scrna.fitting.closed_form.programs import MOST_DENSE, Programs
+from hist2scrna.fitting.split import some_of
 from hist2scrna.fitting.tile_batches import tiles_of
 from hist2scrna.metrics.blocks import taken
 from hist2scrna.models.contract import TrainingStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +28,13 @@ if TYPE_CHECKING:
 LEAST_SPREAD = 0.05
 
 
-def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Baselines) -> TrainingStatistics:
+def training_statistics(
+    spots: Spots,
+    training: NDArray[np.int64],
+    baselines: Baselines,
+    n_programs: int = 0,
+    expression: Sequence[DonorCounts] = (),
+) -> TrainingStatistics:
     """Return what the training spots tell before training.
 
     Parameters
@@ -35,6 +45,8 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
         Numbers of the training spots.
     baselines
         Baselines fitted on their counts.
+    n_programs, expression
+        How many gene programs to find, 0 for none; counts of donors without images, which they are found in too.
     """
     library = spots.library_size[training]
     # What the rows tell is of spots, and the model predicts the nuclei in them.
@@ -52,7 +64,23 @@ def training_statistics(spots: Spots, training: NDArray[np.int64], baselines: Ba
         feature_scale=None if scale is None else _tensor(scale),
         color_mean=color_mean,
         color_scale=color_scale,
+        program_loadings=_program_loadings(spots, training, n_programs, expression) if n_programs else None,
     )
+
+
+def _program_loadings(
+    spots: Spots, training: NDArray[np.int64], n_programs: int, expression: Sequence[DonorCounts]
+) -> torch.Tensor:
+    """Return what depth and programs do to the share of each gene, by the rules of the kernel model."""
+    assert spots.counts is not None
+    some = some_of(np.random.default_rng(0), training, MOST_DENSE)
+    counts = taken(spots.counts, some)
+    donors = Donors(np.zeros(len(some), dtype=np.int64) if spots.group is None else spots.group[some])
+    programs = Programs.fit(counts, n_programs, np.arange(len(some)), donors, expression)
+    loadings = fit_loadings(counts, programs.scores, donors.code)
+    # Means are the library size times the rate.
+    loadings[0] -= 1
+    return _tensor(np.ascontiguousarray(loadings.T))
 
 
 def _colors(spots: Spots, training: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

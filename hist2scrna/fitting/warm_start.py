@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Gene programs were found in the counts of this fit, and scores are of these.
+RATES = "heads.rate."
+PROGRAMS = f"{RATES}loadings"
+
 
 @torch.no_grad()
 def start_from(
@@ -24,6 +28,8 @@ def start_from(
     classes: tuple[Sequence[str], Sequence[str]],
 ) -> None:
     """Copy weights into `model`; rows of outputs go to the gene or class of the same name.
+
+    A model whose rates are made of gene programs keeps its own: rates are not copied.
 
     Parameters
     ----------
@@ -47,7 +53,7 @@ def start_from(
         )
     ours = model.state_dict()
     for key, value in ours.items():
-        if key not in weights:
+        if key not in weights or (PROGRAMS in ours and key.startswith(RATES)):
             continue
         names = classes if key.startswith("heads.cell_type.") else genes
         is_output = key.startswith("heads.") and value.ndim > 0 and len(value) == len(names[0]) != 1

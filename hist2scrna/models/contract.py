@@ -164,6 +164,9 @@ class TrainingStatistics:
     color_mean, color_scale
         `(3,)`, mean and standard deviation of each color, 0 to 255, within a tile, mean over the training tiles; None
         without tiles.
+    program_loadings
+        `(G, 1 + p)`, what the log library size (less 1, its own part) and each of `p` gene programs, in standard
+        deviations, does to the log mean of a gene; None where the model asks for none.
     """
 
     log_rate: Tensor
@@ -174,6 +177,7 @@ class TrainingStatistics:
     feature_scale: Tensor | None = None
     color_mean: Tensor | None = None
     color_scale: Tensor | None = None
+    program_loadings: Tensor | None = None
 
 
 class SpotModel(nn.Module):
@@ -197,6 +201,8 @@ class SpotModel(nn.Module):
         What `mse` models predict; see :class:`Prediction`. With `"log_counts"`, values that are not whole are taken.
     observation
         What a row of AnnData is: a `"spot"` (or a cell), or a `"slide"`, which has no place in an image.
+    starting_programs
+        Number of gene programs whose loadings it starts from.
     has_attention
         It has layers that give attention weights between neighboring spots when asked, as those of PyTorch Geometric.
 
@@ -229,6 +235,7 @@ class SpotModel(nn.Module):
     observation: ClassVar[Literal["spot", "slide"]] = "spot"
     on_array: ClassVar[bool] = False
     estimates_log: ClassVar[bool] = False
+    starting_programs: int = 0
     has_attention: ClassVar[bool] = False
 
     def start_at(self, statistics: TrainingStatistics) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hist2scrna.models.contract import LIKELIHOODS, Likelihood, Prediction, TrainingStatistics
+from hist2scrna.models.program_rates import ProgramRates
 
 Dispersion = Literal["gene", "spot"]
 # Beyond these the likelihood is flat in float32, and a diverging head could not come back.
@@ -33,21 +34,39 @@ class ExpressionHeads(nn.Module):
     dispersion
         `"gene"`: one inverse dispersion a gene, shared by all spots, which few spots can support. `"spot"`: one for
         each gene and spot, as in the first publications.
+    n_programs
+        Rates are made of so many gene programs, whose loadings are given (:class:`ProgramRates`); 0: of none.
+
+    Raises
+    ------
+    ValueError
+        If the likelihood or the dispersion is not known, or programs are asked of a model without counts.
     """
 
     reference_log_library: Tensor
     log_library_scale: Tensor
 
     def __init__(
-        self, width: int, n_genes: int, n_classes: int, likelihood: Likelihood = "zinb", dispersion: Dispersion = "gene"
+        self,
+        width: int,
+        n_genes: int,
+        n_classes: int,
+        likelihood: Likelihood = "zinb",
+        dispersion: Dispersion = "gene",
+        n_programs: int = 0,
     ) -> None:
         super().__init__()
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"Expected `likelihood` to be one of {list(LIKELIHOODS)}, found {likelihood!r}.")
         if dispersion not in ("gene", "spot"):
             raise ValueError(f"Expected `dispersion` to be 'gene' or 'spot', found {dispersion!r}.")
+        if n_programs and likelihood == "mse":
+            raise ValueError(
+                "Gene programs (`n_programs`, which `expression=` sets) make the rates of counts, and likelihood='mse' "
+                "has none. Pass likelihood='zinb', 'nb' or 'poisson'."
+            )
         self.likelihood: Likelihood = likelihood
-        self.rate = nn.Linear(width, n_genes)
+        self.rate = ProgramRates(width, n_genes, n_programs) if n_programs else nn.Linear(width, n_genes)
         has_dispersion = likelihood in ("zinb", "nb")
         self.gene_dispersion = nn.Parameter(torch.zeros(n_genes)) if has_dispersion and dispersion == "gene" else None
         self.spot_dispersion = nn.Linear(width, n_genes) if has_dispersion and dispersion == "spot" else None
@@ -57,7 +76,7 @@ class ExpressionHeads(nn.Module):
         self.register_buffer("reference_log_library", torch.zeros(()))
         self.register_buffer("log_library_scale", torch.ones(()))
         for head in (self.rate, self.spot_dispersion, self.dropout, self.library):
-            if head is not None:
+            if isinstance(head, nn.Linear):
                 nn.init.normal_(head.weight, std=0.01)
                 nn.init.zeros_(head.bias)
 
@@ -65,6 +84,8 @@ class ExpressionHeads(nn.Module):
     def start_at(self, statistics: TrainingStatistics) -> None:
         """Start at the training data's own gene means, so that training begins at the mean baseline, not at chaos."""
         self.rate.bias.copy_(statistics.mean_log_normalized if self.likelihood == "mse" else statistics.log_rate)
+        if isinstance(self.rate, ProgramRates):
+            self.rate.start_at(statistics)
         if self.gene_dispersion is not None:
             self.gene_dispersion.copy_(statistics.log_dispersion)
         if self.spot_dispersion is not None:

@@ -11,7 +11,8 @@ from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatc
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import PatchNormalization, perceptron
 from hist2scrna.models.reference import load_renamed
-from hist2scrna.models.registry import register
+from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, register
+from hist2scrna.models.training import FIELDS
 from hist2scrna.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class Hist2scRNA(SpotModel):
         publication.
     channels
         Channels of a patch: 3, and more for several stains of a section; `fit` takes it from the images.
+    n_programs
+        Rates are made of so many gene programs, whose loadings are learned from the counts alone before training, with
+        those of donors without images (`expression=`, which sets it to 10 unless it is given), and kept. 0: rates are a
+        linear map of the decoder's output, learned with the rest.
 
     Examples
     --------
@@ -122,16 +127,20 @@ class Hist2scRNA(SpotModel):
         graph: bool = True,
         residual: bool = True,
         channels: int = 3,
+        n_programs: int = 0,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
+        self.starting_programs = n_programs
         self.context = Context("hops", 2) if graph else Context("spot")
         self.normalize = PatchNormalization(channels)
         self.vit = VisionTransformer(patch_px, token_px, width, depth, heads, dropout, channels)
         self.spatial_gnn = SpatialGraphAttention(width, graph_width, graph_heads, dropout)
         self.residual = nn.Linear(width, graph_width) if residual else None
         self.decoder = perceptron(graph_width, decoder, dropout)
-        self.heads = ExpressionHeads([graph_width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
+        self.heads = ExpressionHeads(
+            [graph_width, *decoder][-1], n_genes, n_classes, likelihood, dispersion, n_programs
+        )
 
     @property
     def token_grid(self) -> tuple[int, int]:
@@ -185,4 +194,5 @@ register(
         "base": {"width": 768, "depth": 12, "heads": 12},
     },
     default="small",
+    uses=(*FIELDS, *OPTIONAL_ARGUMENTS),
 )

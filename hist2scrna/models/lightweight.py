@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hist2scrna.models.contract import Context, Likelihood, Prediction, SpotBatch, SpotModel, TrainingStatistics
 from hist2scrna.models.heads import Dispersion, ExpressionHeads
 from hist2scrna.models.layers import feed_forward, perceptron
-from hist2scrna.models.registry import register
+from hist2scrna.models.registry import OPTIONAL_ARGUMENTS, register
 from hist2scrna.models.training import FIELDS
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class Hist2scRNALightweight(SpotModel):
         each gene and spot, as in the first publication.
     graph
         False cuts all edges: each spot is predicted from its own features. For ablations.
+    n_programs
+        Rates are made of so many gene programs, whose loadings are learned from the counts alone before training, with
+        those of donors without images (`expression=`, which sets it to 10 unless it is given), and kept. 0: rates are a
+        linear map of the decoder's output, learned with the rest.
 
     Examples
     --------
@@ -103,9 +107,11 @@ class Hist2scRNALightweight(SpotModel):
         likelihood: Likelihood = "zinb",
         dispersion: Dispersion = "gene",
         graph: bool = True,
+        n_programs: int = 0,
     ) -> None:
         super().__init__()
         self.likelihood = likelihood
+        self.starting_programs = n_programs
         self.context = Context("hops", depth) if graph else Context("spot")
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
@@ -113,7 +119,7 @@ class Hist2scRNALightweight(SpotModel):
         self.blocks = nn.ModuleList(NeighborAttention(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.decoder = perceptron(width, decoder, dropout)
-        self.heads = ExpressionHeads([width, *decoder][-1], n_genes, n_classes, likelihood, dispersion)
+        self.heads = ExpressionHeads([width, *decoder][-1], n_genes, n_classes, likelihood, dispersion, n_programs)
 
     @torch.no_grad()
     def start_at(self, statistics: TrainingStatistics) -> None:
@@ -148,5 +154,5 @@ register(
     presets={"tiny": {"width": 96, "depth": 2, "heads": 4, "decoder": (192, 192)}, "small": {}},
     default="small",
     # Each patch is encoded once, before training.
-    uses=[name for name in (*FIELDS, "losses", "init_from", "neighbors") if name != "augment"],
+    uses=[name for name in (*FIELDS, *OPTIONAL_ARGUMENTS) if name != "augment"],
 )

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "_morphology": ["morphology_features"],
         "_normalize_stain": ["normalize_stain"],
         "_pool_patches": ["pool_patches"],
+        "_pseudo_spots": ["pseudo_spots"],
         "_reference_profiles": ["reference_profiles"],
         "_segment_nuclei": ["segment_nuclei"],
         "_tissue_grid": ["tissue_grid"],

@@ -94,11 +94,14 @@ def fit(
         then learns within donors, since how deep one was sequenced, and how much of a gene it has, no picture tells;
         and `predict` knows by name which tissue is of a donor of the training. None: sections.
     expression
-        Counts of further donors without images, as AnnData or several, for models that have it (`kernel`): spots of
-        the same kind, genes matched by name, donors by `group_key` and sections by `library_key` in their `.obs`.
-        Which genes go together is learned from them too; the depth and the rate of each gene in tissue of another
-        donor are the means over all donors, and how far its depth may be off is theirs. Sections of `adata` that have
-        no image, where others have one, are taken so too.
+        Counts of further donors without images, as AnnData or several, for models that have it (`kernel`,
+        `hist2scrna`, `hist2scrna-lightweight`): spots of the same kind, genes matched by name, donors by `group_key`
+        and sections by `library_key` in their `.obs`. Which genes go together is learned from them too. Networks then
+        predict how far each of these gene programs is on (`n_programs`, 10 unless given), with loadings that stay as
+        the counts tell them. With `kernel`, the depth and the rate of each gene in tissue of another donor are also
+        the means over all donors, and how far its depth may be off is theirs. Sections of `adata` that have no image,
+        where others have one, are taken so too. Single cells are no spots: sum them first
+        (:func:`hist2scrna.pp.pseudo_spots`).
     spatial_key
         Key of `.obsm` with the coordinates.
     img_key

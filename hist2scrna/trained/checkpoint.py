@@ -12,14 +12,17 @@ from hist2scrna.fitting.identity import sha256
 from hist2scrna.trained.files import check_replaceable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from hist2scrna.fitting.closed_form.donors import DonorCounts
     from hist2scrna.fitting.result import Split
     from hist2scrna.trained.model import TrainedModel
     from hist2scrna.trained.plan import FitPlan
 
 
-def training_identity(draft: TrainedModel, split: Split, plan: FitPlan, seen: Mapping[str, Any]) -> dict[str, Any]:
+def training_identity(
+    draft: TrainedModel, split: Split, plan: FitPlan, seen: Mapping[str, Any], expression: Sequence[DonorCounts] = ()
+) -> dict[str, Any]:
     """Return what must be the same for a training to go on: arguments, counts, spots and what was seen of them."""
     trained = {k: v for k, v in draft.parameters["training"].items() if k not in ("checkpoint_dir", "accelerator")}
     start = plan.request.init_from
@@ -33,6 +36,9 @@ def training_identity(draft: TrainedModel, split: Split, plan: FitPlan, seen: Ma
         "counts": sha256(draft.fingerprints),
         "split": sha256(split.training, split.validating),
         "init_from": str(start) if isinstance(start, str | Path | None) else state_sha256(start.module.state_dict()),
+        "expression": {
+            other.name: sha256(other.counts.data, other.counts.indices, other.counts.indptr) for other in expression
+        },
         **seen,
     }
 

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from hist2scrna import keys
 from hist2scrna.fitting.closed_form.donors import DonorCounts
 from hist2scrna.spots.counts import read_counts
 from hist2scrna.spots.sections import read_sections
@@ -56,7 +57,7 @@ def read_donor_counts(request: FitRequest, genes: Sequence[str], trained: Sequen
     log.info(
         "counts of %d donors without images (%s)%s",
         len(donors),
-        ", ".join(donor.name for donor in donors),
+        ", ".join(f"{donor.name}, sums of cells" if donor.of_cells else donor.name for donor in donors),
         f"; {known} have images too" if known else "",
     )
     return tuple(donors)
@@ -81,9 +82,11 @@ def _read_table(table: AnnData, number: int, request: FitRequest, genes: Sequenc
     counts = sparse.csr_array(counts @ columns)
     names, donor = _codes(table, request.group_key, f"expression {number}")
     _, section = _codes(table, request.source.library_key, "section")
+    unknown = pd.Series(np.nan, index=table.obs_names)
+    summed = table.obs.get(keys.PSEUDO_SPOT_CELLS, unknown).notna().to_numpy()
     usable = np.asarray(counts.sum(axis=1)).ravel() > 0
     return [
-        DonorCounts(name, counts[rows], section[rows], measured)
+        DonorCounts(name, counts[rows], section[rows], measured, of_cells=bool(summed[rows].all()))
         for code, name in enumerate(names)
         if len(rows := np.flatnonzero(usable & (donor == code))) > 1
     ]

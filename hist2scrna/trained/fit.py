@@ -166,7 +166,7 @@ def start(model: SpotModel, data: TrainingData, split: Split, plan: FitPlan) -> 
     """Let the model begin at what the training spots tell, or at other weights; return the baselines on these spots."""
     assert data.spots.counts is not None
     baselines = Baselines.fit(taken(data.spots.counts, split.training))
-    model.start_at(training_statistics(data.spots, split.training, baselines))
+    model.start_at(training_statistics(data.spots, split.training, baselines, model.starting_programs, data.expression))
     init_from = plan.request.init_from
     if isinstance(init_from, str | Path) and Path(init_from).is_file():
         load_reference(model, read_state_dict(Path(init_from)), plan.entry.name)
@@ -257,7 +257,7 @@ def fit_and_keep(
     on_best, checkpoint = None, None
     if folder is not None:
         on_best = partial(keep_best, draft, folder)
-        checkpoint = TrainingCheckpoint(folder, training_identity(draft, split, plan, seen))
+        checkpoint = TrainingCheckpoint(folder, training_identity(draft, split, plan, seen, data.expression))
     settings = FitSettings(
         plan.training,
         objective,

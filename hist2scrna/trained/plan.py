@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # NumPy takes no larger one.
 LARGEST_SEED = 2**32 - 1
+# Counts without images are learned from as gene programs: as many as the kernel model has.
+PROGRAMS, N_PROGRAMS = "n_programs", 10
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
     training = as_training(request.training)
     asked = {key: getattr(request, key) for key in OPTIONAL_ARGUMENTS}
     check_uses(name, [*training.given, *(key for key, value in asked.items() if value is not None)])
+    if request.expression is not None and options.get(PROGRAMS) == 0:
+        options[PROGRAMS] = _programs_asked(request)
     on_patches = entry.model.needs != "features"
     _check_tiles(entry, request)
     _check_inputs(entry, request, training, on_patches)
@@ -138,6 +142,16 @@ def _plan(choice: Choice, request: FitRequest) -> FitPlan:
         encoder = prepare_encoder(request.encoder or entry.encoder or DEFAULT_ENCODER)
     neighbors = as_neighbors(request.neighbors)
     return FitPlan(request, choice, entry, options, training, encoder, neighbors)
+
+
+def _programs_asked(request: FitRequest) -> int:
+    """Return the number of gene programs of a network that has none by default."""
+    if PROGRAMS in request.options:
+        raise ValueError(
+            f"`expression` is learned from as gene programs, and {PROGRAMS}=0 leaves none. Pass another number, or "
+            "leave one of the two out."
+        )
+    return N_PROGRAMS
 
 
 def check_numbers(request: FitRequest) -> None:

@@ -113,8 +113,8 @@ def test_every_model_of_ours_is_complete(name) -> None:
 
 
 def test_what_a_model_does_not_have_is_refused_with_those_that_have_it() -> None:
-    with pytest.raises(ValueError, match="Models that have `n_programs`: kernel."):
-        model_options("hist2scrna", n_programs=5)
+    with pytest.raises(ValueError, match="Models that have `n_landmarks`: kernel."):
+        model_options("hist2scrna", n_landmarks=5)
     with pytest.raises(ValueError, match="Did you mean 'depth'"):
         model_options("hist2scrna", dpth=5)
     with pytest.raises(ValueError, match="'ridge' is fitted without the training argument `lr`. Models that have `lr`"):

@@ -111,7 +111,7 @@ ARGUMENTS = {
     "a misspelled field of `Training`": fit(shell=False, training={"max_epoch": 3}),
     "a misspelled model": fit(model="hist2scrn"),
     "a misspelled preset": fit(preset="tinny"),
-    "an option of another model": fit(shell=False, n_programs=3),
+    "an option of another model": fit(shell=False, n_landmarks=3),
     "a field of `Training` among the options": fit(shell=False, lr=1e-3),
     "`training` a list": fit(None, TypeError, shell=False, training=[1]),
     "`losses` a list": fit(None, TypeError, shell=False, losses=["smoothness"]),

@@ -169,6 +169,20 @@ def test_counts_of_other_donors_tell_the_level_of_another(fitted, others, new) -
     )
 
 
+def test_sums_of_cells_tell_no_level(fitted, others) -> None:
+    """Which genes go together they do tell."""
+    sums = others.copy()
+    sums.obs["pseudo_spot_cells"] = 20
+    model = h2s.tl.fit(donor("a", 0), group_key="donor", expression=sums, **OPTIONS)
+    for level in ("log_library_shift", "depth_variance", "rate_shift"):
+        np.testing.assert_array_equal(getattr(model.module, level), getattr(fitted.module, level))
+    assert not np.allclose(model.module.loadings, fitted.module.loadings)
+    # Spots beside them do.
+    both = ad.concat([sums[sums.obs["donor"] != "o0"], others[others.obs["donor"] == "o0"]], join="outer")
+    model = h2s.tl.fit(donor("a", 0), group_key="donor", expression=both, **OPTIONS)
+    assert model.module.log_library_shift < fitted.module.log_library_shift - 0.2
+
+
 def test_genes_are_matched_by_name(others) -> None:
     table = others[:, ::-1].copy()
     one, two = (
@@ -179,7 +193,10 @@ def test_genes_are_matched_by_name(others) -> None:
         h2s.tl.fit(donor("a", 0), expression=others[:, :2].copy(), **OPTIONS)
     with pytest.raises(TypeError, match="Expected `expression` to be AnnData, or several, found str"):
         h2s.tl.fit(donor("a", 0), expression=["counts.h5ad"], **OPTIONS)
-    with pytest.raises(ValueError, match="'ridge' has no `expression`. Models that have `expression`: kernel"):
+    with pytest.raises(
+        ValueError,
+        match="'ridge' has no `expression`. Models that have `expression`: hist2scrna, hist2scrna-lightweight, kernel",
+    ):
         h2s.tl.fit(donor("a", 0), model="ridge", features_key="X_f", expression=others, progress=False)
 
 

@@ -16,7 +16,7 @@ from hist2scrna.models.heads import LOG_DISPERSION_BOUNDS, LOGIT_BOUND
 from hist2scrna.zinb import NB, ZINB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from scipy import sparse
@@ -79,21 +79,36 @@ def fit_decoder(
         `(n,)`, number of the donor of each spot: each gene has a level of its own in each while loadings are estimated.
         None: they are of one donor.
     """
-    n, n_genes = counts.shape
-    donor = np.zeros(n, dtype=np.int64) if donor is None else donor
-    loadings = np.zeros((true_scores.shape[1], n_genes))
+    n_genes = counts.shape[1]
+    if likelihood == "mse":
+        return CountDecoder(np.zeros((true_scores.shape[1], n_genes)), *np.zeros((3, n_genes)))
+    loadings = fit_loadings(counts, true_scores, donor)
     rest = np.zeros((3, n_genes))
-    if likelihood != "mse":
-        by_gene = counts.tocsc()
-        true, predicted = torch.from_numpy(true_scores), torch.from_numpy(predicted_scores)
-        size = max(1, BLOCK_VALUES // n)
-        for start in range(0, n_genes, size):
-            genes = slice(start, start + size)
-            block = torch.from_numpy(by_gene[:, genes].toarray().astype(np.float64))
-            weights = _loadings(block, true, donor)
-            loadings[:, genes] = weights.numpy()
-            rest[:, genes] = _remainder(block, predicted @ weights, likelihood).numpy()
+    predicted = torch.from_numpy(predicted_scores)
+    for genes, block in _gene_blocks(counts):
+        log_mu = predicted @ torch.from_numpy(loadings[:, genes])
+        rest[:, genes] = _remainder(block, log_mu, likelihood).numpy()
     return CountDecoder(loadings, *rest)
+
+
+def fit_loadings(counts: sparse.csr_array, true_scores: Floats, donor: NDArray[np.int64] | None = None) -> Floats:
+    """Return what each score does to the log mean of each gene, `(1 + programs, genes)`; see :func:`fit_decoder`."""
+    donor = np.zeros(counts.shape[0], dtype=np.int64) if donor is None else donor
+    loadings = np.zeros((true_scores.shape[1], counts.shape[1]))
+    true = torch.from_numpy(true_scores)
+    for genes, block in _gene_blocks(counts):
+        loadings[:, genes] = _loadings(block, true, donor).numpy()
+    return loadings
+
+
+def _gene_blocks(counts: sparse.csr_array) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the counts of some genes at a time, dense."""
+    n, n_genes = counts.shape
+    by_gene = counts.tocsc()
+    size = max(1, BLOCK_VALUES // n)
+    for start in range(0, n_genes, size):
+        genes = slice(start, start + size)
+        yield genes, torch.from_numpy(by_gene[:, genes].toarray().astype(np.float64))
 
 
 def _start(counts: Tensor, log_mu: Tensor) -> Tensor:

@@ -74,12 +74,15 @@ class DonorCounts:
         `(n,)`, number of the section of each spot.
     measured
         `(G,)` bool, which of the genes were measured; others are zero.
+    of_cells
+        Rows are sums of single cells: they tell which genes go together, and no level of depth or of genes.
     """
 
     name: str
     counts: sparse.csr_array
     section: NDArray[np.int64]
     measured: NDArray[np.bool_]
+    of_cells: bool = False
 
     @property
     def mean_log_depth(self) -> float:

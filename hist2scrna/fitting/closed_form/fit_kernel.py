@@ -23,7 +23,7 @@ from hist2scrna.fitting.closed_form.donors import (
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.closed_form.kernel import PENALTIES, ROWS, Regression, regress
 from hist2scrna.fitting.closed_form.labels import classify, one_hot
-from hist2scrna.fitting.closed_form.programs import Programs
+from hist2scrna.fitting.closed_form.programs import MOST_DENSE, Programs
 from hist2scrna.fitting.closed_form.spaces import FeatureTables, fit_components, see
 from hist2scrna.fitting.result import FitResult, FitSettings, Split
 from hist2scrna.messages import percent
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Spots that programs and the decoder are estimated on, and the components of the features: more tell little more, and
-# are held dense.
-MOST_DENSE, MOST_ROTATED = 5000, 20_000
+# Spots that the components of the features are estimated on: more tell little more, and are held dense.
+MOST_ROTATED = 20_000
 # Share of the training spots within the distance beyond which tissue is unlike the training.
 FAR = 0.99
 LABEL_PENALTY = 1.0
@@ -104,7 +103,8 @@ def fit_kernel(model: KernelRegression, spots: Spots, split: Split, settings: Fi
     predicted[:, 0] += programs.levels[donors.code]
     decoder = fit_decoder(counts[dense], programs.scores[dense], predicted[dense], model.likelihood, donors.code[dense])
     _keep_decoder(model, programs, decoder)
-    set_levels(model, counts, predicted, programs.levels, donors, settings.expression)
+    with_levels = [other for other in settings.expression if not other.of_cells]
+    set_levels(model, counts, predicted, programs.levels, donors, with_levels)
     shrink_programs(model, donors, predicted)
     if label is not None:
         # Regressed classes become probabilities by a logistic regression on spots left out.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Spots that programs and what they do to genes are estimated on: more tell little more, and are held dense.
+MOST_DENSE = 5000
+
 
 @dataclass(frozen=True)
 class Programs:
