@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import Annotated
 
 import typer
@@ -13,7 +11,7 @@ from hist2scrna.cli.adapt import adapt
 from hist2scrna.cli.benchmark import benchmark
 from hist2scrna.cli.data import convert, info, simulate
 from hist2scrna.cli.demo import demo
-from hist2scrna.cli.errors import ShellFormatter, name_options, one_line
+from hist2scrna.cli.errors import speaking_shell
 from hist2scrna.cli.evaluate import evaluate
 from hist2scrna.cli.extract_features import extract_features
 from hist2scrna.cli.fit import fit
@@ -62,20 +60,9 @@ def main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is read of each section.")] = False,
 ) -> None:
     """Gene expression, as counts, from H&E histology."""
-    # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
-    warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
-    warnings.showwarning = _warn
     if isinstance(context.command, TyperGroup) and (
         command := context.command.commands.get(context.invoked_subcommand or "")
     ):
-        name_options(command)
-    for handler in logging.getLogger("hist2scrna").handlers:
-        handler.setFormatter(ShellFormatter())
+        context.with_resource(speaking_shell(command))
     if verbose:
         settings.verbosity = "hint"
-
-
-def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """Print a warning for the user in a line; those of libraries about themselves are left out."""
-    if issubclass(category, UserWarning):
-        typer.echo(f"Warning: {one_line(str(message))}", err=True)

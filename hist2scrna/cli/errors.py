@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import warnings
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,9 +49,29 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def name_options(command: Any) -> None:
-    """Let messages name the options of a command of typer, from now on."""
-    _options.set({p.name: p.opts[-1] for p in command.params if p.name and p.opts[-1].startswith("--")})
+@contextmanager
+def speaking_shell(command: Any) -> Iterator[None]:
+    """Let errors, warnings and the log name the options of a command of typer, for as long as it runs."""
+    token = _options.set({p.name: p.opts[-1] for p in command.params if p.name and p.opts[-1].startswith("--")})
+    formatters = {handler: handler.formatter for handler in logging.getLogger("hist2scrna").handlers}
+    for handler in formatters:
+        handler.setFormatter(ShellFormatter())
+    try:
+        with warnings.catch_warnings():
+            # Squidpy's import says this of its own docstrings; it is of no use to who reads a terminal.
+            warnings.filterwarnings("ignore", category=SyntaxWarning, module="docrep")
+            warnings.showwarning = _warn
+            yield
+    finally:
+        for handler, formatter in formatters.items():
+            handler.setFormatter(formatter)
+        _options.reset(token)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Print a warning for the user in a line; those of libraries about themselves are left out."""
+    if issubclass(category, UserWarning):
+        typer.echo(f"Warning: {one_line(str(message))}", err=True)
 
 
 class ShellFormatter(logging.Formatter):

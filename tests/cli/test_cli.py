@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from hist2scrna import TrainedModel, datasets, pp, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.config import parse_settings
-from hist2scrna.cli.errors import name_options, one_line
+from hist2scrna.cli.errors import ShellFormatter, one_line, speaking_shell
 
 FAST = ["--model", "hist2scrna", "--preset", "tiny", "--max-epochs", "1", "--accelerator", "cpu"]
 
@@ -303,12 +304,15 @@ def test_messages_name_options_and_not_arguments(folder, tmp_path) -> None:
     data, model = folder / "data", folder / "model"
     said = run("predict", data, "--model", model, "--mpp", "-1", "--out", tmp_path / "p.h5ad", expect=1)
     assert "--mpp" in said and "`mpp`" not in said and "mpp=" not in said
-    name_options(typer.main.get_command(app).commands["fit"])
-    in_shell = one_line("Pass mpp=0.5, or img_key='hires';\n see `patch_um`.")
-    assert in_shell == "Pass --mpp 0.5, or --img-key 'hires'; see --patch-um."
-    # What is no option, or no argument, stays.
-    for text in ("adata.obs['mpp=3']", "Lower n_genes=5.", "`nothing`", "a == b", "progress=False"):
-        assert one_line(text) == text
+    said = "Pass mpp=0.5, or img_key='hires'; see `patch_um`."
+    with speaking_shell(typer.main.get_command(app).commands["fit"]):
+        assert one_line(said) == "Pass --mpp 0.5, or --img-key 'hires'; see --patch-um."
+        # What is no option, or no argument, stays.
+        for text in ("adata.obs['mpp=3']", "Lower n_genes=5.", "`nothing`", "a == b", "progress=False"):
+            assert one_line(text) == text
+    # And after the command all is as before.
+    assert one_line(said) == said
+    assert not [h for h in logging.getLogger("hist2scrna").handlers if isinstance(h.formatter, ShellFormatter)]
 
 
 def test_cell_types_that_nobody_asked_for_do_not_stop_an_evaluation(folder, tmp_path) -> None:
