@@ -118,8 +118,8 @@ def test_the_shell_does_the_same(pooled, pooled_in_the_shell, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "more", "message"),
     [
-        (["upper", "lower"], GENES, [], "1 slides have no row in `bulk`"),
-        ([*NAMES, "another"], GENES, [], "1 rows of `bulk` are of no slide in adata"),
+        (["upper", "lower"], GENES, [], "1 slides have no row in --bulk"),
+        ([*NAMES, "another"], GENES, [], "1 rows of --bulk are of no slide in adata"),
         ([*NAMES, "upper"], GENES, [], "names of slides occur more than once"),
         (NAMES, [*GENES[:-1], "ESR1"], [], "names of genes occur more than once"),
         (GENES, NAMES, [], "Slides are its columns: pass bulk.T"),
