@@ -69,7 +69,9 @@ def read_donors(
         _say(codes, spots, "no donor of the training was named by group_key=")
     else:
         codes = np.where(far.numpy(), -1, 0)
-        _say(codes, spots, "it is farther from the tissue of the training than its sections are from each other")
+        alone = len(model.training["sections"]) == 1
+        farther = "it is farther from the tissue of the training than its sections are from each other"
+        _say(codes, spots, "one section was trained on, which does not tell donors apart" if alone else farther)
     return codes.astype(np.int64)
 
 

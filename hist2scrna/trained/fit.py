@@ -94,8 +94,8 @@ def _fit(adata: AnnData, request: FitRequest, look_again: Callable[[], None]) ->
         draft, result = fit_and_keep(draft, data, split, objective, plan, seen, look_again, sight)
     if (verdict := useless(result.notes.get("variance_explained"))) is not None:
         warn_user(
-            f"{verdict}. Check that coordinates and image belong together; else give more sections, or choose another "
-            "encoder= or model=."
+            f"{verdict}. Check that coordinates and image belong together, and that group_key= names the donors where "
+            "there are several; else give more sections, or choose another encoder= or model=."
         )
     return complete(draft, result)
 
