@@ -73,9 +73,9 @@ def fit(
         y down), images in `.uns["spatial"]`.
     model
         `"auto"`: what suits the data. On features of a frozen encoder: `"kernel"`, `"hist2scrna-lightweight"`,
-        `"ridge"`. On patches: `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"`. On
-        tiles with nuclei: `"ghist"`. Or the name of a model that was
-        registered (:func:`hist2scrna.models.register`).
+        `"ridge"`. On patches: `"hist2scrna"`, `"hist2st"`, `"histogene"`, `"stnet"`, `"transformerst"`. On tiles with
+        nuclei: `"ghist"`. On slides: `"hist2rna"`. Or the name of a model that was registered
+        (:func:`hist2scrna.models.register`).
     preset
         Size of the model: of `"hist2scrna"` `"tiny"` (for CPU and tests), `"small"` or `"base"`; the others have their
         own. None: the default size.

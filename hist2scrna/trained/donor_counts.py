@@ -73,7 +73,10 @@ def _read_table(table: AnnData, number: int, request: FitRequest, genes: Sequenc
             f"`expression` has {len(shared)} of the {len(genes)} genes of the model; its var_names begin with "
             f"{list(table.var_names[:3])}, those of the model with {list(genes[:3])}. Name genes alike in both."
         )
-    counts = read_counts(table, shared, request.layer if request.layer in table.layers else None)
+    try:
+        counts = read_counts(table, shared, request.layer if request.layer in table.layers else None)
+    except ValueError as error:
+        raise ValueError(str(error).replace("adata.", "expression.")) from error
     measured = place >= 0
     columns = sparse.csr_array(
         (np.ones(len(shared), dtype=np.float32), (np.arange(len(shared)), np.flatnonzero(measured))),

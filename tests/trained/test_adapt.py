@@ -191,6 +191,10 @@ def test_genes_are_matched_by_name(others) -> None:
     np.testing.assert_allclose(one.rate_shift, two.rate_shift, atol=1e-5)
     with pytest.raises(ValueError, match=r"`expression` has 2 of the 30 genes"):
         h2s.tl.fit(donor("a", 0), expression=others[:, :2].copy(), **OPTIONS)
+    logs = others.copy()
+    logs.X = logs.X.log1p()
+    with pytest.raises(ValueError, match=r"Expected expression\.X to hold counts, found values that are not whole"):
+        h2s.tl.fit(donor("a", 0), expression=logs, **OPTIONS)
     with pytest.raises(TypeError, match="Expected `expression` to be AnnData, or several, found str"):
         h2s.tl.fit(donor("a", 0), expression=["counts.h5ad"], **OPTIONS)
     with pytest.raises(
