@@ -24,7 +24,7 @@ EXPECTED = (OSError, KeyError, TypeError, ValueError, ImportError, FloatingPoint
 ARGUMENT = re.compile(r"`(?P<quoted>\w+)`|(?<![\w.'-])(?P<name>[a-z_]+)=(?P<value>'[^']*'|[\w.]*\w)?(?![\w({\[])")
 
 # Options of the command that runs, by the arguments that they stand for.
-_options: ContextVar[Mapping[str, str]] = ContextVar("_options", default={})  # noqa: B039 - never changed
+_options: ContextVar[Mapping[str, str]] = ContextVar("_options")
 
 
 def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
@@ -87,7 +87,7 @@ def in_shell_words(text: str) -> str:
 
     `mpp=0.5` and `` `mpp` `` become `--mpp 0.5` and `--mpp`; what is no option of the command stays as it is.
     """
-    options = _options.get()
+    options = _options.get({})
 
     def option(match: re.Match[str]) -> str:
         name, value = match["quoted"] or match["name"], match["value"]

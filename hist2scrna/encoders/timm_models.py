@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from hist2scrna.encoders.encoder import NONE, UNKNOWN, Encoder
 from hist2scrna.encoders.networks import fill, import_timm
 from hist2scrna.encoders.weights import file_sha256, local_file, read_state_dict, state_sha256
+from hist2scrna.messages import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +66,14 @@ def _create(name: str, pretrained: bool, others: Sequence[str]) -> tuple[Any, st
     try:
         timm = import_timm()
     except ImportError as error:
-        near = get_close_matches(name.lower(), others, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(name.lower(), others)
+        hint = "" if near is None else f" Did you mean {near!r}?"
         raise ImportError(
             f"{name!r} is none of the encoders known here ({', '.join(others)}).{hint} To look it up in timm: {error}"
         ) from error
     if not name.startswith(HUB_PREFIXES) and not timm.is_model(name):
-        near = get_close_matches(name.lower(), [*others, *timm.list_models()], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(name.lower(), [*others, *timm.list_models()])
+        hint = "" if near is None else f" Did you mean {near!r}?"
         raise ValueError(f"Unknown encoder {name!r}.{hint} Available: {list(others)}, and the models of timm.")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0), timm.__version__

@@ -24,26 +24,26 @@ def penalties(lowest: float, highest: float) -> tuple[float, ...]:
     return tuple(float(p) for p in 10.0 ** np.arange(lowest, highest + 0.1, 0.5))
 
 
-class LeftOut(NamedTuple):
+class LeftOutGroups(NamedTuple):
     """What is left out together: a number for each training spot, and the words for it."""
 
     number: NDArray[np.int64]
     what: str
 
 
-def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> LeftOut:
+def left_out_groups(spots: Spots, training: NDArray[np.int64]) -> LeftOutGroups:
     """Return what to leave out together.
 
     Its group of sections; with one group, its section; with one section, one of five contiguous blocks.
     """
     for what, group in (("each group", spots.group), ("each section", spots.section)):
         if group is not None and len(np.unique(group[training])) > 1:
-            return LeftOut(group[training], f"{what} left out in turn")
+            return LeftOutGroups(group[training], f"{what} left out in turn")
     blocks = spatial_blocks(spots.xy, training, -(-len(training) // BLOCKS))
     place = np.empty(len(spots.xy), dtype=np.int64)
     for number, block in enumerate(blocks):
         place[block] = number
-    return LeftOut(place[training], f"each of {len(blocks)} contiguous blocks left out in turn")
+    return LeftOutGroups(place[training], f"each of {len(blocks)} contiguous blocks left out in turn")
 
 
 def grouped_folds(group: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
