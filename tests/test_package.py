@@ -35,7 +35,7 @@ LAYERS = [
     {"benchmarking"},
     {"tl", "pl", "datasets", "pp", "io"},
     {"report", "reporting", "demo"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 KNOW_NO_ANNDATA = ("images", "encoders", "models", "zinb", "metrics")
 

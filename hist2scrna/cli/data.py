@@ -107,12 +107,16 @@ def info(
     ],
 ) -> None:
     """Say what a data set, an image or a model holds, and what is missing."""
-    from hist2scrna.models.published import published_names
+    from hist2scrna.models.published import published, published_names
     from hist2scrna.trained.files import CARD
     from hist2scrna.trained.model import TrainedModel
 
-    if (path / CARD).is_file() or (not path.exists() and str(path) in published_names()):
+    if (path / CARD).is_file():
         typer.echo(str(TrainedModel.load(path)))
+    elif not path.exists() and str(path) in published_names():
+        typer.echo(str(TrainedModel.load(path)))
+        for about, said in published().loc[str(path)].items():
+            typer.echo(f"  {about}: {said}")
     elif path.is_file() and path.suffix not in STORES:
         _describe_image(path)
     else:
@@ -127,7 +131,8 @@ def _describe_image(path: Path) -> None:
     typer.echo(f"{path}: {image.size()[0]:,} x {image.size()[1]:,} px, microns a pixel: {um}")
     for level, scale in enumerate(image.scales):
         width, height = image.size(level)
-        typer.echo(f"  level {level}: {width:,} x {height:,} px, {scale / image.scale:.4g} of the finest")
+        pixels = f"every pixel as wide as {image.scale / scale:.4g} of the finest" if level else "the finest"
+        typer.echo(f"  level {level}: {width:,} x {height:,} px, {pixels}")
 
 
 def _describe(adata: AnnData) -> None:

@@ -43,7 +43,8 @@ def fit(
     data: Annotated[
         list[Path],
         typer.Argument(
-            help="Sections to train on: .h5ad, .zarr (AnnData or SpatialData), patch folders, or folders of these.",
+            help="Sections to train on: .h5ad, .zarr (AnnData or SpatialData), patch folders, folders of Space Ranger "
+            "or Xenium, or folders of these.",
             show_default=False,
         ),
     ],

@@ -26,7 +26,8 @@ def predict(
     data: Annotated[
         list[Path],
         typer.Argument(
-            help="Sections: .h5ad, .zarr or patch folders; or slides: images without an assay; or folders of either.",
+            help="Sections: .h5ad, .zarr, patch folders, folders of Space Ranger or Xenium; or slides: images without "
+            "an assay; or folders of either.",
             show_default=False,
         ),
     ],

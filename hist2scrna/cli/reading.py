@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 PATCH_FOLDER = ("patches", "spatial_coordinates.csv")
+# What tells the form of a folder, by its reader in `io`.
+SECTION_FOLDERS = {
+    "read_patch_folder": PATCH_FOLDER,
+    "read_xenium": ("experiment.xenium",),
+    "read_visium_hd": ("binned_outputs",),
+    "read_visium": ("spatial", "filtered_feature_bc_matrix.h5"),
+}
 STORES = (".h5ad", ".zarr")
 
 
@@ -25,7 +32,8 @@ def read_data(
     Parameters
     ----------
     paths
-        Each a `.h5ad`, a `.zarr` of AnnData or SpatialData, a patch folder, or a folder of any of these.
+        Each a `.h5ad`, a `.zarr` of AnnData or SpatialData, a patch folder, the output of Space Ranger (of Visium HD,
+        its bins of 8 um) or of a Xenium, or a folder of any of these.
     image, table, region
         Names of the elements of a SpatialData store, where it has several.
 
@@ -46,35 +54,40 @@ def _members(path: Path) -> list[Path]:
     """Return the data sets of a folder, sorted by name; or the path itself if it is one."""
     if not path.exists():
         raise FileNotFoundError(f"No data at '{path}'.")
-    if path.is_file() or path.suffix == ".zarr" or is_patch_folder(path):
+    if path.is_file() or path.suffix == ".zarr" or is_section(path):
         return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix in STORES or (p.is_dir() and is_patch_folder(p)))
-    if not found and (path / "spatial").is_dir():
-        raise ValueError(
-            f"'{path}' is a folder that Space Ranger writes. Read it in Python, and keep it: "
-            f"hist2scrna.io.read_visium('{path}').write_h5ad('section.h5ad'); of Visium HD, io.read_visium_hd."
-        )
+    found = sorted(p for p in path.iterdir() if p.suffix in STORES or is_section(p))
     if not found:
         raise ValueError(
-            f"'{path}' holds no data: expected .h5ad or .zarr in it, or a patch folder "
-            f"({', '.join(PATCH_FOLDER)}, and gene_expression.csv)."
+            f"'{path}' holds no data: expected .h5ad or .zarr in it, a patch folder ({', '.join(PATCH_FOLDER)}, and "
+            "gene_expression.csv), or what Space Ranger or a Xenium writes."
         )
     return found
 
 
-def is_patch_folder(path: Path) -> bool:
-    """Tell whether a folder has the files of a patch folder."""
-    return path.is_dir() and any((path / name).exists() for name in PATCH_FOLDER)
+def is_section(path: Path) -> bool:
+    """Tell whether a folder is one section: a patch folder, or the output of Space Ranger or of a Xenium."""
+    return path.is_dir() and any((path / name).exists() for names in SECTION_FOLDERS.values() for name in names)
+
+
+def _read_folder(path: Path) -> AnnData:
+    """Read a folder by the reader of its form; sections of several folders `outs` are told apart by their parents."""
+    from hist2scrna import io
+
+    reader = next(r for r, names in SECTION_FOLDERS.items() if any((path / name).exists() for name in names))
+    if reader == "read_patch_folder":
+        return io.read_patch_folder(path)
+    name = path.resolve().parent.name if path.resolve().name == "outs" else None
+    adata: AnnData = getattr(io, reader)(path, library_id=name)
+    return adata
 
 
 def read_one(path: Path, *, image: str | None = None, table: str | None = None, region: str | None = None) -> AnnData:
     """Read one data set; see :func:`read_data`."""
     import anndata as ad
 
-    from hist2scrna import io
-
     if path.is_dir() and path.suffix != ".zarr":
-        return io.read_patch_folder(path)
+        return _read_folder(path)
     if path.suffix == ".h5ad":
         with _undamaged(path):
             return _named(ad.read_h5ad(path), path)
@@ -87,8 +100,8 @@ def read_one(path: Path, *, image: str | None = None, table: str | None = None, 
                 return _named(ad.read_zarr(path), path)
         return _read_spatialdata(path, image=image, table=table, region=region)
     raise ValueError(
-        f"'{path}' is no data set: expected .h5ad, .zarr or a patch folder. Images without an assay are read by "
-        "predict and pool."
+        f"'{path}' is no data set: expected .h5ad, .zarr, a patch folder or what Space Ranger writes. Images "
+        "without an assay are read by predict and pool."
     )
 
 

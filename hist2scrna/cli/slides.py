@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hist2scrna.cli.reading import STORES, is_patch_folder
+from hist2scrna.cli.reading import STORES, is_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def _images(path: Path) -> list[Path]:
         raise FileNotFoundError(f"No data at '{path}'.")
     if _is_image(path):
         return [path]
-    if path.is_dir() and path.suffix not in STORES and not is_patch_folder(path):
+    if path.is_dir() and path.suffix not in STORES and not is_section(path):
         from hist2scrna.images.open import SUFFIXES
 
         return sorted(p for p in path.iterdir() if p.name.endswith(OME_ZARR) or p.suffix.lower() in SUFFIXES)

@@ -28,11 +28,14 @@ from hist2scrna.evaluation.read_tissue import (
 from hist2scrna.messages import require_key
 from hist2scrna.metrics.baselines import Baselines
 from hist2scrna.spots.counts import choose_genes, read_counts
+from hist2scrna.spots.gene_names import hint_of_names
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.slides import one_section_a_slide, pooled, slides_together
 from hist2scrna.spots.source import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -182,8 +185,9 @@ def _check_before(
 ) -> None:
     """Refuse counts and labels that cannot be scored, before anything is predicted for them."""
     counted = [gene for gene in called if gene in adata.var_names]
-    if counted:
-        read_counts(adata, counted, layer, whole=trained.module.target != "log_counts")
+    if not counted:
+        raise _no_common_gene(adata, called)
+    read_counts(adata, counted, layer, whole=trained.module.target != "log_counts")
     if trained.classes:
         read_label_codes(adata, labels_key, trained, adata, names)
 
@@ -231,12 +235,25 @@ def _common_genes(adata: AnnData, predicted: AnnData, names: keys.OutputKeys) ->
     if names.modeled in predicted.var:
         modeled = modeled[predicted.var[names.modeled].to_numpy(dtype=bool)]
     common = adata.var_names[adata.var_names.isin(modeled)]
-    if len(common) == 0:
+    if len(modeled) == 0:
         raise ValueError(
-            f"None of the {len(modeled)} predicted genes is in adata.var_names, which begins with "
-            f"{list(adata.var_names[:3])}; predicted are for example {list(modeled[:3])}. Are the identifiers alike?"
+            f"adata.var[{names.modeled!r}] marks no gene as predicted. Predict again: tl.predict(adata, model)."
         )
+    if len(common) == 0:
+        raise _no_common_gene(adata, list(modeled))
     return choose_genes(adata, common)
+
+
+def _no_common_gene(adata: AnnData, modeled: Sequence[str]) -> ValueError:
+    if adata.n_vars == 0:
+        return ValueError(
+            "adata has no genes, so there is nothing to score a prediction against. evaluate needs measured counts, in "
+            "adata.X or a layer."
+        )
+    return ValueError(
+        f"None of the {len(modeled)} predicted genes is in adata.var_names, which begins with "
+        f"{list(adata.var_names[:3])}; predicted are for example {list(modeled[:3])}.{hint_of_names(adata, modeled)}"
+    )
 
 
 def _read_overlap(

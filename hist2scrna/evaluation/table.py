@@ -10,6 +10,7 @@ from hist2scrna.evaluation.plain import at, number
 from hist2scrna.evaluation.predictors import NOISE_CEILING, PREDICTOR_LABELS, SCALE_LABELS
 from hist2scrna.evaluation.score import Score, value_of
 from hist2scrna.evaluation.scores import scores_of
+from hist2scrna.evaluation.verdict import verdict
 from hist2scrna.messages import percent
 
 # Title of a block, label of a row, and the values of all predictors with the noise ceiling last.
@@ -128,6 +129,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         f"{percent(head['score_over_ceiling'])} of the noise ceiling ({results['noise_ceiling']['method']}), and "
         f"better than the mean baseline on {percent(head['beats_mean_baseline'])} and the depth baseline on "
         f"{percent(head['beats_depth_baseline'])} of genes",
+        verdict(results)[0].removesuffix("."),
     ]
     if slides:
         lines.append(

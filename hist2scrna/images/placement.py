@@ -8,8 +8,11 @@ import numpy as np
 
 from hist2scrna.images.base import LONGEST_THUMBNAIL, thumbnail, thumbnail_grid, to_image_pixels
 from hist2scrna.images.tissue import stained_ground
+from hist2scrna.messages import warn_of_section
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -20,6 +23,8 @@ FEWEST_TO_JUDGE = 10
 RGB = 3
 # JPEG rounds grays to a tint.
 MOST_TINT = 6
+# Of the spots: another placement is told where it has so many more of them on tissue.
+MOST_OFF_TISSUE, CLEARLY = 0.9, 0.1
 
 
 def off_image(xy: NDArray[np.float64], image: SectionImage, spot_px: float | None) -> NDArray[np.bool_]:
@@ -34,6 +39,8 @@ def check_placement(
     name: str, names: pd.Index, xy: NDArray[np.float64], image: SectionImage, spot_px: float | None, where: str
 ) -> float:
     """Refuse coordinates that are not on the image, or on its tissue only when x and y are exchanged.
+
+    Where they would lie on it with y turned over, it warns: y is taken to point up in many plots.
 
     Returns the fraction of spots on tissue, 1 where that is not judged.
 
@@ -80,13 +87,23 @@ def check_placement(
     too_large = np.prod(image.size(level), dtype=float) > THUMBNAIL_BUDGET
     if len(xy) < FEWEST_TO_JUDGE or too_large:
         return 1.0
-    as_given, exchanged = _fraction_on_tissue(image, xy, spot_px)
-    if swapped_fit and as_given < 0.9 <= exchanged and exchanged - as_given >= 0.1:
-        raise ValueError(
-            f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}), but "
-            f"{exchanged:.0%} would with x and y exchanged. {exchange}"
+    upside_down = np.stack([xy[:, 0], height - xy[:, 1]], axis=1)
+    as_given, exchanged, turned = _fraction_on_tissue(image, (xy, xy[:, ::-1], upside_down), spot_px)
+    only = f"Only {as_given:.0%} of the spots of section {name!r} lie on tissue in the image ({image.origin}), but "
+    if swapped_fit and _clearly_better(exchanged, as_given):
+        raise ValueError(f"{only}{exchanged:.0%} would with x and y exchanged. {exchange}")
+    if _clearly_better(turned, as_given):
+        warn_of_section(
+            name,
+            "coordinates that point up",
+            f"{only}{turned:.0%} would with y turned over: y must point down, from the top of the image. If it points "
+            f"up in {where}: {where}[:, 1] = {height:.0f} - {where}[:, 1].",
         )
     return as_given
+
+
+def _clearly_better(other: float, as_given: float) -> bool:
+    return as_given < MOST_OFF_TISSUE <= other and other - as_given >= CLEARLY
 
 
 def _px(place: float) -> str:
@@ -117,8 +134,10 @@ def is_gray(image: SectionImage) -> bool:
     return bool(np.ptp(small) > 0 and (small.max(axis=2) - small.min(axis=2)).max() <= MOST_TINT)
 
 
-def _fraction_on_tissue(image: SectionImage, xy: NDArray[np.float64], spot_px: float | None) -> tuple[float, float]:
-    """Return the fraction of spots on stained ground: as given, and with x and y exchanged.
+def _fraction_on_tissue(
+    image: SectionImage, placements: Sequence[NDArray[np.float64]], spot_px: float | None
+) -> list[float]:
+    """Return the fraction of spots on stained ground of each of several placements of them.
 
     The rule is that of :func:`hist2scrna.images.tissue.stained_ground`, blurred to the size of a spot. On the sections
     of HER2ST and of the mouse olfactory bulb it finds 96 to 100 % of the spots. An image of one color, or of
@@ -126,11 +145,11 @@ def _fraction_on_tissue(image: SectionImage, xy: NDArray[np.float64], spot_px: f
     """
     small, scale = thumbnail(image)
     if np.ptp(small.max(axis=2) - small.min(axis=2)) == 0:
-        return 1.0, 1.0
+        return [1.0] * len(placements)
     stained = stained_ground(small, max(1.0, (spot_px or 0.0) * scale / 2))
 
     def fraction(points: NDArray[np.float64]) -> float:
         column, row = np.floor(to_image_pixels(points, scale)).astype(int).T
         return float(stained[row.clip(0, stained.shape[0] - 1), column.clip(0, stained.shape[1] - 1)].mean())
 
-    return fraction(xy), fraction(xy[:, ::-1])
+    return [fraction(xy) for xy in placements]

@@ -10,8 +10,8 @@ from hist2scrna import keys
 from hist2scrna.evaluation import table
 from hist2scrna.evaluation.predictors import BASELINES, NOISE_CEILING, PREDICTOR_LABELS
 from hist2scrna.evaluation.scores import by_section, scores_of
+from hist2scrna.evaluation.verdict import verdict
 from hist2scrna.fitting.result import useless
-from hist2scrna.reporting.verdict import verdict
 
 if TYPE_CHECKING:
     from hist2scrna.evaluation.result import Evaluation

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from hist2scrna.messages import listed, require_key
-from hist2scrna.spots.gene_names import hint_of_column
+from hist2scrna.spots.gene_names import hint_of_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def choose_genes(adata: AnnData, genes: Sequence[str] | str | None) -> list[str]
     if missing:
         raise KeyError(
             f"{len(missing)} of {len(chosen)} genes not found in adata.var_names: {listed(missing, 20)}. "
-            f"adata.var_names begins with {list(adata.var_names[:3])}.{hint_of_column(adata, missing)}"
+            f"adata.var_names begins with {list(adata.var_names[:3])}.{hint_of_names(adata, missing)}"
         )
     if not adata.var_names.is_unique:
         raise ValueError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,14 @@ log = logging.getLogger(__name__)
 
 # Symbols in files of CELLxGENE, and symbols and Ensembl identifiers as Scanpy and Space Ranger keep them.
 COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_ids", "feature_id", "ensembl_id")
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
+VERSION = re.compile(r"(?<=\d)\.\d+$")
+# In what way names may differ that are the same, and what is then left of them.
+WAYS_TO_WRITE: dict[str, Callable[[str], str]] = {
+    "in another case": str.casefold,
+    "with another version": lambda name: VERSION.sub("", name) if ENSEMBL.match(name) else name,
+}
+MOST_LOOKED_AT = 1000
 
 
 def locate_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.int64]:
@@ -39,15 +50,38 @@ def locate_genes(adata: AnnData, genes: Sequence[str]) -> NDArray[np.int64]:
     return places[best]
 
 
-def hint_of_column(adata: AnnData, genes: Sequence[str]) -> str:
-    """Return a sentence that names the column of `.var` that holds genes which `.var_names` do not; empty for none."""
+def hint_of_names(adata: AnnData, missing: Sequence[str]) -> str:
+    """Return a sentence, after a space, on why genes are not among `.var_names`; empty where nothing tells.
+
+    They stand in a column of `.var`, are written in another case or with the version of an Ensembl identifier, or are
+    symbols where the others are Ensembl identifiers.
+    """
     for column in (c for c in COLUMNS if c in adata.var):
-        if n_found := len(set(genes) & set(adata.var[column].astype(str))):
+        if n_found := len(set(missing) & set(adata.var[column].astype(str))):
             return (
                 f" adata.var[{column!r}] holds {n_found} of them. To name genes by it: adata.var_names = "
                 f"adata.var[{column!r}].astype(str); adata.var_names_make_unique()."
             )
+    for written, plain in WAYS_TO_WRITE.items():
+        theirs = {plain(str(name)): str(name) for name in adata.var_names}
+        if found := [gene for gene in missing if plain(gene) in theirs]:
+            return (
+                f" {len(found)} of them are there {written}, such as {theirs[plain(found[0])]!r} for {found[0]!r}. "
+                "Rename adata.var_names if these are the same genes, of the same species."
+            )
+    if missing and adata.n_vars and _are_ensembl(missing) != _are_ensembl(adata.var_names):
+        kinds, column = ("symbols", "Ensembl identifiers"), "gene_symbols"
+        if _are_ensembl(missing):
+            kinds, column = ("Ensembl identifiers", "symbols"), "gene_ids"
+        return (
+            f" They are {kinds[0]} ({missing[0]!r}), adata.var_names are {kinds[1]} ({str(adata.var_names[0])!r}). Put "
+            f"{kinds[0]} into adata.var[{column!r}]: genes are matched by it."
+        )
     return ""
+
+
+def _are_ensembl(names: Iterable[Any]) -> bool:
+    return all(ENSEMBL.match(str(name)) for name in islice(names, MOST_LOOKED_AT))
 
 
 def _places(names: pd.Index, wanted: pd.Index) -> NDArray[np.int64]:

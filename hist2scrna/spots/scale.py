@@ -10,7 +10,7 @@ import numpy as np
 
 from hist2scrna import keys
 from hist2scrna.arguments import positive_number
-from hist2scrna.messages import warn_of_section
+from hist2scrna.messages import log_once, warn_of_section
 from hist2scrna.verbosity import HINT
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ LARGEST_DISAGREEMENT = 0.2
 SMALLEST_MPP, LARGEST_MPP = 1e-3, 1e3
 # Bins of 2 um in an image of the whole slide that was made small are less than a pixel wide; none is less than this.
 LEAST_SPOT_PX = 0.01
+# Ten times the widest spots, those of older arrays.
+WIDEST_SPOT_UM = 1000.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ def section_scale(
     metadata = entry.get(keys.METADATA) or {}
     spot_px = spot_pixels(library, entry)
     if mpp is not None:
-        return SectionScale(_microns(mpp, "`mpp`"), "argument", spot_px)
+        return SectionScale(_microns(mpp, "`mpp`", spot_px), "argument", spot_px)
     for name, holder in ((keys.SCALEFACTORS, factors), (keys.METADATA, metadata)):
         for key in (keys.MPP, keys.MICRONS_PER_PIXEL):
             if holder.get(key) is not None:
-                return SectionScale(_microns(holder[key], f"{where}['{name}']['{key}']"), "metadata", spot_px)
+                return SectionScale(_microns(holder[key], f"{where}['{name}']['{key}']", spot_px), "metadata", spot_px)
     file_mpp = None if image is None or image.mpp is None else image.mpp * image.scale
     if spot_px is None:
         if image is not None and file_mpp is not None:
@@ -102,9 +104,8 @@ def section_scale(
                 "coordinates are pixels of this image, or pass mpp=.",
             )
         return SectionScale(file_mpp, "image file", spot_px)
-    log.info(
-        "section %s: spots of %g px taken as %g um: %.4g um a pixel", library, spot_px, diameter, diameter / spot_px
-    )
+    said = "section %s: spots of %g px taken as %g um: %.4g um a pixel"
+    log_once(log, said, library, spot_px, diameter, diameter / spot_px)
     return SectionScale(diameter / spot_px, "spot diameter", spot_px)
 
 
@@ -129,13 +130,18 @@ def spot_pixels(library: str, entry: Mapping[str, Any]) -> float | None:
     return px
 
 
-def _microns(value: Any, what: str) -> float:
-    """Return microns a pixel, refused where no microscope has such pixels."""
+def _microns(value: Any, what: str, spot_px: float | None) -> float:
+    """Return microns a pixel, refused where no microscope has such pixels, or no assay spots that are so wide."""
     mpp = positive_number(value, what)
     if not SMALLEST_MPP <= mpp <= LARGEST_MPP:
         raise ValueError(
             f"Expected {what} to be microns per full-resolution pixel, from {SMALLEST_MPP:g} to {LARGEST_MPP:g}, found "
             f"{value!r}. Scanners have 0.2 to 1."
+        )
+    if spot_px is not None and spot_px * mpp > WIDEST_SPOT_UM:
+        raise ValueError(
+            f"With {what} of {mpp:g} um a pixel, spots of {spot_px:g} px would be {spot_px * mpp:,.0f} um wide; those "
+            f"of assays are 2 to 110. Pass the right mpp=, or correct scalefactors['{keys.SPOT_DIAMETER}']."
         )
     return mpp
 

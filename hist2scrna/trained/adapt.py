@@ -18,6 +18,7 @@ from hist2scrna.messages import arguments_known, listed, require_adata, require_
 from hist2scrna.models.registry import model_entry
 from hist2scrna.provenance import fingerprint
 from hist2scrna.spots.counts import read_counts
+from hist2scrna.spots.gene_names import hint_of_names
 from hist2scrna.trained.encode import encode
 from hist2scrna.trained.model import TrainedModel, as_trained
 from hist2scrna.trained.predict import PREDICTION_BATCH
@@ -129,10 +130,17 @@ def _measured_rows(model: TrainedModel, adata: AnnData, measured: str | None, la
     if missing:
         raise KeyError(
             f"adata lacks {len(missing)} of the {len(model.genes)} genes of the model, such as {listed(missing, 3)}."
+            f"{hint_of_names(adata, missing)}"
         )
     if measured is None:
         rows = np.asarray(read_counts(adata, model.genes, layer).sum(axis=1)).ravel() > 0
     else:
+        if not isinstance(measured, str):
+            raise TypeError(
+                "Expected `measured` to be the name of a boolean column of adata.obs, found what is a "
+                f"{type(measured).__name__}. Write it there first, adata.obs['measured'] = ..., and pass "
+                "measured='measured'."
+            )
         require_key(adata.obs, measured, "adata.obs")
         if not pd.api.types.is_bool_dtype(adata.obs[measured]):
             raise ValueError(f"Expected adata.obs[{measured!r}] to be boolean, found {adata.obs[measured].dtype}.")

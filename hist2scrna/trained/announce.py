@@ -6,9 +6,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from hist2scrna.fitting.inference import pick_device
-from hist2scrna.messages import listed
+from hist2scrna.messages import listed, warn_user
+from hist2scrna.spots.gene_names import hint_of_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
     from hist2scrna.encoders import Encoder
     from hist2scrna.models.registry import ModelEntry
     from hist2scrna.models.training import Training
@@ -58,11 +63,12 @@ def _rows_of(spots: Spots) -> str:
     return str(spots.unit) if spots.called == spots.unit.rows else spots.called
 
 
-def announce_new(n_missing: int, n_genes: int) -> None:
-    """Say that the result is a new AnnData, which is lost unless it is kept."""
+def announce_new(adata: AnnData, genes: Sequence[str], missing: Sequence[str]) -> None:
+    """Say that the result is a new AnnData, which is lost unless it is kept, and warn of genes named otherwise."""
     log.info(
         "adata lacks %d of the %d genes of the model and stays as it is: the result is a new AnnData, whose X is the "
         "predicted mean (in Python, keep it: adata = tl.predict(adata, ...))",
-        n_missing,
-        n_genes,
+        *(len(missing), len(genes)),
     )
+    if 2 * len(missing) > len(genes) and (hint := hint_of_names(adata, missing)):
+        warn_user(f"adata.var_names lacks {len(missing)} of the {len(genes)} genes of the model.{hint}")

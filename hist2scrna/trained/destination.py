@@ -29,7 +29,7 @@ def destination(
     if complete and not copy:
         return adata.to_memory() if adata.isbacked else adata.copy(), True, place
     if not complete:
-        announce_new(int((place < 0).sum()), len(genes))
+        announce_new(adata, genes, [gene for gene, at in zip(genes, place, strict=True) if at < 0])
     names = pd.Index([gene if at < 0 else adata.var_names[at] for gene, at in zip(genes, place, strict=True)])
     var = adata.var.iloc[place].copy() if complete else pd.DataFrame(index=names)
     fresh = ad.AnnData(

@@ -70,6 +70,7 @@ def usable_rows(usable: NDArray[np.bool_], n_genes: int, slides: bool) -> NDArra
             f"genes, and {fewest} are needed. Give more {what}, or other `genes`."
         )
     if not usable.all():
-        role = "are left out" if slides else "serve as neighbors only"
-        warn_user(f"{int((~usable).sum())} of {len(usable)} {what} have no count in the chosen genes: they {role}.")
+        role = "are not trained on" if slides else "are not trained on, and serve as neighbors at most"
+        few = f"{int((~usable).sum())} of {len(usable)}"
+        warn_user(f"{what.capitalize()} that have no count in the chosen genes {role}: {few}.")
     return usable

@@ -139,12 +139,20 @@ class FittedModel:
             "predicts": f"{len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
             "cell types": classes,
             "trained on": f"{training['n_training']} {self._rows} of {listed(training['sections'])}",
+            **self._donors(),
             "unit": str(Unit(**training["unit"])) if "unit" in training else self._rows,
             **self._adapted(),
             "validation": self._validation(),
             **self._best(),
             **self._explains(),
         }
+
+    def _donors(self) -> dict[str, str]:
+        """Return whose sections these are, and whose counts came without an image."""
+        named, counts = (self.training.get(key) or [] for key in ("donors", "donors_without_images"))
+        said = [listed(named)] if named else []
+        said += [f"counts without images of {listed(counts)}"] if counts else []
+        return {"donors": "; ".join(said)} if said else {}
 
     def _adapted(self) -> dict[str, str]:
         """Return what measured spots of another donor the model was adapted to."""
@@ -187,6 +195,9 @@ class FittedModel:
             reads = f"{what} of {self.geometry.um:g} um, {self.geometry.px} px"
         about = self.training.get("features") or {}
         encoder = self.encoder or ({"name": about["encoder"], **about} if "encoder" in about else None)
+        if encoder is not None and self.geometry is not None and len(views := encoder.get("fields_of_view", ())) > 1:
+            widths = [f"{self.geometry.um * view / max(views):g}" for view in views]
+            reads += f" (seen {', '.join(widths[:-1])} and {widths[-1]} um wide)"
         if encoder is not None:
             reads += f", encoded by {encoder['name']} (license: {encoder.get('license', 'unknown')})"
         return reads

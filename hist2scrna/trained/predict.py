@@ -266,6 +266,7 @@ def predict(
         store=store,
         form=form,
         called=spots.called,
+        several=len(spots.sections) > 1,
     )
     asked = Asked(batch_size or _default_batch(fitted), accelerator, encoder, group_key, another_donor)
     task = PredictionTask(spots, about, imposed, asked)

@@ -80,7 +80,8 @@ def with_encoder(opened: OpenedSections, choice: Choice, request: FitRequest) ->
     if pixel_um > COARSEST_UM:
         encoder = encoder.removesuffix(WITH_MORPHOLOGY)
         log.info(
-            "No features by hand: a pixel of the image is %.2g um wide, and nuclei are seen up to %g. encoder=%r",
+            "Nuclei are not measured: the pixels of the image are %.2g um wide, and nuclei can be seen in pixels of %g "
+            "um at most. encoder=%r",
             *(pixel_um, COARSEST_UM, encoder),
         )
     return replace(request, encoder=encoder)

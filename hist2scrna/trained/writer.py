@@ -57,6 +57,8 @@ class PredictionWriter:
         The type of their numbers, and which are sparse.
     called
         What the rows are called, for messages.
+    several
+        Whether they are of several sections.
     """
 
     def __init__(
@@ -72,11 +74,12 @@ class PredictionWriter:
         store: str | Path | None,
         form: LayerForm,
         called: str,
+        several: bool,
     ) -> None:
         self.names = keys.OutputKeys(key)
         self.classes = list(classes)
         self.layers = list(dict.fromkeys(layers))
-        self.called, self.form = called, form
+        self.called, self.several, self.form = called, several, form
         self.store = None if store is None else Path(store)
         self.out, self.fresh, self.columns = destination(adata, genes, copy=copy, new=self.store is not None)
         self.mean_is_x = self.fresh and self.out.X is None
@@ -235,7 +238,7 @@ class PredictionWriter:
             out.var[names.dispersion] = column
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
-        _warn_of_unlike(unlike, names, self.called)
+        _warn_of_unlike(unlike, names, self.called, self.several)
         return written
 
     def _close_store(self) -> ad.AnnData:
@@ -270,14 +273,16 @@ class PredictionWriter:
             self._scratch = None
 
 
-def _warn_of_unlike(unlike: NDArray[np.bool_], names: keys.OutputKeys, called: str) -> None:
+def _warn_of_unlike(unlike: NDArray[np.bool_], names: keys.OutputKeys, called: str, several: bool) -> None:
     """Warn where more than 5 % of what was compared is unlike the training."""
     if len(unlike) and unlike.mean() > MOST_UNLIKE:
         far = f"{int(unlike.sum())} of {len(unlike)} {called} ({percent(unlike.mean())})"
+        # Without it Squidpy draws all sections in one frame.
+        by_section = "library_key=..., " if several else ""
         warn_user(
             f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
             f"extrapolation. See where: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
-            "shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
+            f"{by_section}shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
         )
 
 

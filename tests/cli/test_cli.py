@@ -13,9 +13,10 @@ import pytest
 import spatialdata
 import tifffile
 import typer
+from platform_files import barcodes, write_section
 from typer.testing import CliRunner
 
-from hist2scrna import TrainedModel, datasets, pp, tl
+from hist2scrna import TrainedModel, datasets, io, pp, tl
 from hist2scrna.cli import app
 from hist2scrna.cli.config import parse_settings
 from hist2scrna.cli.errors import ShellFormatter, one_line, speaking_shell
@@ -214,11 +215,33 @@ def test_convert_and_info(folder, tmp_path) -> None:
     assert "TrainedModel 'hist2scrna'" in run("info", folder / "model")
 
 
-def test_info_knows_the_published_models_and_what_space_ranger_writes(tmp_path) -> None:
-    assert "TrainedModel 'kernel'" in run("info", "her2-breast")
-    (tmp_path / "outs" / "spatial").mkdir(parents=True)
-    result = CliRunner().invoke(app, ["fit", str(tmp_path / "outs"), "--out", str(tmp_path / "m")])
-    assert result.exit_code == 1 and "io.read_visium" in " ".join(result.output.split())
+def test_info_knows_the_published_models_and_what_they_are_not_for(tmp_path) -> None:
+    said = run("info", "her2-breast")
+    assert "TrainedModel 'kernel'" in said and "not for: diagnosis" in said and "data license: CC BY 4.0" in said
+    assert said == " ".join(
+        subprocess.run(
+            [sys.executable, "-m", "hist2scrna", "info", "her2-breast"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("hd", [False, True])
+def test_what_space_ranger_writes_is_data(tmp_path, hd) -> None:
+    """Each section is called as the run is, whose folder `outs` is in."""
+    for run_name in ("first", "second"):
+        outs = tmp_path / "runs" / run_name / "outs"
+        factors = {"microns_per_pixel": 0.5, "bin_size_um": 8.0} if hd else {}
+        write_section(outs / "binned_outputs" / "square_008um" if hd else outs, barcodes(), **factors)
+    folders = [tmp_path / "runs" / name / "outs" for name in ("first", "second")]
+    run("convert", *folders, "--out", tmp_path / "both.h5ad")
+    both = ad.read_h5ad(tmp_path / "both.h5ad")
+    assert set(both.uns["spatial"]) == {"first", "second"} and both.n_obs == 2 * len(barcodes())
+    reader = io.read_visium_hd if hd else io.read_visium
+    expected = reader(folders[0])
+    own = both[both.obs["library_id"] == "first"]
+    np.testing.assert_array_equal(own.X.toarray(), expected.X.toarray())
+    np.testing.assert_array_equal(own.obsm["spatial"], expected.obsm["spatial"])
+    assert "2 sections" in run("info", tmp_path / "both.h5ad")
 
 
 def test_info_tells_counts_from_predictions(folder, tmp_path) -> None:

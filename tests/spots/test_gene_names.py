@@ -72,3 +72,43 @@ def test_names_win_where_they_name_all(model, make_section, caplog):
 def test_genes_to_train_on_are_met_with_the_column_that_has_them(make_section):
     with pytest.raises(KeyError, match=r"adata\.var\['feature_name'\] holds 2 of them.*adata\.var_names = "):
         fit(renamed(make_section(), "feature_name"), **fast(genes=["g0", "g1"]))
+
+
+@pytest.mark.parametrize(
+    ("trained", "here", "said"),
+    [
+        (["Gnas", "Actb"], ["GNAS", "ACTB"], r"2 of them are there in another case, such as 'GNAS' for 'Gnas'"),
+        (
+            ["ENSG00000087460", "ENSG00000075624"],
+            ["ENSG00000087460.12", "ENSG00000075624.3"],
+            r"2 of them are there with another version, such as 'ENSG00000087460.12' for 'ENSG00000087460'",
+        ),
+        (
+            ["GNAS", "ACTB"],
+            ["ENSG00000087460", "ENSG00000075624"],
+            r"They are symbols \('GNAS'\), adata.var_names are Ensembl identifiers .* into adata.var\['gene_symbols'\]",
+        ),
+        (
+            ["ENSG00000087460", "ENSG00000075624"],
+            ["GNAS", "ACTB"],
+            r"They are Ensembl identifiers .* are symbols \('GNAS'\). .* into adata.var\['gene_ids'\]",
+        ),
+    ],
+)
+def test_names_that_are_written_otherwise_are_a_warning_and_to_evaluate_an_error(make_section, trained, here, said):
+    train, test = make_section(n_genes=2), make_section("s1", n_genes=2, seed=1)
+    train.var_names, test.var_names = trained, here
+    model = fit(train, **fast(validation=0))
+    with pytest.warns(UserWarning, match="adata.var_names lacks 2 of the 2 genes of the model.*" + said):
+        predict(test, model, **QUIET)
+    with pytest.raises(ValueError, match="None of the 2 predicted genes.*" + said):
+        evaluate(test, model, progress=False)
+
+
+def test_other_genes_are_no_warning_and_a_slide_without_genes_has_nothing_to_score(model, make_section, recwarn):
+    adata = make_section("s1", seed=1)
+    adata.var_names = [f"h{i}" for i in range(adata.n_vars)]
+    predict(adata, model, **QUIET)
+    assert not [str(w.message) for w in recwarn if "lacks" in str(w.message)]
+    with pytest.raises(ValueError, match="adata has no genes, so there is nothing to score"):
+        evaluate(adata[:, []].copy(), model, progress=False)

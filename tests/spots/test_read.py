@@ -67,6 +67,11 @@ CASES = {
         KeyError,
         r"'tissue_hires_scalef' not found.*scalefactors",
     ),
+    "spots wider than any": (
+        lambda a: _entry(a)["scalefactors"].update(mpp=50.0),
+        ValueError,
+        r"'mpp'\] of 50 um a pixel, spots of 36 px would be 1,800 um wide; those of assays are 2 to 110",
+    ),
     "bad scale factor": (
         lambda a: _entry(a)["scalefactors"].update(tissue_hires_scalef=0.0),
         ValueError,
@@ -186,6 +191,21 @@ def test_coarse_picture_is_said(make_section):
     adata.uns["spatial"]["s0"]["scalefactors"]["spot_diameter_fullres"] = 20.0
     with pytest.warns(UserWarning, match="covers only 20 px"):
         fit(adata, **fast())
+
+
+@pytest.mark.parametrize("name", ["B4", "C2", "C3", "C4", "C5"])
+def test_y_that_points_up_on_a_real_section_is_warned_of(shared_data, name):
+    """The spots lie inside the image all the same: the tissue tells, by the same rule as of exchanged axes."""
+    from hist2scrna.datasets import her2st
+
+    adata = her2st(shared_data / "her2st", sections=(name,), img_scale=0.1)
+    picture = adata.uns["spatial"][name]["images"]["hires"]
+    height = picture.shape[0] / adata.uns["spatial"][name]["scalefactors"]["tissue_hires_scalef"]
+    adata.obsm["spatial"][:, 1] = height - adata.obsm["spatial"][:, 1]
+    with pytest.warns(
+        UserWarning, match=rf"Only \d+% of the spots .*% would with y turned over.*\[:, 1\] = {height:.0f} -"
+    ):
+        spots_of(adata, library_key=None, spatial_key="spatial", patch_px=8)
 
 
 @pytest.mark.parametrize("section", ["C2", "C3", "C4", "C5", "C6"])

@@ -134,6 +134,8 @@ def test_what_cannot_be_adapted_is_refused(fitted, new) -> None:
     few.obs["few"] = "yes"
     with pytest.raises(ValueError, match="to be boolean"):
         h2s.tl.adapt(fitted, few, measured="few", progress=False)
+    with pytest.raises(TypeError, match=r"`measured` to be the name of a boolean column.*adata.obs\['measured'\] = "):
+        h2s.tl.adapt(fitted, few, measured=np.arange(80) < 9, progress=False)
     with pytest.raises(KeyError, match="lacks 25 of the 30 genes"):
         h2s.tl.adapt(fitted, new[:, :5].copy(), progress=False)
     ridge = h2s.tl.fit(donor("a", 0), model="ridge", features_key="X_f", progress=False)
@@ -157,6 +159,7 @@ def test_counts_of_other_donors_tell_the_level_of_another(fitted, others, new) -
     """
     model = h2s.tl.fit(donor("a", 0), group_key="donor", expression=others, **OPTIONS)
     assert model.training["donors_without_images"] == ["o0", "o1", "o2", "o3"]
+    assert "donors      a; counts without images of o0, o1, o2, o3" in repr(model)
     variance = float(model.module.depth_variance)
     below = stats.gamma(1 / variance, scale=variance).median()
     assert float(model.module.log_library_shift) + np.log(below) == pytest.approx(-0.8, abs=0.15)

@@ -59,7 +59,7 @@ def model(sections) -> Any:
     return fitted(sections[:1], likelihood="nb", labels_key="cell_type")
 
 
-@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*have no count in the chosen genes")
+@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*that have no count in the chosen genes")
 def test_spots_and_nuclei_are_predicted_and_scored(sections, model, tmp_path) -> None:
     test, spots = sections[1], spots_of(sections[1])
     assert model.options["supervision"] == "spot"
@@ -111,7 +111,7 @@ def test_what_sums_do_not_tell_is_refused(sections) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*have no count in the chosen genes")
+@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*that have no count in the chosen genes")
 def test_sums_teach_what_single_nuclei_express() -> None:
     *train, test = simulate(n_sections=4, n_spots=600, n_genes=GENES, level="cell", mpp=1.0, seed=3)
     model = fitted(train, epochs=15, likelihood="nb")

@@ -12,7 +12,7 @@ from hist2scrna.evaluation.scores import scores_of
 from hist2scrna.messages import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hist2scrna.evaluation.score import Scope, Score
 
@@ -57,7 +57,7 @@ class _Comparison:
         return f"{self.label[:1].upper()}{self.label[1:]} {number(self.ours)}: {said}"
 
 
-def verdict(results: dict[str, Any]) -> tuple[str, list[str]]:
+def verdict(results: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return one sentence, and a line for each score that it rests on.
 
     Parameters
@@ -80,7 +80,7 @@ def verdict(results: dict[str, Any]) -> tuple[str, list[str]]:
     return _summary(compared), [f"{line}." for line in lines]
 
 
-def _comparisons(results: dict[str, Any]) -> Iterator[_Comparison]:
+def _comparisons(results: Mapping[str, Any]) -> Iterator[_Comparison]:
     for scope, name in COMPARED:
         (score,) = (score for score in scores_of(scope) if score.name == name)
         ours = value_of(results, score, "model")

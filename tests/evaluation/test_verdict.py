@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hist2scrna.reporting.verdict import verdict
+from hist2scrna.evaluation.verdict import verdict
 
 
 def results(
