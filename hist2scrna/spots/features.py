@@ -31,12 +31,17 @@ def as_features(adata: AnnData, features_key: str) -> NDArray[np.float32]:
     if np.iscomplexobj(values):
         raise ValueError(f"Expected {where} to be real numbers, found {values.dtype}. Extract them again.")
     try:
-        features = values.astype(np.float32)
+        features = values.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected {where} to be numbers of shape (n_obs, d): {error}. Extract them again.") from error
     if features.ndim != 2:
         raise ValueError(f"Expected {where} to be of shape (n_obs, d), found {features.shape}. Extract them again.")
     return features
+
+
+def not_finite(features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which rows hold NaN or an infinite number; no table of the size of the features is made."""
+    return ~(np.isfinite(features.min(axis=1, initial=0)) & np.isfinite(features.max(axis=1, initial=0)))
 
 
 def read_features(adata: AnnData, features_key: str, width: int | None = None) -> NDArray[np.float32]:
@@ -53,7 +58,7 @@ def read_features(adata: AnnData, features_key: str, width: int | None = None) -
     features = as_features(adata, features_key)
     if width is not None and features.shape[1] != width:
         raise ValueError(f"Expected {where} to be of shape (n_obs, {width}), as in training, found {features.shape}.")
-    bad = ~np.isfinite(features).all(axis=1)
+    bad = not_finite(features)
     if bad.any():
         raise ValueError(
             f"{int(bad.sum())} spots have NaN or infinite features in {where} "

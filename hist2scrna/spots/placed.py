@@ -14,7 +14,7 @@ from hist2scrna import keys
 from hist2scrna.images.placement import off_image
 from hist2scrna.messages import warn_user
 from hist2scrna.spots.coordinates import as_coordinates
-from hist2scrna.spots.features import as_features
+from hist2scrna.spots.features import as_features, not_finite
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +57,7 @@ def placed_spots(opened: OpenedSections) -> OpenedSections:
     xy = as_coordinates(adata, source.spatial_key)
     away: NDArray[np.bool_] = np.array(~np.isfinite(xy).all(axis=1))
     if source.features_key is not None:
-        away |= ~np.isfinite(as_features(adata, source.features_key)).all(axis=1)
+        away |= not_finite(as_features(adata, source.features_key))
     elif not opened.patches_are_files:
         for section in opened.members:
             away[section.rows] |= _off_its_image(section, xy[section.rows])

@@ -24,13 +24,20 @@ ENCODED = ".partial"
 
 
 class ZarrRows:
-    """A layer in a Zarr store that takes whole rows."""
+    """A layer in a Zarr store that takes whole rows.
+
+    One chunk is compressed at a time: each further thread of Zarr keeps an arena of memory for itself, gigabytes by the
+    end of a million cells.
+    """
 
     def __init__(self, array: Any) -> None:
         self.array = array
 
     def __setitem__(self, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
-        self.array.oindex[rows, :] = block
+        import zarr
+
+        with zarr.config.set({"async.concurrency": 1}):
+            self.array.oindex[rows, :] = block
 
 
 def check_store(given: str | Path) -> None:

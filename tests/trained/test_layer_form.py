@@ -159,7 +159,15 @@ def test_rows_come_in_any_order_and_missing_ones_are_nan() -> None:
 
 def test_genes_that_the_model_does_not_know_remain_nan() -> None:
     adata = ad.AnnData(np.zeros((3, 3), dtype=np.float32))
-    options = {"classes": [], "key": "k", "layers": ["mean"], "copy": False, "store": None, "called": "spots"}
+    options = {
+        "classes": [],
+        "key": "k",
+        "layers": ["mean"],
+        "copy": False,
+        "store": None,
+        "called": "spots",
+        "several": False,
+    }
     writer = PredictionWriter(
         adata, rows=np.array([0, 2]), genes=["2", "0"], form=LayerForm(sparse_below=0.5), **options
     )
