@@ -23,6 +23,8 @@ LONGEST_PART = 100
 # Bytes of what a file holds beside its arrays.
 HEADERS = 2**20
 OLD = "old"
+# Chunks of a large store are left to the system: each would wait for the disk by itself.
+MOST_FLUSHED = 1000
 # renameat2 of Linux and renamex_np of macOS: paths relative to the current folder, and the flag to exchange two names.
 CURRENT_FOLDER, EXCHANGE = -100, 2
 
@@ -141,7 +143,8 @@ class Scratch:
             self.new.mkdir()
 
     def take_place(self) -> None:
-        """Take the place of what is there, which is removed afterwards."""
+        """Take the place of what is there, which is removed afterwards; both are on the disk before and after."""
+        _flush(self.new)
         if not self.path.is_dir():
             os.replace(self.new, self.path)
         elif not _exchanged(self.new, self.path):
@@ -154,6 +157,7 @@ class Scratch:
             except OSError:
                 old.rename(self.path)
                 raise
+        _flush_names(self.path.parent)
 
     def discard(self) -> None:
         """Remove what has not taken its place."""
@@ -161,6 +165,28 @@ class Scratch:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _flush(path: Path) -> None:
+    """Write a file, or all files of a folder, through to the disk: a power cut leaves no empty file under its name."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    if len(files) > MOST_FLUSHED:
+        return
+    for file in files:
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
+    for folder in {file.parent for file in files if file != path}:
+        _flush_names(folder)
+
+
+def _flush_names(folder: Path) -> None:
+    """Write the names of a folder through to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def clear_scratch(path: Path) -> None:

@@ -29,6 +29,28 @@ def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch, folder) -> None:
+    """After a power cut the name stands for the old content or for the new one, never for an empty file."""
+    done: list[str] = []
+    fsync, replace, exchanged = os.fsync, os.replace, files._exchanged
+
+    def flushed(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("renamed"), replace(*paths)))
+    monkeypatch.setattr(files, "_exchanged", lambda *paths: (done.append("renamed"), exchanged(*paths))[1])
+    path = tmp_path / "out"
+    if folder:
+        path.mkdir()
+    with replaced_whole(path, folder=folder) as scratch:
+        (scratch / "part" if folder else scratch).write_text("new")
+    names = ["part", "out"] if folder else ["out"]
+    assert done == [*names, "renamed", tmp_path.name]
+
+
 def test_a_folder_is_replaced_with_all_that_was_in_it(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "model"
     for text in ("first", "second"):

@@ -23,7 +23,7 @@ NAMESPACES = [name for name in hist2scrna.__all__ if name[0].islower() and name 
 
 # From the bottom up. A module may import from its own line and from lines above it in this list.
 LAYERS = [
-    {"keys", "files", "messages", "arguments", "processors", "verbosity", "cluster"},
+    {"keys", "files", "messages", "arguments", "processors", "verbosity", "cluster", "stored", "rehearsal"},
     {"zinb", "metrics"},
     {"models.contract", "models.prediction", "images"},
     {"encoders"},

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import anndata as ad
 
 from hist2scrna.benchmarking.fit import check_options
+from hist2scrna.stored import STORES, read_anndata
 
 Dataset: TypeAlias = ad.AnnData | str | Path
 Models: TypeAlias = Sequence[str] | Mapping[str, Mapping[str, Any] | str]
@@ -43,11 +44,11 @@ def read_dataset(dataset: Dataset) -> ad.AnnData:
     if not isinstance(dataset, str | Path):
         raise TypeError(f"Expected a data set to be AnnData or a path, found {type(dataset).__name__}.")
     path = Path(dataset)
-    if path.suffix not in (".h5ad", ".zarr"):
+    if path.suffix not in STORES:
         raise ValueError(f"Expected a data set to be an .h5ad or .zarr, found '{path}'.")
     if not path.exists():
         raise FileNotFoundError(f"No data set at '{path}'.")
-    return ad.read_h5ad(path) if path.suffix == ".h5ad" else ad.read_zarr(path)
+    return read_anndata(path)
 
 
 def name_datasets(datasets: Mapping[str, Dataset] | Dataset) -> dict[str, Dataset]:

@@ -12,9 +12,10 @@ from scipy import sparse
 from hist2scrna import keys
 from hist2scrna.cli.config import Config
 from hist2scrna.cli.errors import in_one_line
-from hist2scrna.cli.reading import STORES, read_data
+from hist2scrna.cli.reading import read_data
 from hist2scrna.cli.writing import check_output, check_spatialdata_output, write_one, write_spatialdata
 from hist2scrna.messages import listed
+from hist2scrna.stored import STORES
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hist2scrna import keys
+from hist2scrna.stored import STORES, damaged, read_anndata, require_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
@@ -21,7 +21,8 @@ SECTION_FOLDERS = {
     "read_visium_hd": ("binned_outputs",),
     "read_visium": ("spatial", "filtered_feature_bc_matrix.h5"),
 }
-STORES = (".h5ad", ".zarr")
+# Of a store of SpatialData; its images are read window by window, and much larger.
+TABLES = "tables"
 
 
 def read_data(
@@ -84,25 +85,29 @@ def _read_folder(path: Path) -> AnnData:
 
 def read_one(path: Path, *, image: str | None = None, table: str | None = None, region: str | None = None) -> AnnData:
     """Read one data set; see :func:`read_data`."""
-    import anndata as ad
-
     if path.is_dir() and path.suffix != ".zarr":
         return _read_folder(path)
     if path.suffix == ".h5ad":
-        with _undamaged(path):
-            return _named(ad.read_h5ad(path), path)
+        return _named(read_anndata(path), path)
     if path.suffix == ".zarr":
-        import zarr
-
-        with _undamaged(path):
-            kind = zarr.open_group(path, mode="r").attrs.asdict()
-            if "spatialdata_attrs" not in kind and str(kind.get("encoding-type", "")).startswith("anndata"):
-                return _named(ad.read_zarr(path), path)
-        return _read_spatialdata(path, image=image, table=table, region=region)
+        if _is_spatialdata(path):
+            return _read_spatialdata(path, image=image, table=table, region=region)
+        return _named(read_anndata(path), path)
     raise ValueError(
         f"'{path}' is no data set: expected .h5ad, .zarr, a patch folder or what Space Ranger writes. Images "
         "without an assay are read by predict and pool."
     )
+
+
+def _is_spatialdata(path: Path) -> bool:
+    """Tell a store of SpatialData, or of anything that is no AnnData, from one of AnnData."""
+    import zarr
+
+    try:
+        kind = zarr.open_group(path, mode="r").attrs.asdict()
+    except Exception as error:
+        raise damaged(path, error) from error
+    return "spatialdata_attrs" in kind or not str(kind.get("encoding-type", "")).startswith("anndata")
 
 
 def _read_spatialdata(path: Path, *, image: str | None, table: str | None, region: str | None) -> AnnData:
@@ -110,24 +115,18 @@ def _read_spatialdata(path: Path, *, image: str | None, table: str | None, regio
 
     from hist2scrna import io
 
-    with _undamaged(path):
+    if (path / TABLES).is_dir():
+        require_sound(path / TABLES)
+    try:
         sdata = spatialdata.read_zarr(path)
+    except Exception as error:
+        raise damaged(path, error) from error
     if image is None and len(sdata.images) != 1:
         raise ValueError(
             f"'{path}' holds {len(sdata.images)} images: {list(sdata.images)}. Take one section out first: "
             "hist2scrna convert --image NAME --table NAME --region NAME --out section.h5ad."
         )
     return io.from_spatialdata(sdata, image=image or next(iter(sdata.images)), table=table, region=region)
-
-
-@contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
-    """Say which file is damaged, whatever the readers of AnnData and SpatialData make of it."""
-    try:
-        yield
-    except Exception as error:
-        cause = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"'{path}' is damaged, or holds no AnnData: {cause}. Copy or write it again.") from error
 
 
 def _named(adata: AnnData, path: Path) -> AnnData:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hist2scrna.cli.errors import in_one_line
-from hist2scrna.cli.reading import STORES, read_one
+from hist2scrna.cli.reading import read_one
+from hist2scrna.stored import STORES
 
 
 @in_one_line

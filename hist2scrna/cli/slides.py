@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hist2scrna.cli.reading import STORES, is_section
+from hist2scrna.cli.reading import is_section
+from hist2scrna.stored import STORES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

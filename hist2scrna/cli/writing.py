@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hist2scrna.cli.reading import STORES
 from hist2scrna.files import replaced_whole, require_own, require_room, require_writable
+from hist2scrna.stored import STORES
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,6 +15,7 @@ import pandas as pd
 from hist2scrna import keys
 from hist2scrna.images.pixels import DAMAGE
 from hist2scrna.spots.scale import VISIUM_SPOT_UM
+from hist2scrna.stored import require_sound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,6 +155,8 @@ def read_10x(path: Path) -> ad.AnnData:
     import scanpy as sc
 
     existing(path)
+    if not path.is_dir():
+        require_sound(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Variable names are not unique", category=UserWarning)

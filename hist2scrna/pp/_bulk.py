@@ -11,6 +11,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
+from hist2scrna.stored import read_anndata
+
 SHOWN = 5
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -119,7 +121,7 @@ def _read_file(path: Path) -> ad.AnnData | pd.DataFrame:
         raise FileNotFoundError(f"`bulk` names '{path}', which is not there.")
     suffix = path.suffix.lower()
     if suffix == ".h5ad":
-        return ad.read_h5ad(path)
+        return read_anndata(path)
     if suffix not in SEPARATORS:
         raise ValueError(f"Expected `bulk` to be a file of {['.h5ad', *SEPARATORS]}, found '{path.name}'.")
     # pandas would rename the second of two equal columns.

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from hist2scrna.messages import listed, require_key
 from hist2scrna.spots.gene_names import hint_of_names
+from hist2scrna.stored import require_sound_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,7 @@ def read_counts(adata: AnnData, genes: Sequence[str], layer: str | None, *, whol
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"{where} is empty, but counts are needed here. {_way_to_counts(adata, layer)}.")
+    require_sound_matrix(matrix, where)
     columns = adata.var_names.get_indexer(pd.Index(genes))
     # A large matrix is not copied where nothing of it changes: it is only read.
     own = sparse.issparse(matrix) and matrix.format == "csr" and np.array_equal(columns, np.arange(matrix.shape[1]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 
 from hist2scrna import keys
 from hist2scrna.images.nucleus_masks import finest_scale
@@ -26,6 +26,7 @@ from hist2scrna.spots.library import (
 )
 from hist2scrna.spots.scale import SectionScale, section_scale
 from hist2scrna.spots.source import Source, image_of, resolve_library_key
+from hist2scrna.stored import read_anndata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,7 +193,7 @@ def _given_nuclei(nuclei: Any) -> Any:
     if isinstance(nuclei, str | Path) and Path(nuclei).suffix == ".h5ad":
         if not Path(nuclei).is_file():
             raise FileNotFoundError(f"No file of nuclei at '{nuclei}'.")
-        return read_h5ad(nuclei)
+        return read_anndata(Path(nuclei))
     return finest_scale(nuclei)
 
 

@@ -9,6 +9,7 @@ from hist2scrna.encoders.weights import state_sha256
 from hist2scrna.files import require_writable
 from hist2scrna.fitting.feature_store import FeatureStore
 from hist2scrna.fitting.identity import spots_identity
+from hist2scrna.stored import STORES
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from hist2scrna.spots.read import Spots
     from hist2scrna.trained.fitted import FittedModel
 
-STORES = (".zarr", ".h5ad")
 # What is added to the name of a store, for the folder with what has been encoded before it is whole.
 ENCODED = ".partial"
 
