@@ -135,16 +135,19 @@ def _loadings(counts: Tensor, scores: Tensor, donor: NDArray[np.int64]) -> Tenso
     strength[n_scores:] = INTERCEPT_PRIOR
     weights = prior.clone()
     dispersion = _Climber(torch.zeros(1, counts.shape[1], dtype=torch.float64))
+    going = torch.arange(counts.shape[1])
     for _ in range(MOST_STEPS):
-        mu, theta = (design @ weights).exp(), dispersion.value.exp()
-        slope = design.T @ ((counts - mu) * theta / (theta + mu)) - 2 * strength * (weights - prior)
-        curvature = pairs.T @ ((counts + theta) * mu * theta / (theta + mu).square())
+        some, weight = counts[:, going], weights[:, going]
+        mu, theta = (design @ weight).exp(), dispersion.value[:, going].exp()
+        slope = design.T @ ((some - mu) * theta / (theta + mu)) - 2 * strength * (weight - prior[:, going])
+        curvature = pairs.T @ ((some + theta) * mu * theta / (theta + mu).square())
         curvature = curvature.T.unflatten(1, (width, width)) + torch.diag(2 * strength[:, 0])
         step = torch.linalg.solve(curvature, slope.T).T
         change = (design @ step).abs().amax(dim=0)
-        weights = weights + step * (LARGEST_STEP / change).clamp(max=1)
-        moved = dispersion.step(partial(_with_dispersion, counts, design @ weights))
-        if max(float(change.max()), moved) < TOLERANCE:
+        weights[:, going] = weight + step * (LARGEST_STEP / change).clamp(max=1)
+        moved = dispersion.step(partial(_with_dispersion, some, design @ weights[:, going]), going)
+        going = going[torch.maximum(change, moved) >= TOLERANCE]
+        if not len(going):
             break
     return weights[:n_scores]
 
@@ -163,22 +166,24 @@ def _remainder(counts: Tensor, log_mu: Tensor, likelihood: Likelihood) -> Tensor
     start = _start(counts, log_mu)
     kept = torch.stack([torch.zeros_like(start), torch.full_like(start, DROPOUT_START)])
 
-    def intercept(value: Tensor) -> Tensor:
+    def intercept(value: Tensor, start: Tensor) -> Tensor:
         return start + softplus(value[1]) if likelihood == "zinb" else start
 
-    def objective(value: Tensor) -> Tensor:
-        mean = log_mu + intercept(value)
-        counted = ZINB(mean, *value).log_prob(counts) if likelihood == "zinb" else NB(mean, value[0]).log_prob(counts)
-        return counted.sum(dim=0) - PRIORS[: len(value)] @ (value - kept[: len(value)]).square()
+    def objective(some: Tensor, log_mean: Tensor, start: Tensor, middle: Tensor, value: Tensor) -> Tensor:
+        mean = log_mean + intercept(value, start)
+        counted = ZINB(mean, *value).log_prob(some) if likelihood == "zinb" else NB(mean, value[0]).log_prob(some)
+        return counted.sum(dim=0) - PRIORS[: len(value)] @ (value - middle).square()
 
     n_free = {"poisson": 0, "nb": 1, "zinb": 2}[likelihood]
     if n_free:
-        climber = _Climber(kept[:n_free])
+        climber, going = _Climber(kept[:n_free]), torch.arange(counts.shape[1])
         for _ in range(MOST_STEPS):
-            if climber.step(objective) < TOLERANCE:
+            of_genes = (counts[:, going], log_mu[:, going], start[going], kept[:n_free, going])
+            going = going[climber.step(partial(objective, *of_genes), going) >= TOLERANCE]
+            if not len(going):
                 break
         kept = torch.cat([climber.value, kept[n_free:]])
-    return torch.stack([intercept(kept), *kept])
+    return torch.stack([intercept(kept, start), *kept])
 
 
 class _Climber:
@@ -190,34 +195,36 @@ class _Climber:
     """
 
     def __init__(self, value: Tensor) -> None:
-        self.value = value
+        self.value = value.clone()
         bounds = torch.tensor([LOG_DISPERSION_BOUNDS, (-LOGIT_BOUND, LOGIT_BOUND)], dtype=torch.float64)
         self.lowest, self.highest = bounds[: len(value)].T[:, :, None]
         self.longest = torch.full_like(value, LARGEST_STEP)
         self.last_slope = torch.zeros_like(value)
 
-    def step(self, objective: Callable[[Tensor], Tensor]) -> float:
-        """Go a step up an objective, one value a gene; return by how much the parameter that moved most did."""
-        slope = _slope(objective, self.value)
+    def step(self, objective: Callable[[Tensor], Tensor], genes: Tensor) -> Tensor:
+        """Go a step up an objective of some genes, one value a gene; return how far each parameter moved at most.
+
+        The others have arrived: most genes need a few steps, and some ten times as many.
+        """
+        value = self.value[:, genes]
+        slope = _slope(objective, value)
         columns = []
-        for i in range(len(self.value)):
-            aside = self.value.clone()
+        for i in range(len(value)):
+            aside = value.clone()
             aside[i] += ASIDE
             columns.append((_slope(objective, aside) - slope) / ASIDE)
-        stuck = ((self.value <= self.lowest) & (slope < 0)) | ((self.value >= self.highest) & (slope > 0))
+        stuck = ((value <= self.lowest) & (slope < 0)) | ((value >= self.highest) & (slope > 0))
         slope = slope.masked_fill(stuck, 0.0)
         hessian = torch.stack(columns).permute(2, 0, 1) * ~stuck.T[:, :, None] * ~stuck.T[:, None, :]
         curvature, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
         along = axes.mT @ slope.T[:, :, None] / curvature.abs().clamp(min=LEAST_CURVATURE)[:, :, None]
-        self.longest = torch.where(slope * self.last_slope < 0, self.longest / 2, self.longest * 2).clamp(
-            max=LARGEST_STEP
-        )
-        self.last_slope = slope
-        change = (axes @ along)[:, :, 0].T.clamp(-self.longest, self.longest)
-        new = torch.minimum(torch.maximum(self.value + change, self.lowest), self.highest)
-        moved = float((new - self.value).abs().max())
-        self.value = new
-        return moved
+        longest = self.longest[:, genes]
+        turned = slope * self.last_slope[:, genes] < 0
+        longest = torch.where(turned, longest / 2, longest * 2).clamp(max=LARGEST_STEP)
+        change = (axes @ along)[:, :, 0].T.clamp(-longest, longest)
+        new = torch.minimum(torch.maximum(value + change, self.lowest), self.highest)
+        self.value[:, genes], self.longest[:, genes], self.last_slope[:, genes] = new, longest, slope
+        return (new - value).abs().amax(dim=0)
 
 
 def _slope(objective: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
