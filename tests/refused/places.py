@@ -152,6 +152,7 @@ IMAGES = {
     "spot diameter of a thousandth pixel": fit(_diameter(1e-3)),
     "microns per pixel negative": fit(section_entry("scalefactors", "mpp", value=-0.5)),
     "microns per pixel of no microscope": fit(section_entry("scalefactors", "mpp", value=1e6)),
+    "microns per pixel of no assay": fit(section_entry("scalefactors", "mpp", value=50.0)),
     "scale factors that are no dictionary": fit(section_entry("scalefactors", value="1.0")),
     "metadata that is no dictionary": fit(section_entry("metadata", value="none")),
     "a file that is not there": predict(None, FileNotFoundError, shell=True, image=Path("gone.tif")),

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from refused.case import counts_of, evaluate, fit, on_features, one_count, predict, slot
+from scipy import sparse
 
 NAMES = [f"s0_{i}" for i in range(40)]
 
@@ -22,6 +23,11 @@ def _in_raw(adata):
 
 def _no_x(adata):
     return ad.AnnData(obs=adata.obs, var=adata.var, obsm=dict(adata.obsm), uns=dict(adata.uns))
+
+
+def _points_outside(adata):
+    adata.X = sparse.csr_matrix(adata.X)
+    adata.X.indices[3] = 999
 
 
 def _twice(adata):
@@ -83,6 +89,7 @@ COUNTS = {
     "a layer that is missing": fit(None, KeyError, layer="counts"),
     "no spot": fit(lambda adata: adata[:0].copy()),
     "one spot": fit(lambda adata: adata[:1].copy()),
+    "a sparse matrix that points outside": fit(_points_outside, shell=False),
     "predictions that are NaN in some genes": evaluate(_with_a_hole, model=None),
     "predictions below zero": evaluate(_layer(-1.0), model=None),
 }
