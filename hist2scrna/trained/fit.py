@@ -203,6 +203,7 @@ def describe(
             "pixel_um": spots.pixel_um and list(spots.pixel_um),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
+            "n_nuclei": _nuclei_summed(spots, split),
             "validation": split.how,
             "versions": package_versions(),
             "nuclei": [] if spots.tiles is None else list(spots.tiles.origin),
@@ -213,6 +214,13 @@ def describe(
         history=pd.DataFrame(),
         encoder_in_memory=plan.encoder,
     )
+
+
+def _nuclei_summed(spots: Spots, split: Split) -> int | None:
+    """Return how many nuclei lie in the training spots, where these are fitted as sums of them."""
+    if spots.tiles is None or not spots.are_sums:
+        return None
+    return int(spots.tiles.n_nuclei()[split.training].sum())
 
 
 def _parameters(source: Source, objective: Objective, plan: FitPlan) -> dict[str, Any]:
