@@ -51,9 +51,7 @@ class Unit:
         return max(self.um, other.um) > (1 + by) * min(self.um, other.um)
 
 
-def read_unit(
-    opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool = False, sums: bool = False
-) -> Unit:
+def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool = False, sums: bool = False) -> Unit:
     """Return what the rows are: of several sections the kind of the first, and the median size.
 
     Places that :func:`hist2scrna.pp.tissue_grid` laid out were not measured, and have no size of their own.
