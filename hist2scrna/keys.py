@@ -135,6 +135,11 @@ class OutputKeys:
         return f"{self.key}_refined_cell_type"
 
     @property
+    def refined_mean(self) -> str:
+        """Layer with the expected counts after that, by the heads of the types that nuclei were changed to."""
+        return f"{self.key}_refined_mean"
+
+    @property
     def n_nuclei(self) -> str:
         """Column of `.obs` with the number of nuclei in the spot."""
         return f"{self.key}_n_nuclei"

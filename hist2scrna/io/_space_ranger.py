@@ -154,8 +154,7 @@ def read_10x(path: Path) -> ad.AnnData:
     """
     import scanpy as sc
 
-    existing(path)
-    if not path.is_dir():
+    if not existing(path).is_dir():
         require_sound(path)
     try:
         with warnings.catch_warnings():

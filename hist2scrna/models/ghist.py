@@ -203,8 +203,7 @@ class GHIST(SpotModel):
             prediction = self.heads(core, core, None if batch.spot is not None else batch.log_library)
             expression = {GENERAL: FACTOR * torch.log1p(prediction.mean)}
         else:
-            profiles = FACTOR * self.reference if len(self.reference) else None
-            expression = {name: head(core, profiles).float() for name, head in self.expression.items()}
+            expression = {name: self.expression_by(name, core) for name in self.expression}
             prediction = Prediction(core, value=expression[GENERAL] / FACTOR)
             prediction.target, prediction.target_factor = self.target, FACTOR
         if self.n_classes:
@@ -214,6 +213,11 @@ class GHIST(SpotModel):
             if batch.counts is not None and batch.spot is None:
                 prediction.extras |= self._compared(expression[GENERAL], FACTOR * torch.log1p(batch.counts))
         return prediction
+
+    def expression_by(self, head: str, embedding: Tensor) -> Tensor:
+        """Return `(n, G)`, 5 ln(1 + count) of nuclei by one head, of their embeddings."""
+        profiles = FACTOR * self.reference if len(self.reference) else None
+        return self.expression[head](embedding, profiles).float()
 
     def _composition(self, hidden: Tensor, batch: SpotBatch) -> Tensor:
         """Return `(n_core, C)`, the estimated composition of the tile of each nucleus."""

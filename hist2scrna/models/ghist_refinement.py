@@ -29,6 +29,7 @@ def refine_tile(
     candidates: NDArray[np.int64],
     noise: NDArray[np.float64],
     strength: float,
+    toward: int | None = None,
 ) -> NDArray[np.int64]:
     """Return the types of the nuclei of one tile, some of them changed towards the composition of the tile.
 
@@ -49,14 +50,16 @@ def refine_tile(
         `(m, k)` drawn from the standard normal distribution.
     strength
         Factor of the gain.
+    toward
+        The one type that gains, by its whole share, whatever the nuclei show; None: each gains by its lack.
     """
     best = probability.argmax(axis=1)
     if len(candidates) == 0:
         return best
     wanted = composition[list(types)]
     shown = np.bincount(best, minlength=len(composition))[list(types)] / len(best)
-    moved = noise - noise.mean(axis=0) + wanted
-    gain = strength * len(best) * (wanted - shown) * np.abs(moved)
+    lack = wanted - shown if toward is None else np.where(np.asarray(types) == toward, wanted, 0)
+    gain = strength * len(best) * lack * np.abs(noise - noise.mean(axis=0) + wanted)
     level = np.log(np.maximum(probability[candidates][:, list(types)], 1e-30)) + gain
     refined = best.copy()
     refined[candidates] = np.asarray(types)[level.argmax(axis=1)]

@@ -111,8 +111,17 @@ class Spots:
 
     @property
     def called(self) -> str:
-        """What they are called: spots, bins, cells or slides; spots whose nuclei are modeled remain spots."""
-        return "spots" if self.tiles is not None and self.tiles.by_spot is not None else self.unit.rows
+        """What they are called: spots, bins, cells or slides."""
+        return self.unit.rows
+
+    @property
+    def are_sums(self) -> bool:
+        """Whether they are spots that are predicted as sums of the nuclei in them."""
+        return self.tiles is not None and self.tiles.by_spot is not None
+
+    def nuclei_summed(self, some: NDArray[np.int64]) -> int | None:
+        """Return how many nuclei lie in some of the spots, where spots are fitted as sums of them; else None."""
+        return int(self.tiles.n_nuclei()[some].sum()) if self.tiles is not None and self.are_sums else None
 
     @property
     def library_size(self) -> NDArray[np.float64]:
@@ -189,7 +198,7 @@ def read_spots(
         section=section,
         xy=xy,
         graph=graph,
-        unit=Unit("cell") if tiles is not None and tiles.by_spot else read_unit(opened, xy, slides=slides),
+        unit=read_unit(opened, xy, slides=slides, sums=tiles is not None and tiles.by_spot is not None),
         pitch_um=round(float(np.median(known)), 3) if (known := [um for um in pitch_um if um is not None]) else None,
         part=None if parts is None else parts.part,
         patches=patches,

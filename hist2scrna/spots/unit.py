@@ -51,7 +51,7 @@ class Unit:
         return max(self.um, other.um) > (1 + by) * min(self.um, other.um)
 
 
-def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool = False) -> Unit:
+def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool = False, sums: bool = False) -> Unit:
     """Return what the rows are: of several sections the kind of the first, and the median size.
 
     Places that :func:`hist2scrna.pp.tissue_grid` laid out were not measured, and have no size of their own.
@@ -64,6 +64,8 @@ def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool =
         `(n, 2)` coordinates in full-resolution pixels.
     slides
         The rows are slides.
+    sums
+        The rows are sums of nuclei, which are rows of their own: no row is then a cell, however small.
     """
     if slides:
         return Unit("slide")
@@ -71,7 +73,8 @@ def read_unit(opened: OpenedSections, xy: NDArray[np.float64], *, slides: bool =
         return Unit("spot")
     units = [_section_unit(section, xy[section.rows], opened.source.features_key is None) for section in opened.members]
     sizes = [unit.um for unit in units if unit.um is not None]
-    return Unit(units[0].kind, round(float(np.median(sizes)), 3) if sizes else None)
+    kind: Kind = "spot" if sums and units[0].kind == "cell" else units[0].kind
+    return Unit(kind, round(float(np.median(sizes)), 3) if sizes else None)
 
 
 def read_pitch(opened: OpenedSections, xy: NDArray[np.float64]) -> tuple[float | None, ...]:

@@ -36,7 +36,7 @@ def announce_fit(
         "" if encoder is None else f" on features of {encoder.name!r}",
         n_genes,
         n_usable,
-        _rows_of(spots),
+        spots.unit,
         listed(spots.sections, MOST_NAMED),
         pick_device(str(training.accelerator)),
         schedule if "max_epochs" in entry.uses else "",
@@ -52,15 +52,10 @@ def announce_prediction(model: FittedModel, spots: Spots, device: str) -> None:
         n_genes,
         model.name,
         len(spots),
-        _rows_of(spots),
+        spots.unit,
         where,
         device,
     )
-
-
-def _rows_of(spots: Spots) -> str:
-    """Return what the rows are and how large; of spots whose nuclei are modeled no size is said."""
-    return str(spots.unit) if spots.called == spots.unit.rows else spots.called
 
 
 def announce_new(adata: AnnData, genes: Sequence[str], missing: Sequence[str]) -> None:

@@ -89,6 +89,7 @@ VALUES: dict[str, dict[str, Callable[[Any], bool] | tuple[Callable[[Any], bool]]
         "features": (_features,),
         "n_training": _whole,
         "n_validation": _whole,
+        "n_nuclei": (_whole,),
         "validation": _text,
         "monitor": _text,
         "best_epoch": _whole,

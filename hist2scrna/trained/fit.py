@@ -203,6 +203,7 @@ def describe(
             "pixel_um": spots.pixel_um and list(spots.pixel_um),
             "n_training": len(split.training),
             "n_validation": len(split.validating),
+            "n_nuclei": spots.nuclei_summed(split.training),
             "validation": split.how,
             "versions": package_versions(),
             "nuclei": [] if spots.tiles is None else list(spots.tiles.origin),

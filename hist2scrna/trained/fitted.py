@@ -49,10 +49,11 @@ class FittedModel:
     parameters
         What :func:`~hist2scrna.tl.fit` was called with.
     training
-        Summary of the training: sections, numbers of spots, `unit` (what they are, and their size in microns),
-        `pitch_um` (the distance between neighbors), `pixel_um` (side in microns of the pixels of the finest and of the
-        coarsest image), split, best epoch, seconds, package versions; `variance_explained`, the share of the variance
-        of spots left out, or of those that validate.
+        Summary of the training: sections, numbers of spots, `n_nuclei` (how many nuclei lie in the training spots,
+        where these are fitted as sums of them), `unit` (what they are, and their size in microns), `pitch_um` (the
+        distance between neighbors), `pixel_um` (side in microns of the pixels of the finest and of the coarsest image),
+        split, best epoch, seconds, package versions; `variance_explained`, the share of the variance of spots left out,
+        or of those that validate.
     baselines
         Mean and depth baseline, fitted on the training counts.
     fingerprints
@@ -138,7 +139,7 @@ class FittedModel:
             "reads": self._reads(),
             "predicts": f"{len(self.genes)} genes ({', '.join(self.genes[:3])}, ...), {self.likelihood}",
             "cell types": classes,
-            "trained on": f"{training['n_training']} {self._rows} of {listed(training['sections'])}",
+            "trained on": f"{training['n_training']} {self._rows}{self._nuclei()} of {listed(training['sections'])}",
             **self._donors(),
             "unit": str(Unit(**training["unit"])) if "unit" in training else self._rows,
             **self._adapted(),
@@ -153,6 +154,11 @@ class FittedModel:
         said = [listed(named)] if named else []
         said += [f"counts without images of {listed(counts)}"] if counts else []
         return {"donors": "; ".join(said)} if said else {}
+
+    def _nuclei(self) -> str:
+        """Return how many nuclei lie in the spots of the training, where these were fitted as sums of their nuclei."""
+        n_nuclei = self.training.get("n_nuclei")
+        return "" if n_nuclei is None else f" ({n_nuclei:,} nuclei)"
 
     def _adapted(self) -> dict[str, str]:
         """Return what measured spots of another donor the model was adapted to."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def slots(names: keys.OutputKeys) -> dict[str, list[str]]:
     """Return every name that :func:`hist2scrna.tl.predict` may write under a key, by the attribute of AnnData."""
     return {
-        "layers": [names.layer(name) for name in keys.LAYERS],
+        "layers": [*(names.layer(name) for name in keys.LAYERS), names.refined_mean],
         "obs": [
             names.cell_type,
             names.cell_type_confidence,

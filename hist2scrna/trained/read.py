@@ -84,9 +84,12 @@ def read_for(
             f"The model reads {channels} channels, the image here has {spots.patches.channels}. Pass the stains of the "
             f"training, in their order: img_key={trained.get('img_key')!r} or image=[...]."
         )
-    _compare_scale(spots, model)
+    taught_by_sums = model.options.get("supervision") == "spot"
+    if spots.are_sums == taught_by_sums:
+        _compare_scale(spots, model)
     _compare_pixels(spots, model)
-    if "unit" in model.training:
+    # The nuclei of a spot are summed, however large it is.
+    if "unit" in model.training and not (spots.are_sums or taught_by_sums):
         _compare_units(spots.unit, Unit(**model.training["unit"]))
     if spots.tiles is not None:
         _compare_nuclei(spots.tiles.origin, model.training.get("nuclei", []))

@@ -265,9 +265,10 @@ def test_weights_of_another_model_are_refused(stored) -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("use", ["immune", "invasive"])
 @pytest.mark.parametrize("stored", runs_with("refinement"))
-def test_types_refined_with_the_given_noise(stored) -> None:
-    case = stored["refinement"]["immune"]
+def test_types_refined_with_the_given_noise(stored, use) -> None:
+    case = stored["refinement"][use]
     probability, composition, noise = (
         values.double().numpy() for values in (case["logits"].softmax(dim=1), case["composition"], case["noise"])
     )
@@ -275,6 +276,10 @@ def test_types_refined_with_the_given_noise(stored) -> None:
     # Those that are ignored are given.
     ignored = np.asarray(case["ignored"]).tolist()
     candidates = np.setdiff1d(candidates_of(probability, types, {}), ignored)
-    refined = refine_tile(probability, composition, types, candidates, noise, case["scale"])
+    toward = types[0] if case["is_invasive"] else None
+    refined = refine_tile(probability, composition, types, candidates, noise, case["scale"], toward)
     np.testing.assert_array_equal(refined, case["refined"].numpy())
     np.testing.assert_array_equal(np.flatnonzero(refined != probability.argmax(axis=1)), case["changed"].numpy())
+    special = [case["classes"].index(name) for name in SPECIAL[use]]
+    moved = (refined != probability.argmax(axis=1)) & np.isin(refined, special)
+    np.testing.assert_array_equal(np.flatnonzero(moved), case["changed_to_special"].numpy())

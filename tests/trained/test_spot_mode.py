@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import anndata as ad
@@ -65,6 +66,9 @@ def test_spots_and_nuclei_are_predicted_and_scored(sections, model, tmp_path) ->
     assert model.options["supervision"] == "spot"
     assert {"train_map", "train_cell_type", "train_library"} <= set(model.history)
     assert "train_embedding" not in model.history
+    rows = spots_of(sections[0])
+    inside = cKDTree(rows.obsm["spatial"]).query(sections[0].obsm["spatial"])[0] <= SPOT / 2
+    assert f"spots ({inside.sum()} nuclei) of section_0\n" in repr(model) and "spots of 30 um" in repr(model)
     model.save(tmp_path / "model")
     by_spot = tl.predict(spots, tmp_path / "model", nuclei=nuclei_of(test), progress=False, copy=True)
     number = by_spot.obs["hist2scrna_n_nuclei"].to_numpy()
@@ -80,6 +84,23 @@ def test_spots_and_nuclei_are_predicted_and_scored(sections, model, tmp_path) ->
     assert by_nucleus.shape == (80, GENES) and np.isfinite(by_nucleus.X).all()
     found = tl.evaluate(spots, model, nuclei=nuclei_of(test), progress=False)
     assert found.results["data"]["n_spots"] == (number > 0).sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*have no count in the chosen genes")
+def test_small_scattered_spots_are_spots(sections) -> None:
+    spots = spots_of(sections[0])
+    rng = np.random.default_rng(0)
+    spots.obsm["spatial"] = spots.obsm["spatial"] + rng.uniform(-6, 6, spots.obsm["spatial"].shape)
+    spots.uns["spatial"]["section_0"]["scalefactors"]["spot_diameter_fullres"] = 20.0
+    training = {"max_epochs": 1, "validation": 0, "accelerator": "cpu"}
+    options = {"preset": "tiny", "tile_px": PX, "tile_um": float(PX), "training": training, "progress": False}
+    model = tl.fit(spots, model="ghist", nuclei=nuclei_of(sections[0]), **options)
+    assert model.training["unit"] == {"kind": "spot", "um": 20.0}
+    # What is predicted are nuclei, of their own size, or sums of these: neither is a spot of another size.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The model was trained on spots")
+        tl.predict(nuclei_of(sections[1]), model, progress=False)
+        tl.predict(spots_of(sections[1]), model, nuclei=nuclei_of(sections[1]), progress=False, copy=True)
 
 
 @pytest.mark.parametrize("likelihood", ["mse", "nb"])
