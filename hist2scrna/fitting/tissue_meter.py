@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from hist2scrna.fitting.closed_form.folds import left_out_groups
 from hist2scrna.fitting.inference import encode_spots
@@ -15,7 +16,6 @@ from hist2scrna.fitting.split import some_of
 from hist2scrna.fitting.tissue import ENCODER, ENCODING, FEATURES, FEWEST, Tissue
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -71,6 +71,10 @@ def learn_tissue(
         return None
     group = left_out_groups(spots, members).number
     sharp = np.empty(0, dtype=np.float32) if sight is None else sight.values[training]
+    if spots.are_sums and sight is not None:
+        further, whose, its_sharp = _look_by_nucleus(spots, members, sight, device, rng)
+        looks, group = [np.concatenate([looks[0], further])], np.concatenate([group, group[whose]])
+        sharp = np.concatenate([sharp, its_sharp])
     sharp = sharp[np.isfinite(sharp)]
     if sight is None or len(sharp) < FEWEST:
         return Tissue.of(source, looks, group, rng)
@@ -91,6 +95,33 @@ def _look(
     if features is None:
         return encode_spots(model, spots, members, batch_size=AT_ONCE, device=device, progress=False).numpy()
     return features
+
+
+def _look_by_nucleus(
+    spots: Spots, members: NDArray[np.int64], sight: Sight, device: torch.device, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Return what shows the nuclei of some spots where these are predicted by themselves, in tiles side by side.
+
+    Such a tile is not centered on tissue that was measured, and at the rim of a section it shows more glass.
+
+    Returns
+    -------
+    `(k, d)` features, `(k,)` the place among `members` of a spot that each shows, and `(k,)` how sharp each is.
+    """
+    assert spots.tiles is not None
+    tile = tiles_showing(spots, members)
+    places, shown = spots.tiles.side_by_side(tile)
+    some = some_of(rng, np.arange(len(places)), MOST_PATCHES)
+    features, sharp = [], []
+    for start in range(0, len(some), AT_ONCE):
+        pictures = torch.from_numpy(
+            np.stack([spots.tiles.picture(*places[number].tolist()) for number in some[start : start + AT_ONCE]])
+        )
+        features.append(describe(pictures, device, len(some)))
+        sharp.append(sight.measure(pictures))
+    order = np.argsort(tile)
+    whose = order[np.searchsorted(tile[order], shown[some])]
+    return np.concatenate(features), whose, np.concatenate(sharp)
 
 
 class TissueMeter:

@@ -125,11 +125,45 @@ class TileSource:
         tile = np.repeat(np.arange(len(self)), np.diff(self.first))
         return np.unique(tile[members[self.row]])
 
+    def picture(self, section: int, x: int, y: int) -> NDArray[np.uint8]:
+        """Return what the image shows in a tile that begins anywhere, `(3, px, px)`."""
+        return self.images[section].read(x, y, self.px, self.px).transpose(2, 0, 1)
+
     def read(self, tile: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return a tile, `(3, px, px)`, and its mask, `(px, px)`: 0, or 1 + the number of the nucleus."""
         section, x, y = self.place[tile].tolist()
-        picture = self.images[section].read(x, y, self.px, self.px).transpose(2, 0, 1)
-        return picture, self.masks[section].read(x, y, self.px, self.px)
+        return self.picture(section, x, y), self.masks[section].read(x, y, self.px, self.px)
+
+    def side_by_side(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the tiles in which the nuclei of some spots are predicted by themselves: these lie side by side.
+
+        Parameters
+        ----------
+        tiles
+            Numbers of tiles that are centered on spots.
+
+        Returns
+        -------
+        `(k, 3)` section and first column and row of each, and `(k,)` one of `tiles`, of whose spot it shows a nucleus.
+        """
+        assert self.by_spot is not None and self.spot is not None
+        found: dict[tuple[int, ...], int] = {}
+        for tile in tiles.tolist():
+            section, *corner = self.place[tile].tolist()
+            mask = self.masks[section].read(*corner, self.px, self.px)
+            inside = mask > 0
+            inside[inside] = self.by_spot.spot[mask[inside] - 1] == self.spot[tile]
+            place = np.argwhere(inside)[:, ::-1] + corner + 0.5
+            _, number = np.unique(mask[inside], return_inverse=True)
+            middle = np.stack([np.bincount(number, axis) / np.bincount(number) for axis in place.T], axis=1)
+            starts = [np.array(tile_starts(length, self.px, 0)) for length in self.images[section].size]
+            columns, rows = (
+                begin[np.abs(begin[:, None] + self.px / 2 - at).argmin(axis=0)].tolist()
+                for begin, at in zip(starts, middle.T, strict=True)
+            )
+            for x, y in zip(columns, rows, strict=True):
+                found.setdefault((section, x, y), tile)
+        return np.array(list(found), dtype=np.int64).reshape(-1, 3), np.array(list(found.values()), dtype=np.int64)
 
     def colors(self, tiles: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the mean and the standard deviation of each color within a tile, `(3,)`, mean over some tiles."""

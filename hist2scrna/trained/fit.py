@@ -254,8 +254,7 @@ def fit_and_keep(
 
     Where there is a `checkpoint_dir`, the best so far and the whole training are kept there, and it goes on from there.
     """
-    folder, request = plan.training.checkpoint_dir, plan.request
-    on_best, checkpoint = None, None
+    folder, request, on_best, checkpoint = plan.training.checkpoint_dir, plan.request, None, None
     if folder is not None:
         on_best = partial(keep_best, draft, folder)
         checkpoint = TrainingCheckpoint(folder, training_identity(draft, split, plan, seen, data.expression))

@@ -141,6 +141,10 @@ def test_counts_have_a_distribution(likelihood) -> None:
     terms = Objective(1.0, model.terms)(prediction, batch)
     torch.testing.assert_close(terms["expression"], -prediction.distribution.log_prob(batch.counts).mean())
     terms["loss"].backward()
+    weights = [{name: weight for name, (_, weight) in one.terms.items()} for one in (model, network(special=None))]
+    lighter = {name for name, weight in weights[1].items() if weights[0][name] == pytest.approx(weight / 15)}
+    assert lighter == {"embedding", "logits", "cell_type_expression"}
+    assert all(weights[0][name] == weights[1][name] for name in weights[1].keys() - lighter)
     # The agreement with the features of the truth reaches the heads of the counts.
     assert model.heads.rate.weight.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="`reference` goes with likelihood='mse' alone"):

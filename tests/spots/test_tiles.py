@@ -13,6 +13,7 @@ from hist2scrna.fitting.tile_batches import make_tile_batch, tiles_of
 from hist2scrna.images.base import ArrayImage
 from hist2scrna.images.nuclei import ResampledImage
 from hist2scrna.images.nucleus_masks import DrawnMask, LabelMask
+from hist2scrna.spots.nuclei_in_spots import NucleiBySpot
 from hist2scrna.spots.read import read_spots
 from hist2scrna.spots.sections import open_sections
 from hist2scrna.spots.source import Source
@@ -35,6 +36,34 @@ def tiles_of_labels(labels: np.ndarray, n: int, *, overlap: int = 0) -> TileSour
     image = ResampledImage(ArrayImage(picture, 1.0, "a test"), 0.5, 0.5)
     mask = LabelMask(labels, 1.0, np.arange(1, n + 1), np.arange(n))
     return TileSource([image], [mask], n, TileSize(PX, 16.0, overlap))
+
+
+def test_nuclei_of_spots_are_also_shown_by_tiles_side_by_side() -> None:
+    corners = [(2, 3, 4, 5), (26, 40, 5, 4), (33, 52, 4, 4), (60, 90, 6, 6), (40, 45, 3, 3)]
+    labels = squares(*corners)
+    picture = np.random.default_rng(0).integers(0, 255, (*SHAPE, 3)).astype(np.uint8)
+    image = ResampledImage(ArrayImage(picture, 1.0, "a test"), 0.5, 0.5)
+    # The last lies in no spot.
+    spot, centers = np.array([0, 1, 1, 2, -1]), np.array([[6.0, 5.0], [47.0, 34.0], [92.0, 62.0]])
+    by_spot = NucleiBySpot(spot, [(np.arange(3), centers)], 3)
+    mask = LabelMask(labels, 1.0, np.arange(1, 6), np.arange(5))
+    tiles = TileSource([image], [mask], 5, TileSize(PX, 16.0), by_spot=by_spot)
+    places, tile = tiles.side_by_side(np.array([1, 2]))
+    expected = {}
+    for nucleus in (1, 2, 3):
+        top, left, height, width = corners[nucleus]
+        x, y = left + width / 2, top + height / 2
+        nearest = min(
+            ((c, r) for c in tile_starts(SHAPE[1], PX, 0) for r in tile_starts(SHAPE[0], PX, 0)),
+            key=lambda start: (start[0] + PX / 2 - x) ** 2 + (start[1] + PX / 2 - y) ** 2,
+        )
+        expected[(0, *nearest)] = spot[nucleus]
+    assert dict(zip(map(tuple, places.tolist()), tiles.spot[tile].tolist(), strict=True)) == expected
+    assert len(expected) == 3
+    for _, x, y in places.tolist():
+        window = tiles.picture(0, x, y)
+        inside = picture[y : y + PX, x : x + PX].transpose(2, 0, 1)
+        np.testing.assert_array_equal(window[:, : inside.shape[1], : inside.shape[2]], inside)
 
 
 def section_of(labels: np.ndarray, n: int) -> ad.AnnData:

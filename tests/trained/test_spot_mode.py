@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from hist2scrna import tl
@@ -86,7 +87,7 @@ def test_spots_and_nuclei_are_predicted_and_scored(sections, model, tmp_path) ->
     assert found.results["data"]["n_spots"] == (number > 0).sum()
 
 
-@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*have no count in the chosen genes")
+@pytest.mark.filterwarnings("ignore:.*have no nucleus in them", "ignore:.*that have no count in the chosen genes")
 def test_small_scattered_spots_are_spots(sections) -> None:
     spots = spots_of(sections[0])
     rng = np.random.default_rng(0)
@@ -129,6 +130,23 @@ def test_what_sums_do_not_tell_is_refused(sections) -> None:
         fitted(sections[:1], labels_key="niche")
     with pytest.raises(ValueError, match="'stnet' has no `nuclei`"):
         tl.fit(spots_of(sections[0]), model="stnet", nuclei=nuclei_of(sections[0]), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*have no", "ignore:.*are unlike the training tissue")
+def test_nuclei_of_the_training_image_are_like_the_training() -> None:
+    """Spots are seen in the middle of their tiles, their nuclei anywhere in one, at the rim with much glass."""
+    own, further = simulate(n_sections=2, n_spots=200, n_genes=GENES, level="cell", mpp=1.0, seed=4)
+    model = fitted([own], likelihood="nb", tile_px=64, tile_um=64.0)
+
+    def unlike(cells: ad.AnnData) -> float:
+        return (tl.predict(nuclei_of(cells), model, progress=False).obs["hist2scrna_tissue_distance"] > 1).mean()
+
+    assert unlike(own) < 0.05 and unlike(further) < 0.05
+    entry = further.uns["spatial"]["section_1"]
+    blurred = gaussian_filter(np.asarray(entry["images"]["hires"]).astype(float), 3, axes=(0, 1)).astype(np.uint8)
+    further.uns["spatial"]["section_1"] = {**entry, "images": {"hires": blurred}}
+    assert unlike(further) > 0.9
 
 
 @pytest.mark.slow
