@@ -47,8 +47,8 @@ def segment(image: Path, mpp: float) -> None:
     nuclei = h2s.pp.segment_nuclei(image, mpp=mpp, progress=False)
     wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
     (entry,) = nuclei.uns["spatial"].values()
-    (small,) = entry["images"].values()
-    scale = next(value for name, value in entry["scalefactors"].items() if name.startswith("tissue_"))
+    name, small = next(iter(entry["images"].items()))
+    scale = entry["scalefactors"][f"tissue_{name}_scalef"]
     megapixels = small.shape[0] * small.shape[1] / scale**2 * (mpp / 0.5) ** 2 / 1e6
     print(
         f"{nuclei.n_obs:,} nuclei in {megapixels:.0f} megapixels of 0.5 um: {cpu / megapixels:.2f} s of processor time "
