@@ -238,7 +238,9 @@ class PredictionWriter:
             out.var[names.dispersion] = column
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
-        _warn_of_unlike(unlike, names, self.called, self.several)
+        # By section Squidpy looks for the scale of a picture, of which those in files have none.
+        in_memory = all(entry.get("images") for entry in out.uns.get(keys.SPATIAL, {}).values())
+        _warn_of_unlike(unlike, names, self.called, self.several and in_memory)
         return written
 
     def _close_store(self) -> ad.AnnData:
@@ -273,16 +275,16 @@ class PredictionWriter:
             self._scratch = None
 
 
-def _warn_of_unlike(unlike: NDArray[np.bool_], names: keys.OutputKeys, called: str, several: bool) -> None:
+def _warn_of_unlike(unlike: NDArray[np.bool_], names: keys.OutputKeys, called: str, by_section: bool) -> None:
     """Warn where more than 5 % of what was compared is unlike the training."""
     if len(unlike) and unlike.mean() > MOST_UNLIKE:
         far = f"{int(unlike.sum())} of {len(unlike)} {called} ({percent(unlike.mean())})"
         # Without it Squidpy draws all sections in one frame.
-        by_section = "library_key=..., " if several else ""
+        each = "library_key=..., " if by_section else ""
         warn_user(
             f"{far} are unlike the training tissue (adata.obs[{names.unlike_training!r}]): predictions there are "
             f"extrapolation. See where: squidpy.pl.spatial_scatter(adata, color={names.tissue_distance!r}, "
-            f"{by_section}shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
+            f"{each}shape=None); if all over the section, its stain, focus, scanner or scale may be another one."
         )
 
 

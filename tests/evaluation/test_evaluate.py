@@ -618,7 +618,7 @@ def test_predictions_must_be_finite_and_not_negative(one) -> None:
 
 def test_nothing_in_common_is_said(one) -> None:
     one.var[NAMES.modeled] = False
-    with pytest.raises(ValueError, match="None of the 0 predicted genes"):
+    with pytest.raises(ValueError, match="marks no gene as predicted"):
         run(one)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from hist2scrna import datasets, io, keys, tl
 
@@ -52,16 +53,33 @@ def close_figures():
     plt.close("all")
 
 
-def test_what_the_warning_recommends_works_where_the_image_is_a_file_too(written) -> None:
-    command = re.search(r"squidpy\.pl\.(\w+)\(adata, color='(\w+)', shape=None\)", written.uns["warned"])
+def recommended(warned: str) -> tuple[str, str, dict[str, str]]:
+    """Function, color and further arguments of what the warning says to call."""
+    shown = r"squidpy\.pl\.(\w+)\(adata, color='(\w+)', (library_key=\.\.\., )?shape=None\)"
+    command = re.search(shown, warned)
     assert command is not None
+    return command[1], command[2], {"library_key": "library_id"} if command[3] else {}
+
+
+def test_what_the_warning_recommends_draws_each_section(written) -> None:
+    function, color, more = recommended(written.uns["warned"])
+    getattr(sq.pl, function)(written, color=color, shape=None, **more)
+    assert len([ax for ax in plt.gcf().axes if ax.get_title()]) == written.obs["library_id"].nunique() > 1
+
+
+def test_what_the_warning_recommends_works_where_the_image_is_a_file_too(model, written, tmp_path) -> None:
     in_files = written.copy()
-    for entry in in_files.uns["spatial"].values():
-        entry["images"], entry["metadata"] = {}, {"source_image_path": "slide.tif"}
-        entry["scalefactors"] = {keys.SPOT_DIAMETER: 10.0}
-    for adata in (written, in_files):
-        getattr(sq.pl, command[1])(adata, color=command[2], shape=None)
-        assert len(plt.gcf().axes) > 0
+    for name, entry in in_files.uns["spatial"].items():
+        Image.fromarray(entry["images"]["hires"]).save(tmp_path / f"{name}.png")
+        scale = entry["scalefactors"]["tissue_hires_scalef"]
+        assert scale == 1
+        entry["images"], entry["metadata"] = {}, {"source_image_path": str(tmp_path / f"{name}.png")}
+        del entry["scalefactors"]["tissue_hires_scalef"]
+    with pytest.warns(UserWarning, match="unlike the training tissue") as said:
+        tl.predict(in_files, model, progress=False)
+    function, color, more = recommended(next(str(w.message) for w in said if "unlike the training" in str(w.message)))
+    getattr(sq.pl, function)(in_files, color=color, shape=None, **more)
+    assert len(plt.gcf().axes) > 0
 
 
 def written_columns() -> list[str]:
