@@ -43,6 +43,24 @@ def torch_threads() -> None:
     torch.set_num_threads(THREADS)
 
 
+class _Every(set[object]):
+    """Holds everything."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def files_are_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of tests are not read through by a process of its own first, which takes longer than most tests.
+
+    `test_stored.py` and the fuzzer do so.
+    """
+    from hist2scrna import stored
+
+    monkeypatch.setattr(stored, "_sound", _Every())
+
+
 def shared_folder(name: str) -> Path:
     """A folder of `../shared` (or of HIST2SCRNA_SHARED); without it, the test is skipped."""
     folder = Path(os.environ.get("HIST2SCRNA_SHARED", REPOSITORY.parent / "shared")) / name

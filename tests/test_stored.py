@@ -25,11 +25,16 @@ NEVER_ENDS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def none_is_known(files_are_sound, monkeypatch) -> None:
+    monkeypatch.setattr(stored, "_sound", set())
+
+
 @pytest.fixture(params=["s.h5ad", "s.zarr"])
 def path(request, tmp_path):
     place = tmp_path / request.param
     adata = section()
-    adata.write_h5ad(place) if place.suffix == ".h5ad" else adata.write_zarr(place)
+    adata.write_h5ad(place, compression="gzip") if place.suffix == ".h5ad" else adata.write_zarr(place)
     return place
 
 
@@ -91,7 +96,8 @@ def test_every_value_is_read(path, tmp_path) -> None:
 
             file.visititems(visit)
         content = path.read_bytes()
-        for at, size in chunked:
+        assert len(chunked) > 2
+        for at, size in chunked[::2]:
             path.write_bytes(content[:at] + b"\xff" * size + content[at + size :])
             assert met() > 0
     else:
