@@ -12,6 +12,7 @@ import pandas as pd
 from hist2scrna import keys
 from hist2scrna.files import Scratch, require_room
 from hist2scrna.messages import percent, warn_user
+from hist2scrna.spots.library import libraries
 from hist2scrna.trained.destination import destination
 from hist2scrna.trained.layer_form import LayerForm
 from hist2scrna.trained.owned import clear
@@ -239,7 +240,7 @@ class PredictionWriter:
         out.uns[names.parameters] = writable(parameters)
         written = out if self.store is None else self._close_store()
         # By section Squidpy looks for the scale of a picture, of which those in files have none.
-        in_memory = all(entry.get("images") for entry in out.uns.get(keys.SPATIAL, {}).values())
+        in_memory = all(entry.get("images") for entry in libraries(out).values())
         _warn_of_unlike(unlike, names, self.called, self.several and in_memory)
         return written
 
